@@ -1,0 +1,62 @@
+# Two commands matter: `make demo` and `make test`. All they install lies in .venv, from lock files with hashes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+
+.PHONY: help venv demo test lint format bench wheel-test lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(VENV)/.runtime  ## Cal-QL against CQL on narrow data, then the report (ARGS="--help" shows what can be changed)
+	$(BIN)/calql demo $(ARGS)
+
+test: $(VENV)/.dev  ## all tests, in parallel (WORKERS=2, ARGS="tests/cli -k doctor")
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.dev  ## rules and formatting, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.runtime  ## update steps a second, and the share of the machine's peak
+	$(BIN)/calql bench $(ARGS)
+
+wheel-test: $(VENV)/.dev  ## build the wheel, install it elsewhere, use it from outside the tree
+	$(BIN)/python -m pytest tests/test_wheel.py
+
+venv: $(VENV)/.dev  ## the development environment, without running anything
+
+lock:  ## resolve both lock files anew (needs uv): names, versions and hashes, no addresses
+	uv pip compile $(LOCK) --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	uv pip compile $(LOCK) --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
+clean:  ## remove the environment, caches and builds (runs and data sets stay)
+	rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The first interpreter that is new enough; PYTHON=/path/to/python3 chooses another.
+$(BIN)/pip:
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  $$python -c 'import ensurepip, venv' 2>/dev/null || { missing=$$python; continue; }; \
+	  echo "creating $(VENV) with $$python"; \
+	  exec $$python -m venv --clear $(VENV); \
+	done; \
+	if [ -n "$$missing" ]; then echo "error: $$missing has no venv module; on Debian: apt install python3-venv"; \
+	else echo "error: Python 3.11 or newer is needed; on Debian 12: apt install python3 python3-venv"; fi >&2; \
+	exit 1

@@ -1,0 +1,5 @@
+"""`python -m calql`."""
+
+from calql.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""Conservative Q-learning on top of SAC.
+
+Kumar et al. 2020 (arXiv 2006.04779), Eq. 3.1 of the Cal-QL paper; the practical form after nakamotoo/Cal-QL,
+`JaxCQL/conservative_sac.py`. Per critic i and state s, with U_j ~ Unif[−1, 1]^A, A_j ~ π(s), B_j ~ π(s′):
+
+    z = { Q_i(s, U_j) + A log 2 } ∪ { bound(Q_i(s, A_j)) − log π(A_j|s) } ∪ { bound(Q_i(s, B_j)) − log π(B_j|s′) }
+    gap_i = T logsumexp(z / T) − Q_i(s, a)
+    loss_i = TD_i + w · mean gap_i                    or, with a target gap τ:   TD_i + α′ w (mean gap_i − τ)
+
+`bound` is the identity here; it is the one term that Cal-QL overrides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from calql.algorithms.sac import SAC, ActorCriticState, Metrics, adam_step
+from calql.networks import sample_actions
+from calql.types import PyTree, Transition
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "official": dict(num_random_actions=10, num_policy_actions=10, num_next_actions=10, num_target_actions=10),
+    "listing": dict(num_random_actions=4, num_policy_actions=4, num_next_actions=0, num_target_actions=1),
+}
+"""Named sets of sampled actions: the released code, and Listing 1 of the paper (4 random + 4 π(s), plain backup)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CQL(SAC):
+    """SAC whose critics are pushed down on sampled actions and up on the data's actions."""
+
+    cql_alpha: float = 5.0
+    """w, the weight of the conservative term (also inside the Lagrange form)."""
+    cql_target_gap: float | None = None
+    """τ of the Lagrange form (0.8 in antmaze); None: fixed weight."""
+    num_random_actions: int = 10
+    """Uniform actions U_j a state."""
+    num_policy_actions: int = 10
+    """Actions A_j ~ π(s) a state."""
+    num_next_actions: int = 10
+    """Actions B_j ~ π(s′), evaluated at s; 0 in the paper's listing."""
+    importance_sampling: bool = True
+    """Subtract log densities inside the logsumexp; off: no correction, and the data action joins the logsumexp."""
+    cql_temperature: float = 1.0
+    """T."""
+    cql_clip: tuple[float, float] = (float("-inf"), float("inf"))
+    """Clip of gap_i a sample (none in the release)."""
+
+    def ood_actions(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """All sampled actions [B, N, A] in the order random, π(s), π(s′), and their log densities [B, N]."""
+        random_key, policy_key, next_key = jax.random.split(key, 3)
+        size, action_dim = batch.actions.shape
+        uniform = jax.random.uniform(random_key, (size, self.num_random_actions, action_dim), minval=-1.0, maxval=1.0)
+        actions = [uniform]
+        log_density = [jnp.full(uniform.shape[:2], -action_dim * jnp.log(2.0))]
+        for count, sample_key, observations in (
+            (self.num_policy_actions, policy_key, batch.observations),
+            (self.num_next_actions, next_key, batch.next_observations),
+        ):
+            if count:
+                sampled, log_pi = sample_actions(sample_key, *self.pi(state.actor, observations), count=count)
+                actions.append(sampled)
+                log_density.append(log_pi)
+        return jnp.concatenate(actions, axis=1), jnp.concatenate(log_density, axis=1)
+
+    def bound(self, q_policy: jax.Array, returns: jax.Array) -> jax.Array:
+        """The value of policy actions [E, B, N] that is pushed down; `returns` [B] are the reference values."""
+        return q_policy
+
+    def conservative_gap(
+        self, q_ood: jax.Array, log_density: jax.Array, q_data: jax.Array, returns: jax.Array
+    ) -> jax.Array:
+        """gap_i averaged over the batch: q_ood [E, B, N], log_density [B, N], q_data [E, B] → [E].
+
+        The bound compares raw Q with raw returns: it comes before the importance correction.
+        """
+        q_random, q_policy = jnp.split(q_ood, [self.num_random_actions], axis=-1)
+        z = jnp.concatenate([q_random, self.bound(q_policy, returns)], axis=-1)
+        z = z - log_density[None] if self.importance_sampling else jnp.concatenate([z, q_data[..., None]], axis=-1)
+        soft_max = self.cql_temperature * jax.nn.logsumexp(z / self.cql_temperature, axis=-1)
+        return jnp.clip(soft_max - q_data, *self.cql_clip).mean(axis=1)
+
+    def alpha_prime(self, log_alpha_prime: jax.Array) -> jax.Array:
+        """α′ = clip(exp θ′, 0, 10⁶); θ′ starts at 1."""
+        return jnp.clip(jnp.exp(log_alpha_prime), 0.0, 1e6)
+
+    def critic_loss(
+        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """TD error plus the conservative term, summed over the critics (Eq. 3.1, D.1)."""
+        target_key, ood_key = jax.random.split(key)
+        target = self.target_q(state, batch, target_key)
+        sampled, log_density = jax.lax.stop_gradient(self.ood_actions(state, batch, ood_key))
+        # One batch through the critics for the data action and every sampled action of a state.
+        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
+        q_data, q_ood = q[..., 0], q[..., 1:]
+        td_loss = jnp.square(q_data - target).mean(axis=1).sum()
+        gap = self.conservative_gap(q_ood, log_density, q_data, batch.returns)
+        if self.cql_target_gap is None:
+            cql_loss = self.cql_alpha * gap.sum()
+        else:
+            weight = jax.lax.stop_gradient(self.alpha_prime(state.log_alpha_prime)) * self.cql_alpha
+            cql_loss = weight * (gap - self.cql_target_gap).sum()
+        q_random, q_policy, _ = jnp.split(
+            q_ood, [self.num_random_actions, self.num_random_actions + self.num_policy_actions], axis=-1
+        )
+        return td_loss + cql_loss, {
+            "td_loss": td_loss,
+            "cql_loss": cql_loss,
+            "cql_gap": gap.mean(),
+            "q_data": q_data.mean(),
+            "q_random": q_random.mean(),
+            "q_policy": q_policy.mean(),
+            "target_q": target.mean(),
+            "bounding_rate": (q_policy < batch.returns[:, None]).mean(),
+        }
+
+    def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:
+        """−α′ w (gap − τ): raises α′ while the gap is above its target."""
+        return -self.alpha_prime(log_alpha_prime) * self.cql_alpha * (gap - self.cql_target_gap)
+
+    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
+        """The step of SAC; the Lagrange multiplier, where there is one, moves on the same pre-update values."""
+        new_state, metrics = super().update(state, batch, key)
+        if self.cql_target_gap is None:
+            return new_state, metrics
+        gradient = jax.grad(self.lagrange_loss)(state.log_alpha_prime, metrics["cql_gap"])
+        log_alpha_prime, optimizer = adam_step(
+            self.critic_lr, gradient, state.alpha_prime_optimizer, state.log_alpha_prime
+        )
+        metrics["alpha_prime"] = self.alpha_prime(log_alpha_prime)
+        return new_state._replace(log_alpha_prime=log_alpha_prime, alpha_prime_optimizer=optimizer), metrics

@@ -1,0 +1,202 @@
+"""Soft actor-critic, as the official release of Cal-QL runs it (the update rule below CQL and Cal-QL).
+
+Haarnoja et al. 2018 (arXiv 1812.05905); settings and order of updates after nakamotoo/Cal-QL,
+`JaxCQL/conservative_sac.py`: every loss is computed on the same pre-update parameters, each gradient is applied to the
+network that owns it, then the target critics move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from calql.networks import CriticEnsemble, TanhGaussianPolicy, sample_actions
+from calql.types import PyTree, Spec, Transition
+
+Metrics = dict[str, jax.Array]
+
+
+class ActorCriticState(NamedTuple):
+    """All that an actor-critic learns. One record for SAC, CQL and Cal-QL: switching between them converts nothing."""
+
+    actor: PyTree
+    """Policy parameters φ."""
+    critic: PyTree
+    """Critic parameters θ, leading axis [E]."""
+    target_critic: PyTree
+    """Polyak average of θ."""
+    log_alpha: jax.Array
+    """Logarithm of the entropy temperature."""
+    log_alpha_prime: jax.Array
+    """Logarithm of the Lagrange multiplier of the conservative term (unused without `cql_target_gap`)."""
+    actor_optimizer: Any
+    critic_optimizer: Any
+    alpha_optimizer: Any
+    alpha_prime_optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class SAC:
+    """Hyper-parameters (the defaults are the official ones) with pure methods over an `ActorCriticState`."""
+
+    discount: float = 0.99
+    """γ."""
+    tau: float = 0.005
+    """Polyak rate of the target critics, after every update."""
+    actor_lr: float = 1e-4
+    """Adam learning rate of the policy and of the temperature."""
+    critic_lr: float = 3e-4
+    """Adam learning rate of the critics (and of the Lagrange multiplier of CQL)."""
+    actor_hidden: tuple[int, ...] = (256, 256)
+    """Hidden widths of the policy."""
+    critic_hidden: tuple[int, ...] = (256, 256, 256, 256)
+    """Hidden widths of each critic."""
+    num_critics: int = 2
+    """Ensemble size E; targets take the minimum over it."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layers."""
+    log_std_multiplier: float = 1.0
+    """Initial m of the learned affine log-std m · raw + o."""
+    log_std_offset: float = -1.0
+    """Initial o of the learned affine log-std."""
+    target_entropy: float | None = None
+    """H̄ of the temperature loss; None: −|A|."""
+    alpha_multiplier: float = 1.0
+    """Factor on the temperature in the policy loss."""
+    backup_entropy: bool = False
+    """Subtract α log π from the target value (off in the release)."""
+    num_target_actions: int = 10
+    """Actions of π(s′) whose best value enters the target ("max target backup"); 1 is the plain backup."""
+    target_q_range: tuple[float, float] | None = None
+    """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
+
+    learns_values: ClassVar[bool] = True
+    """Whether the critics mean anything (behaviour cloning leaves them at their initial values)."""
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def policy(self, action_dim: int) -> TanhGaussianPolicy:
+        """The policy module."""
+        return TanhGaussianPolicy(
+            self.actor_hidden, action_dim, self.output_gain, self.log_std_multiplier, self.log_std_offset
+        )
+
+    @property
+    def q(self) -> CriticEnsemble:
+        """The critic module: (θ, s, a) → [E, …]."""
+        return CriticEnsemble(self.critic_hidden, self.num_critics, self.output_gain)
+
+    def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
+        """Fresh parameters and optimiser states for observations and actions of that shape."""
+        actor_key, critic_key = jax.random.split(key)
+        observation = jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
+        actor = self.policy(spec.action_dim).init(actor_key, observation)["params"]
+        critic = self.q.init(critic_key, observation, jnp.zeros((1, spec.action_dim)))["params"]
+        log_alpha, log_alpha_prime = jnp.zeros(()), jnp.ones(())
+        return ActorCriticState(
+            actor,
+            critic,
+            jax.tree.map(jnp.copy, critic),
+            log_alpha,
+            log_alpha_prime,
+            optax.adam(self.actor_lr).init(actor),
+            optax.adam(self.critic_lr).init(critic),
+            optax.adam(self.actor_lr).init(log_alpha),
+            optax.adam(self.critic_lr).init(log_alpha_prime),
+        )
+
+    def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-std [B, A] of the policy at [B, …]: once a state, however many actions are drawn from it."""
+        action_dim = actor["mlp"]["output"]["bias"].shape[-1] // 2  # mean and log-std share the output layer
+        return self.policy(action_dim).apply({"params": actor}, observations)
+
+    def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
+        """Q of every member: actions [B, A] → [E, B], or [B, N, A] → [E, B, N]."""
+        return self.q.apply({"params": critic}, observations, actions)
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+
+    def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
+        """y = r + γ · mask · max_j min_i Q̄_i(s′, a′_j), a′_j ~ π(s′): [B]. No gradient flows."""
+        dist = self.pi(state.actor, batch.next_observations)
+        actions, log_pi = sample_actions(key, *dist, count=self.num_target_actions)
+        value = self.q_values(state.target_critic, batch.next_observations, actions).min(axis=0)
+        best = value.argmax(axis=1, keepdims=True)
+        value = jnp.take_along_axis(value, best, axis=1).squeeze(1)
+        if self.backup_entropy:
+            value -= jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
+        target = batch.rewards + self.discount * batch.masks * value
+        if self.target_q_range is not None:
+            target = jnp.clip(target, *self.target_q_range)
+        return jax.lax.stop_gradient(target)
+
+    def critic_loss(
+        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """Σ_i mean (Q_i(s, a) − y)² (mean squared error without ½, as in the release)."""
+        target = self.target_q(state, batch, key)
+        q_data = self.q_values(critic, batch.observations, batch.actions)
+        td_loss = jnp.square(q_data - target).mean(axis=1).sum()
+        return td_loss, {"td_loss": td_loss, "q_data": q_data.mean(), "target_q": target.mean()}
+
+    def actor_loss(
+        self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """mean (α log π(a|s) − min_i Q_i(s, a)), a ~ π(s) reparametrised (Eq. D.4). Also returns log π [B]."""
+        actions, log_pi = sample_actions(key, *self.pi(actor, batch.observations))
+        q_pi = self.q_values(state.critic, batch.observations, actions).min(axis=0)
+        alpha = self.alpha_multiplier * jnp.exp(jax.lax.stop_gradient(state.log_alpha))
+        return (alpha * log_pi - q_pi).mean(), log_pi
+
+    def temperature_loss(self, log_alpha: jax.Array, log_pi: jax.Array, action_dim: int) -> jax.Array:
+        """−log α · mean (log π + H̄): raises α while the policy's entropy is below the target."""
+        target_entropy = -action_dim if self.target_entropy is None else self.target_entropy
+        return -log_alpha * (log_pi.mean() + target_entropy)
+
+    # -- the step ------------------------------------------------------------------------------------------------------
+
+    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
+        """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
+        critic_key, actor_key = jax.random.split(key)
+        (critic_loss, metrics), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
+            state.critic, state, batch, critic_key
+        )
+        (actor_loss, log_pi), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
+            state.actor, state, batch, actor_key
+        )
+        alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
+
+        critic, critic_optimizer = adam_step(self.critic_lr, critic_grad, state.critic_optimizer, state.critic)
+        actor, actor_optimizer = adam_step(self.actor_lr, actor_grad, state.actor_optimizer, state.actor)
+        log_alpha, alpha_optimizer = adam_step(self.actor_lr, alpha_grad, state.alpha_optimizer, state.log_alpha)
+        state = state._replace(
+            actor=actor,
+            critic=critic,
+            target_critic=optax.incremental_update(critic, state.target_critic, self.tau),
+            log_alpha=log_alpha,
+            actor_optimizer=actor_optimizer,
+            critic_optimizer=critic_optimizer,
+            alpha_optimizer=alpha_optimizer,
+        )
+        metrics |= {
+            "critic_loss": critic_loss,
+            "actor_loss": actor_loss,
+            "log_pi": log_pi.mean(),
+            "alpha": jnp.exp(state.log_alpha),
+        }
+        return state, metrics
+
+    def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
+        """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""
+        mean, log_std = self.pi(state.actor, observations)
+        return jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]
+
+
+def adam_step(learning_rate: float, gradient: PyTree, optimizer: Any, parameters: PyTree) -> tuple[PyTree, Any]:
+    """One Adam step: new parameters and optimiser state."""
+    updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer, parameters)
+    return optax.apply_updates(parameters, updates), optimizer

@@ -1,0 +1,41 @@
+"""The command line: one file a command. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 interrupted."""
+    from tyro.extras import SubcommandApp
+
+    from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, train
+    from calql.types import InputError, RunError
+
+    app = SubcommandApp()
+    for name, function in {
+        "demo": demo.demo,
+        "train": train.train,
+        "eval": evaluate.evaluate,
+        "data": data.data,
+        "sweep": sweep.sweep,
+        "report": report.report,
+        "bench": bench.bench,
+        "doctor": doctor.doctor,
+    }.items():
+        app.command(name=name)(function)
+    try:
+        code = app.cli(prog="calql", description=HELP, args=arguments)
+    except InputError as error:
+        print(f"calql: {error}", file=sys.stderr)
+        code = 2
+    except RunError as error:
+        print(f"calql: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("calql: interrupted; what was saved can be continued with --resume", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)
+
+
+HELP = "Pre-train on logged data, fine-tune online, without unlearning. Start with: calql demo"

@@ -1,0 +1,87 @@
+"""`calql data`: build, list, inspect and check recorded experience."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import tyro
+
+from calql.types import InputError
+
+
+def data(
+    action: Annotated[Literal["build", "list", "info", "check"], tyro.conf.Positional],
+    what: Annotated[str | None, tyro.conf.Positional] = None,
+    task: str | None = None,
+    transitions: int | None = None,
+    seed: int = 0,
+) -> int:
+    """Recorded experience: build TASK, list, info REF, check REF.
+
+    `check` says before any training whether a data set fits the task, how narrow it is, and what calibration can be
+    expected to do. A REF is local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE.
+
+    Example: calql data check local:pointmaze-medium-narrow
+
+    Args:
+        action: What to do.
+        what: A task id for build, a data reference for info and check.
+        task: Judge the data as this task's (reward map, horizon, environment); by default the one in a local REF.
+        transitions: How many to build.
+        seed: Seed of the builder.
+    """
+    if action == "list":
+        return _list()
+    if what is None:
+        raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data reference'}")
+    if action == "build":
+        return _build(what, seed, transitions)
+    return _judge(what, task, against_env=action == "check")
+
+
+def _list() -> int:
+    from rich.table import Table
+
+    from calql.cli.common import console
+    from calql.datasets.minari_reader import list_local, root
+    from calql.tasks import TASKS
+
+    table = Table("reference", "episodes", "steps", "size")
+    for found in list_local():
+        table.add_row(f"minari:{found.id}", str(found.episodes), str(found.steps), f"{found.size / 1e6:.1f} MB")
+    console.print(f"in {root()}:")
+    console.print(table if table.row_count else "  nothing yet")
+    console.print("can be built here: " + ", ".join(task.id for task in TASKS.values() if task.builder))
+    return 0
+
+
+def _build(name: str, seed: int, transitions: int | None) -> int:
+    from calql.cli import common
+    from calql.tasks import get_task
+
+    task = get_task(name)
+    if task.builder is None:
+        raise InputError(f"task '{name}' has no local builder; give its data with --data")
+    made = common.build(task, seed, transitions)
+    common.console.print(f"built minari:{made}; look at it with: calql data check local:{task.id}")
+    return 0
+
+
+def _judge(reference: str, task: str | None, against_env: bool) -> int:
+    from calql.cli.common import build_if_missing, console
+    from calql.datasets.inspect import check
+    from calql.datasets.load import load
+    from calql.envs.registry import make_env
+    from calql.tasks import get_task
+    from calql.training.config import resolve
+
+    scheme, _, name = reference.partition(":")
+    if task is None and scheme != "local":
+        raise InputError(f"say which task {reference} is for: add --task (it gives rewards, horizon and environment)")
+    row = get_task(task or name)
+    build_if_missing(reference)
+    algorithm = resolve(row, "cal-ql").phases[0].algorithm
+    env = make_env(row) if against_env else None
+    report = check(load(reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
+    console.print(report.text(), highlight=False, markup=False)
+    return 2 if report.errors else 0

@@ -1,0 +1,43 @@
+"""`calql demo`: the main job in minutes: Cal-QL against CQL on the default task, then the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def demo(
+    out: Path = Path("runs/demo"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scale: str = "laptop",
+    workers: int | None = None,
+) -> int:
+    """Pre-train and fine-tune Cal-QL and CQL on narrow data, several seeds, and write a report. Minutes on 2 cores.
+
+    Example: calql demo
+
+    Args:
+        out: Where runs and report go; run it again to continue.
+        seeds: Seeds.
+        scale: laptop, or smoke to see only that everything works.
+        workers: Runs at a time; by default one a core.
+    """
+    from calql.cli import common
+    from calql.cli.sweep import run_plan
+    from calql.methods import METHODS
+    from calql.reporting.report import write_report
+    from calql.sweeps import make_plan
+    from calql.tasks import TASKS
+
+    task = next(iter(TASKS.values()))
+    hero, rival = list(METHODS.values())[:2]
+    common.console.print(
+        f"{hero.title} against {rival.title} on {task.id}: {task.summary}.\n"
+        f"{len(seeds)} seeds each: pre-train on the data, then fine-tune in the environment."
+    )
+    run_plan(make_plan([task.id], [hero.id, rival.id], seeds, scale, out), workers)
+    page = write_report([out], out / "report")
+    common.console.print(f"\nreport: {page}\nnext: open it, then try the other methods:")
+    common.console.print(
+        f"  calql sweep --tasks {task.id} --methods {' '.join(METHODS)} --seeds 0 1 2 --out runs", highlight=False
+    )
+    return 0

@@ -1,0 +1,24 @@
+"""`calql report`: run directories → tables, figures and one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def report(run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("report")) -> int:
+    """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
+
+    Example: calql report runs --out report
+
+    Args:
+        run_dirs: Run directories, or folders that hold some.
+        out: Where to write.
+    """
+    from calql.reporting.report import write_report
+
+    page = write_report(run_dirs, out)
+    print(f"wrote {page} (open it in a browser), with tables and figures beside it")
+    return 0

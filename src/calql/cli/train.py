@@ -1,0 +1,74 @@
+"""`calql train`: one run, from logged data to a fine-tuned policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from calql.types import InputError
+
+
+def train(
+    task: str | None = None,
+    method: str | None = None,
+    seed: int = 0,
+    scale: str | None = None,
+    out: Path | None = None,
+    data: str | None = None,
+    resume: bool = False,
+    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Pre-train on data, then fine-tune in the environment, and measure both.
+
+    Example: calql train --task pointmaze-medium-narrow --method cal-ql --seed 0 --out runs/first
+
+    Args:
+        task: A task id (see the README), or your own package.module:factory.
+        method: A method id: cal-ql, cql, cql-sac, hybrid, sac-offline, sac, bc.
+        seed: Decides networks, batches, resets and exploration.
+        scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
+        out: Run directory; by default runs/TASK/METHOD/seed-N.
+        data: local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE; by default the task's own.
+        resume: Continue the run in --out from its newest complete checkpoint.
+        options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config).
+        print_config: Print the resolved settings and what differs from the paper, and stop.
+        dry_run: Check task, data and environment, print what would run, and stop.
+    """
+    from calql.cli import common
+    from calql.tracking import RunDir
+    from calql.training.config import describe
+    from calql.training.loop import Trainer
+
+    if resume:
+        if out is None:
+            raise InputError("--resume needs the run to continue: add --out RUN_DIR")
+        run_dir = RunDir(out)
+        config = common.saved_config(run_dir, task=task, method=method, scale=scale, data=data, options=options)
+        if run_dir.done:
+            print(f"{out} is already finished; see it with: calql report {out} --out report")
+            return 0
+    else:
+        config = common.resolve_options(task, method, scale, seed, data, options)
+        run_dir = RunDir(out or Path("runs") / config.task.id.replace(":", ".") / config.method.id / f"seed-{seed}")
+    if print_config:
+        common.print_config(config)
+        return 0
+    episodes = common.load_data(config)
+    if dry_run:
+        common.print_plan(config, episodes, run_dir)
+        return 0
+    common.enable_compilation_cache()
+    if not resume:
+        run_dir.create(describe(config, episodes))
+    elif run_dir.read_config()["data"].get("fingerprint") != episodes.fingerprint():
+        raise InputError(f"the data of {run_dir.path} have changed since it began; give the same --data, or start anew")
+    trainer = Trainer(config, episodes, run_dir)
+    for complaint in trainer.restore() if resume else []:
+        print(f"calql: {complaint}")
+    common.show(trainer)
+    common.print_summary(run_dir)
+    return 0

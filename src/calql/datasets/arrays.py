@@ -1,0 +1,94 @@
+"""Observations as nested dicts of arrays, and the check that every episode passes before anything learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from calql.types import Episode, InputError, PyTree
+
+
+def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    """`function` of the arrays of observations of one structure: an array, or nested dicts of arrays."""
+    if isinstance(trees[0], Mapping):
+        return {key: map_leaves(function, *(tree[key] for tree in trees)) for key in sorted(trees[0])}
+    return function(*trees)
+
+
+def named_leaves(name: str, tree: PyTree) -> Iterator[tuple[str, Any]]:
+    """(`name/key/…`, array) of every array of an observation, keys sorted."""
+    if isinstance(tree, Mapping):
+        for key in sorted(tree):
+            yield from named_leaves(f"{name}/{key}", tree[key])
+    else:
+        yield name, tree
+
+
+def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
+    """The inverse of `named_leaves`: the array `name`, or nested dicts of `name/key/…`; None where there is neither."""
+    if name in leaves:
+        return leaves[name]
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        if path.startswith(f"{name}/"):
+            *outer, key = path.removeprefix(f"{name}/").split("/")
+            branch = tree
+            for part in outer:
+                branch = branch.setdefault(part, {})
+            branch[key] = leaf
+    return tree or None
+
+
+def layout(episode: Episode) -> str:
+    """Keys, shapes and dtypes of one step, as text (for comparing and for showing)."""
+    arrays = [*named_leaves("observations", episode.observations), ("actions", episode.actions)]
+    return ", ".join(f"{name} {array.shape[1:]} {array.dtype}" for name, array in arrays)
+
+
+def numbers(
+    where: str, name: str, value: Any, rows: int | None = None, axes: int | None = None, finite: bool = True
+) -> np.ndarray:
+    """`value` as float32 (uint8 stays): (finite) numbers with that many rows and axes, else InputError."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{where}: '{name}' does not hold numbers of one shape (dtype {array.dtype}); convert it")
+    if not array.ndim or (rows is not None and len(array) != rows) or (axes is not None and array.ndim != axes):
+        rest = {1: ",", 2: ", A"}.get(axes, ", …")
+        wanted = f"({'T' if rows is None else rows}{rest})"
+        raise InputError(f"{where}: '{name}' has shape {array.shape}, expected {wanted}; mend the recording")
+    if array.dtype == np.uint8:
+        return array
+    with np.errstate(over="ignore"):  # too large for float32: reported as infinite
+        array = array.astype(np.float32, copy=False)
+    if finite and not np.isfinite(array).all():
+        step = np.argwhere(~np.isfinite(array))[0, 0]
+        raise InputError(f"{where}: '{name}' holds NaN or infinite values at step {step}; mend or drop those steps")
+    return array
+
+
+def checked(where: str, episode: Episode) -> Episode:
+    """The episode in canonical dtypes (float32, uint8 images, bool). Raises InputError where it is not sound."""
+    rewards = numbers(where, "rewards", episode.rewards, axes=1).astype(np.float32, copy=False)
+    steps = len(rewards)
+    if steps == 0:
+        raise InputError(f"{where} has no steps; drop it")
+    named = named_leaves("observations", episode.observations)
+    states = [numbers(where, name, leaf, steps + 1) for name, leaf in named]
+    if not states:
+        raise InputError(f"{where}: 'observations' is an empty dict; name the observations")
+    ends = numbers(where, "terminations", episode.terminations, steps, axes=1).astype(bool)
+    wins = episode.successes
+    remaining = iter(states)
+    return Episode(
+        observations=map_leaves(lambda _: next(remaining), episode.observations),
+        actions=numbers(where, "actions", episode.actions, steps, axes=2).astype(np.float32, copy=False),
+        rewards=rewards,
+        terminations=ends,
+        truncated=bool(episode.truncated or not ends[-1]),  # what did not terminate was cut, flagged or not
+        successes=None if wins is None else numbers(where, "successes", wins, steps, axes=1).astype(bool),
+    )

@@ -1,0 +1,168 @@
+"""The narrow data of the default task: one demonstrator, one start, one goal, one way, and half of it too slow.
+
+The demonstrator follows the shortest way through the maze's cells with a velocity controller, at a speed that it draws
+once an episode, sometimes takes a wrong turn, and adds Gaussian noise to its force. It fails by running out of time,
+never by missing the goal, so that better behaviour can be put together from what the data show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from calql.datasets.minari_writer import write_minari
+from calql.envs import pointmaze
+from calql.tasks import TASKS
+from calql.types import Episode, InputError
+
+TASK = next(task for task in TASKS.values() if task.builder == f"{__name__}:build")
+DATASET_ID = f"calql/{TASK.id}-v0"
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total), in transitions, or in episodes where their number was asked for."""
+Cell = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrator:
+    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+
+    transitions: int = 20_000
+    """Collect whole episodes until there are at least this many transitions."""
+    episodes: int | None = None
+    """Collect this many episodes instead."""
+    action_noise: float = 0.1
+    """Standard deviation of the Gaussian noise on each action, which is clipped to [−1, 1] and recorded as executed."""
+    speed: tuple[float, float] = (1.0, 2.0)
+    """[low, high] cruising speed in m/s, uniform over episodes. Below about 1.2 m/s the horizon is too short."""
+    gain: float = 0.3
+    """Force (of the largest) per m/s of velocity error; 0.42 removes an error in one decision."""
+    reach: float = 0.3
+    """Distance in metres at which a waypoint (the middle of a cell) counts as passed."""
+    detour_probability: float = 0.2
+    """Chance of a wrong turn at each of the cells on the way that have a side branch."""
+    detour_depth: int = 1
+    """Most cells walked into a side branch before turning back."""
+    failure_share: float | None = 0.5
+    """Share of failing episodes: surplus episodes of either kind are thrown away. None: keep them as they come."""
+    horizon: int = TASK.horizon
+    """Steps after which an episode is cut, and has failed."""
+
+    def __post_init__(self):
+        if not 0 < self.speed[0] <= self.speed[1]:
+            raise InputError(f"speed is {self.speed}; give two numbers with 0 < low <= high")
+        if self.action_noise < 0 or not 0 <= self.detour_probability <= 1 or not 0 <= (self.failure_share or 0) <= 1:
+            raise InputError("action_noise must be >= 0, detour_probability and failure_share within [0, 1]")
+        if self.horizon < 1 or self.transitions < 1 or (self.episodes is not None and self.episodes < 1):
+            raise InputError("horizon, transitions and episodes must be at least 1")
+
+
+def collect(demonstrator: Demonstrator, seed: int = 0, progress: Progress | None = None) -> list[Episode]:
+    """Run the demonstrator. Attempt i is a function of (demonstrator, seed, i) alone; rewards are raw.
+
+    Raises InputError where the failure share cannot be had, e.g. because the demonstrator never fails.
+    """
+    env = pointmaze.make()
+    episodes: list[Episode] = []
+    share, total = demonstrator.failure_share, demonstrator.episodes or demonstrator.transitions
+    attempts = failures = done = 0
+    while done < total:
+        episode = demonstrate(env, demonstrator, np.random.default_rng([seed, attempts]))
+        attempts += 1
+        failed = episode.truncated
+        if share is None or failed == (failures < int(share * (len(episodes) + 1))):
+            episodes.append(episode)
+            failures += failed
+            done += 1 if demonstrator.episodes else episode.length
+            if progress is not None:
+                progress(min(done, total), total)
+        elif attempts > 100 * (len(episodes) + 1):
+            raise InputError(
+                f"a failure share of {share} is out of reach: {attempts} attempts gave {len(episodes)} episodes; "
+                "change speed, action_noise or detour_probability, or set failure_share to None"
+            )
+    env.close()
+    return episodes
+
+
+def build(seed: int = 0, transitions: int | None = None, progress: Progress | None = None, **knobs) -> str:
+    """Collect and store the data set (replacing an older one); return its Minari id. `knobs`: see `Demonstrator`."""
+    if transitions is not None:
+        knobs["transitions"] = transitions
+    try:
+        demonstrator = Demonstrator(**knobs)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(Demonstrator))
+        raise InputError(f"{error}; the knobs are {known}") from error
+    episodes = collect(demonstrator, seed, progress)
+    provenance = {"builder": f"{__name__}:build", "seed": seed, "demonstrator": dataclasses.asdict(demonstrator)}
+    return write_minari(DATASET_ID, episodes, pointmaze.make(), provenance)
+
+
+def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.random.Generator) -> Episode:
+    """One episode, from reset to success or to the horizon."""
+    observation, _ = env.reset(seed=int(rng.integers(2**31)))
+    start = pointmaze.cell_of(observation[:2] * pointmaze.OBSERVATION_SCALE[:2])
+    waypoints = [pointmaze.cell_center(cell) for cell in _route(demonstrator, start, rng)]
+    speed = rng.uniform(*demonstrator.speed)
+    noise = demonstrator.action_noise * rng.standard_normal((demonstrator.horizon, 2))
+    observations, actions, rewards, successes = [observation], [], [], []
+    for step in range(demonstrator.horizon):
+        position, velocity = np.split(observation * pointmaze.OBSERVATION_SCALE, 2)
+        while len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < demonstrator.reach:
+            waypoints.pop(0)
+        gap = waypoints[0] - position
+        push = demonstrator.gain * (speed * gap / np.linalg.norm(gap) - velocity)
+        action = np.clip(push + noise[step], -1.0, 1.0).astype(np.float32)
+        observation, reward, terminated, _, info = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+        successes.append(info["success"])
+        if terminated:
+            break
+    return Episode(
+        observations=np.stack(observations),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, np.float32),
+        terminations=np.array(successes),  # the environment ends at success, and only there
+        truncated=not successes[-1],
+        successes=np.array(successes),
+    )
+
+
+def _route(demonstrator: Demonstrator, start: Cell, rng: np.random.Generator) -> list[Cell]:
+    """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
+    way = shortest_path(start, pointmaze.GOAL_CELL)
+    route: list[Cell] = []
+    for cell in way[:-1]:
+        route.append(cell)
+        if rng.random() < demonstrator.detour_probability:
+            branch = [cell]
+            while len(branch) <= demonstrator.detour_depth:
+                ahead = [near for near in _neighbours(branch[-1]) if near not in way and near not in branch]
+                if not ahead:
+                    break
+                branch.append(ahead[rng.integers(len(ahead))])
+            route += branch[1:] + branch[-2::-1]
+    return [*route, way[-1]]
+
+
+def shortest_path(start: Cell, goal: Cell) -> list[Cell]:
+    """Cells from start to goal, both included, by breadth-first search."""
+    paths, queue = {start: [start]}, [start]
+    for cell in queue:
+        for near in _neighbours(cell):
+            if near not in paths:
+                paths[near] = [*paths[cell], near]
+                queue.append(near)
+    return paths[goal]
+
+
+def _neighbours(cell: Cell) -> list[Cell]:
+    """Free cells next to this one."""
+    row, column = cell
+    around = [(row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)]
+    return [(r, c) for r, c in around if pointmaze.MEDIUM_MAZE[r][c] != 1]

@@ -1,0 +1,34 @@
+"""From a row of the task table to an environment that the learner can use."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from calql.envs.wrappers import float32_observations, headless_gl, unit_actions
+from calql.tasks import Task, load_attribute
+from calql.types import InputError
+
+
+def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
+    """The task's environment: float32 (or uint8) observations, actions in [−1, 1], raw rewards.
+
+    With a `render_mode` one frame is drawn, so that a missing GL library shows here and not after training.
+    Raises InputError where the environment cannot be made, drawn or used.
+    """
+    try:
+        factory = load_attribute(task.env) if isinstance(task.env, str) else task.env
+        if render_mode is None:
+            env = factory()
+        else:
+            headless_gl()
+            env = factory(render_mode=render_mode)
+            env.reset(seed=0)
+            env.render()
+    except InputError:
+        raise
+    except Exception as error:
+        mend = "check its packages with `calql doctor`"
+        if render_mode is not None:
+            mend = "set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or train without video"
+        raise InputError(f"cannot make the environment of '{task.id}': {error}; {mend}") from error
+    return float32_observations(unit_actions(env))

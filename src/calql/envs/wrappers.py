@@ -1,0 +1,65 @@
+"""What every environment has in common when the learner sees it: float32 observations and actions in [−1, 1]."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from calql.types import InputError, PyTree
+
+
+def headless_gl() -> None:
+    """Let MuJoCo render through EGL where there is no display and the user chose nothing (`MUJOCO_GL`)."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with action space Box(−1, 1, [A], float32). Raises InputError unless its own is a finite Box."""
+    space = env.action_space
+    if not isinstance(space, spaces.Box):
+        raise InputError(f"the action space is {space}; calql needs continuous actions: a Box with finite bounds")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise InputError(f"the action space {space} is unbounded; give the environment finite action bounds")
+    if len(space.shape) != 1:
+        raise InputError(f"the action space {space} has shape {space.shape}; flatten the actions to one axis")
+    unit = spaces.Box(-1.0, 1.0, space.shape, np.float32)
+    if space == unit:
+        return env
+
+    def rescale(action: np.ndarray) -> np.ndarray:
+        action = space.low + (np.asarray(action, np.float64) + 1.0) * 0.5 * (space.high.astype(np.float64) - space.low)
+        return np.clip(action, space.low, space.high).astype(space.dtype)
+
+    return gymnasium.wrappers.TransformAction(env, rescale, unit)
+
+
+def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with observations of float32, or of uint8 where they were (pictures): an array or a flat dict.
+
+    Raises InputError unless the observation space is a Box or a Dict of Boxes.
+    """
+    space = env.observation_space
+    leaves = list(space.values()) if isinstance(space, spaces.Dict) else [space]
+    if not all(isinstance(leaf, spaces.Box) for leaf in leaves):
+        raise InputError(f"the observation space is {space}; calql needs a Box, or a Dict of Boxes")
+    if all(leaf.dtype in (np.float32, np.uint8) for leaf in leaves):
+        return env
+
+    def cast(value: PyTree) -> PyTree:
+        if isinstance(value, dict):
+            return {key: cast(part) for key, part in value.items()}
+        return value if value.dtype == np.uint8 else np.asarray(value, np.float32)
+
+    def cast_space(box: spaces.Box) -> spaces.Box:
+        return box if box.dtype == np.uint8 else spaces.Box(cast(box.low), cast(box.high), dtype=np.float32)
+
+    if isinstance(space, spaces.Dict):
+        target: spaces.Space = spaces.Dict({key: cast_space(box) for key, box in space.items()})
+    else:
+        target = cast_space(space)
+    return gymnasium.wrappers.TransformObservation(env, cast, target)

@@ -1,0 +1,1 @@
+"""Deterministic rollouts, the paper's measures, and the statistics over seeds."""

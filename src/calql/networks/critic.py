@@ -1,0 +1,54 @@
+"""Q-functions: an ensemble is one vectorised module, so that all members run as one batched multiplication."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from calql.networks.mlp import MLP, flatten_observation
+from calql.types import PyTree
+
+
+class Critic(nn.Module):
+    """Q(s, a) from the concatenation of state and action."""
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
+        """States [B, …] with actions [B, A] → [B], or with several actions a state [B, N, A] → [B, N]."""
+        state = flatten_observation(observation)
+        if action.ndim > state.ndim:
+            state = jnp.broadcast_to(state[:, None, :], (*action.shape[:-1], state.shape[-1]))
+        inputs = jnp.concatenate([state, action], axis=-1)
+        return MLP(self.hidden, 1, self.output_gain)(inputs).squeeze(-1)
+
+
+class CriticEnsemble(nn.Module):
+    """E independent critics as one module whose parameters carry a leading axis [E, …]."""
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    members: int = 2
+    """Number of critics E."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
+        """[B, …] and [B, A] or [B, N, A] → [E, B] or [E, B, N]."""
+        ensemble = nn.vmap(
+            Critic,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            out_axes=0,
+            axis_size=self.members,
+        )
+        return ensemble(self.hidden, self.output_gain)(observation, action)

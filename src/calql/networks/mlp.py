@@ -1,0 +1,38 @@
+"""Multi-layer perceptron with the official initialisation, and the flattening of state observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from calql.types import PyTree
+
+
+def flatten_observation(observation: PyTree) -> jax.Array:
+    """Concatenate the leaves of a state observation along the last axis: [..., D] (dict keys in sorted order)."""
+    return jnp.concatenate(jax.tree.leaves(observation), axis=-1)
+
+
+class MLP(nn.Module):
+    """ReLU layers, orthogonal weights of gain √2 and zero biases; the output layer has its own gain.
+
+    Source: nakamotoo/Cal-QL, `JaxCQL/model.py` (gain 0.01 on the output of the actor and of the critics).
+    """
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    outputs: int
+    """Width of the linear output layer."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., D] → [..., outputs]."""
+        x = inputs
+        for width in self.hidden:
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x))
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(self.output_gain), name="output")(x)

@@ -1,0 +1,67 @@
+"""The tanh-squashed diagonal Gaussian policy, and its sampling and log-density as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from calql.networks.mlp import MLP, flatten_observation
+from calql.types import PyTree
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+class TanhGaussianPolicy(nn.Module):
+    """One network for mean and log-std; log-std passes through a learned affine map m · raw + o.
+
+    Source: nakamotoo/Cal-QL, `JaxCQL/model.py` (m starts at 1, o at −1; log-std clipped to [−20, 2]).
+    """
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    action_dim: int
+    """Number of action dimensions A."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+    log_std_multiplier: float = 1.0
+    """Initial value of the learned scalar m."""
+    log_std_offset: float = -1.0
+    """Initial value of the learned scalar o."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
+        """[B, …] → mean [B, A] and log-std [B, A] of the Gaussian before the tanh."""
+        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(flatten_observation(observation))
+        mean, log_std = jnp.split(raw, 2, axis=-1)
+        multiplier = self.param("log_std_multiplier", nn.initializers.constant(self.log_std_multiplier), ())
+        offset = self.param("log_std_offset", nn.initializers.constant(self.log_std_offset), ())
+        return mean, jnp.clip(multiplier * log_std + offset, *LOG_STD_RANGE)
+
+
+def gaussian_tanh_log_prob(mean: jax.Array, log_std: jax.Array, pre_tanh: jax.Array) -> jax.Array:
+    """log π(tanh(u)) of the squashed Gaussian, summed over the last axis: [..., A] → [...].
+
+    log(1 − tanh²u) is written as 2 (log 2 − u − softplus(−2u)), which does not underflow for large |u|.
+    """
+    normal = -0.5 * jnp.square((pre_tanh - mean) * jnp.exp(-log_std)) - log_std - 0.5 * jnp.log(2 * jnp.pi)
+    squash = 2.0 * (jnp.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
+    return (normal - squash).sum(axis=-1)
+
+
+def sample_actions(
+    key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Draw actions and their log-densities: [B, A], [B]; or with `count` = N: [B, N, A], [B, N].
+
+    The distribution is given, not a network: it is computed once a state, however many actions are drawn.
+    """
+    if count is not None:
+        mean, log_std = mean[:, None, :], log_std[:, None, :]
+        shape = (mean.shape[0], count, mean.shape[-1])
+    else:
+        shape = mean.shape
+    pre_tanh = mean + jnp.exp(log_std) * jax.random.normal(key, shape)
+    return jnp.tanh(pre_tanh), gaussian_tanh_log_prob(mean, log_std, pre_tanh)

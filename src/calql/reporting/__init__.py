@@ -1,0 +1,1 @@
+"""Run directories in; tables, figures and one self-contained HTML page out."""

@@ -1,0 +1,78 @@
+"""Run directories → tables, figures and report.html in one folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from calql.reporting import figures, tables
+from calql.reporting.html import page
+from calql.reporting.load import Run, load_runs
+from calql.types import InputError
+
+Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
+"""(file name, what draws it, title, caption)."""
+LINES = "Thick: IQM over seeds; band: its 95 % bootstrap interval; thin: single seeds (dotted: unfinished)."
+DRAWINGS: list[Drawing] = [
+    ("score", figures.score_figure, "Learning curves", f"Score of the deterministic policy. {LINES}"),
+    (
+        "q",
+        figures.q_figure,
+        "Mean Q against the return of the data",
+        "A Q that starts fine-tuning far from the scale of the returns is corrected there first, and the policy pays "
+        f"for it. {LINES}",
+    ),
+    (
+        "bounding",
+        figures.bounding_figure,
+        "Bounding rate",
+        f"Share of the policy's actions with Q below the reference value. At 0, calibration does nothing. {LINES}",
+    ),
+]
+PROFILE: Drawing = (
+    "profile",
+    figures.profile_figure,
+    "Performance profile",
+    "How many runs do better than a threshold: higher is better, everywhere on the axis. Bands: 95 % bootstrap.",
+)
+
+
+def write_report(run_dirs: Iterable[Path | str], out: Path | str) -> Path:
+    """Read every run in or below `run_dirs`, write everything into `out`, return the path of report.html.
+
+    Besides the page: table.{csv,md,tex}, runs.csv and figures/<task>-<name>.{png,svg}. Raises InputError on runs that
+    cannot be used and on an `out` that cannot be written.
+    """
+    runs = load_runs(run_dirs)
+    rows = tables.method_rows(runs)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        drawn = list(_draw(runs, out / "figures"))
+        files = {
+            "table.csv": tables.to_csv(rows),
+            "table.md": tables.to_markdown(rows),
+            "table.tex": tables.to_latex(rows),
+        }
+        files |= {"runs.csv": tables.dicts_to_csv(tables.seed_rows(runs)), "report.html": page(runs, rows, drawn)}
+        for name, content in files.items():
+            (out / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    return out / "report.html"
+
+
+def _draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Draw and save every figure that has data; yields (task, title, caption, SVG text)."""
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    plan = [(task, [run for run in runs if run.task == task], drawing) for task in tasks for drawing in DRAWINGS]
+    if len(tasks) > 1:
+        plan.insert(0, (tables.ALL_TASKS, runs, PROFILE))
+    for task, group, (name, draw, title, caption) in plan:
+        figure = draw(group)
+        if figure is not None:
+            stem = re.sub(r"[^\w.+-]+", "-", f"{task}-{name}")
+            yield task, title, caption, figures.save(figure, folder / stem)

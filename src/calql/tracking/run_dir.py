@@ -1,0 +1,160 @@
+"""A run directory: config.json, eval.csv, train.csv, summary.json, checkpoints/, DONE. Any program may write one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from calql.types import InputError
+
+EVAL_COLUMNS = (
+    "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
+    "q_data_mean", "mc_return_mean", "bounding_rate",
+)  # fmt: skip
+PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+
+
+class RunDir:
+    """Reads and writes one run directory."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run finished."""
+        return (self.path / "DONE").exists()
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Start a new run here. Raises InputError where the folder already holds something."""
+        if (self.path / "config.json").exists():
+            raise InputError(f"{self.path} already holds a run; add --resume to continue it, or choose another --out")
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
+        self.checkpoints.mkdir(parents=True)
+        self.write_json("config.json", config)
+
+    def read_config(self) -> dict[str, Any]:
+        """The saved configuration. Raises InputError where there is none."""
+        try:
+            return json.loads((self.path / "config.json").read_text())
+        except FileNotFoundError:
+            raise InputError(f"{self.path} holds no run (no config.json); start one without --resume") from None
+        except ValueError as error:
+            raise InputError(f"{self.path}/config.json is damaged ({error}); start the run anew elsewhere") from None
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file atomically; NaN becomes null."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+        os.replace(temporary, self.path / name)
+
+    def append(self, name: str, row: Mapping[str, Any], columns: Iterable[str]) -> None:
+        """Append one row to a CSV file; empty cells for what was not measured.
+
+        Columns that the file does not have yet are added at the end (and the file is rewritten once).
+        """
+        path = self.path / name
+        header = self._header(path)
+        wanted = list(dict.fromkeys([*header, *columns, *row]))
+        if wanted != header:
+            self._widen(path, wanted)
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, wanted, restval="").writerow({k: _cell(v) for k, v in row.items()})
+
+    def read_rows(self, name: str) -> list[dict[str, str]]:
+        """All rows of a CSV file (empty where there is none)."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def truncate(self, name: str, rows: int) -> None:
+        """Keep only the first rows: what came after the checkpoint will be done again."""
+        path = self.path / name
+        if path.exists():
+            kept = self.read_rows(name)[:rows]
+            self._rewrite(path, self._header(path), kept)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary and mark the run as done."""
+        self.write_json("summary.json", summary)
+        (self.path / "DONE").touch()
+
+    def _header(self, path: Path) -> list[str]:
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _widen(self, path: Path, header: list[str]) -> None:
+        self._rewrite(path, header, self.read_rows(path.name))
+
+    def _rewrite(self, path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, header, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(text.getvalue())
+        os.replace(temporary, path)
+
+
+def provenance() -> dict[str, Any]:
+    """What made this: the command, versions, platform, and the commit of the source tree (None outside a checkout)."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    command = ["calql", *sys.argv[1:]] if Path(sys.argv[0]).name in ("calql", "__main__.py") else sys.argv
+    return {
+        "command": shlex.join(command),
+        "git_commit": _git_commit(),
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _git_commit() -> str | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value
+
+
+def plain(value: Any) -> Any:
+    """JSON values only: tuples become lists, NaN null, infinities text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -1,0 +1,122 @@
+"""Checkpoints: arrays as safetensors, the rest as JSON, written atomically, verified before they are believed.
+
+    checkpoints/step-000012000/   state.safetensors · replay.safetensors · meta.json (written last, with checksums)
+
+A folder gets its final name only when everything in it is on the disk, so a folder of that name is complete unless
+the disk itself failed; the checksums find that out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from calql.types import PyTree
+
+
+def flatten(tree: PyTree) -> dict[str, np.ndarray]:
+    """{path: array} of every leaf, in a form that safetensors stores."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.array(leaf, copy=False, order="C") for path, leaf in leaves}
+
+
+def unflatten(like: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """The tree of the same structure as `like`, with leaves taken from `arrays`."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    return jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[jax.tree_util.keystr(path)]) for path, _ in paths])
+
+
+def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
+    """Write `folder/step-…` atomically and remove all but the newest `keep` (those marked `"milestone"` stay).
+
+    A step that is already there and complete is left alone: nothing is ever deleted before its successor is safe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final, temporary = folder / f"step-{step:09d}", folder / f".writing-{step:09d}"
+    if final.exists() and _verify(final) is None:
+        return final
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    checksums = {}
+    for name, tree in trees.items():
+        path = temporary / f"{name}.safetensors"
+        save_file(flatten(tree), path)
+        checksums[path.name] = _digest(path)
+        _sync(path)
+    meta_path = temporary / "meta.json"
+    meta_path.write_text(json.dumps(meta | {"step": step, "checksums": checksums}))
+    _sync(meta_path)
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(temporary, final)
+    _sync(folder)
+    _prune(folder, keep)
+    return final
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest complete checkpoint, or None; and one line for each newer one that had to be passed over."""
+    complaints = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        problem = _verify(path)
+        if problem is None:
+            return path, complaints
+        complaints.append(f"checkpoint {path.name} is damaged ({problem}); falling back to the one before it")
+    return None, complaints
+
+
+def load(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of one safetensors file of a checkpoint."""
+    return load_file(path / f"{name}.safetensors")
+
+
+def load_meta(path: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint."""
+    return json.loads((path / "meta.json").read_text())
+
+
+def _verify(path: Path) -> str | None:
+    try:
+        checksums = load_meta(path)["checksums"]
+    except (OSError, ValueError, KeyError):
+        return "meta.json is missing or unreadable"
+    for name, expected in checksums.items():
+        if not (path / name).exists():
+            return f"{name} is missing"
+        if _digest(path / name) != expected:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def _prune(folder: Path, keep: int) -> None:
+    ordinary = [p for p in sorted(folder.glob("step-*")) if _verify_cheap(p) and not load_meta(p).get("milestone")]
+    for path in ordinary[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _verify_cheap(path: Path) -> bool:
+    try:
+        return bool(load_meta(path))
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,267 @@
+"""From (task, method, scale, overrides) to one resolved, printable, saveable configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calql.algorithms import CQL, SAC, VARIANTS
+from calql.methods import Method, get_method
+from calql.tasks import SCALES, Task, get_task, nearest
+from calql.tracking.run_dir import plain, provenance
+from calql.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a method is trained and measured. The defaults are the official antmaze script's."""
+
+    offline_steps: int = 1_000_000
+    """Gradient steps of pre-training."""
+    online_steps: int = 1_000_000
+    """Environment steps of fine-tuning."""
+    utd: int = 1
+    """Gradient steps per environment step, done in one block after each whole episode."""
+    batch_size: int = 256
+    """Transitions a gradient step."""
+    mixing: float = 0.5
+    """Offline share of an online batch, in [0, 1], or −1 for the union of both (Appendix H.2)."""
+    replay_capacity: int = 1_000_000
+    """Online transitions kept, first in first out."""
+    variant: str = "official"
+    """Named set of sampled actions: `official` (10 + 10 + 10, max target backup) or `listing` (4 + 4 + 0, plain)."""
+    cql_alpha_online: float | None = None
+    """Weight of the conservative term during fine-tuning; None: unchanged."""
+    target_q_clamp: bool = False
+    """Clamp target Q to [r_min, r_max]/(1 − γ) of the task."""
+    action_clip: float = 0.99999
+    """Data actions are clipped to ± this."""
+    eval_every_offline: int = 50_000
+    """Gradient steps between evaluations of pre-training (both ends are always evaluated)."""
+    eval_every_online: int = 2_000
+    """Environment steps between evaluations of fine-tuning."""
+    eval_episodes: int = 20
+    """Deterministic episodes an evaluation."""
+    log_every: int = 1_000
+    """Gradient steps averaged into one row of train.csv."""
+    checkpoint_every: int = 50_000
+    """Gradient steps between checkpoints (phase ends always have one)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of training with one update rule."""
+
+    name: str
+    """`offline` or `online`."""
+    algorithm: SAC
+    """Update rule with its hyper-parameters."""
+    gradient_steps: int
+    """Gradient steps of the phase."""
+    env_steps: int
+    """Environment steps of the phase (0 offline)."""
+    mixing: float
+    """Offline share of a batch."""
+    eval_every: int
+    """Steps of the phase's own clock (gradient offline, environment online) between evaluations."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run, resolved."""
+
+    task: Task
+    method: Method
+    scale: str
+    seed: int
+    data: str | None
+    protocol: Protocol
+    phases: tuple[Phase, ...]
+    overrides: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every option by name: the protocol's, and each phase's algorithm's."""
+        flat = dataclasses.asdict(self.protocol)
+        for phase in self.phases:
+            flat |= {name: value for name, value in dataclasses.asdict(phase.algorithm).items() if name not in flat}
+        return flat
+
+
+def resolve_saved(saved: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a config.json. Raises InputError where today's tables would resolve it differently."""
+    overrides = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.get("overrides", {}).items()}
+    config = resolve(
+        saved["task"], saved["method"], saved["scale"], saved["seed"], saved["data"]["reference"], overrides
+    )
+    here = plain(config.settings)
+    changed = sorted(name for name in here if here[name] != saved["settings"].get(name))
+    if changed:
+        version = saved.get("packages", {}).get("calql", "unknown")
+        raise InputError(f"the run was made with other defaults ({', '.join(changed)}), by calql {version}: use that")
+    return config
+
+
+def options() -> dict[str, dataclasses.Field]:
+    """Every named option of protocol and algorithms."""
+    return {field.name: field for owner in (Protocol, CQL) for field in dataclasses.fields(owner)}
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts → typed overrides. Raises InputError on a malformed one."""
+    overrides = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set takes NAME=VALUE, not '{text}'")
+        overrides[name] = parse_value(name, value)
+    return overrides
+
+
+def parse_value(name: str, text: str) -> Any:
+    """Read the text of `--set name=text` as the option's own type. Raises InputError on a wrong name or value."""
+    if name not in options():
+        raise nearest(name, options(), "option")
+    owner = Protocol if name in {f.name for f in dataclasses.fields(Protocol)} else CQL
+    kind = typing.get_type_hints(owner)[name]
+    try:
+        return _convert(kind, text)
+    except ValueError as error:
+        raise InputError(f"option '{name}' cannot be '{text}': it is of type {kind}") from error
+
+
+def _convert(kind: Any, text: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        if text.lower() in ("none", "null"):
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        return tuple(_convert(element, part) for part in text.strip("()[]").replace(" ", "").split(",") if part)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return kind(float(text)) if kind is int and "e" in text.lower() else kind(text)
+
+
+def resolve(
+    task: str | Task,
+    method: str,
+    scale: str = "laptop",
+    seed: int = 0,
+    data: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Look up both tables and lay the scale's row and the overrides over the official defaults.
+
+    Raises InputError for an unknown task, method, scale or option, and for values out of range.
+    """
+    row, how = (task if isinstance(task, Task) else get_task(task)), get_method(method)
+    if scale not in SCALES:
+        raise nearest(scale, SCALES, "scale")
+    chosen = dict(DEFAULT_SCALES[scale] if not row.scales else row.scales[scale]) | dict(overrides or {})
+    for name in chosen:
+        if name not in options():
+            raise nearest(name, options(), "option")
+    variant = chosen.get("variant", Protocol.variant)
+    if variant not in VARIANTS:
+        raise nearest(variant, VARIANTS, "variant")
+    chosen = VARIANTS[variant] | chosen
+    protocol = _pick(Protocol, chosen)
+    if not (0.0 <= protocol.mixing <= 1.0 or protocol.mixing == -1.0):
+        raise InputError(f"mixing is {protocol.mixing}; it must lie in [0, 1] or be -1 (the union of both data)")
+    for name in ("utd", "batch_size", "eval_episodes", "log_every", "checkpoint_every", "replay_capacity",
+                 "eval_every_offline", "eval_every_online"):  # fmt: skip
+        if getattr(protocol, name) < 1:
+            raise InputError(f"{name} is {getattr(protocol, name)}; it must be at least 1")
+    if protocol.replay_capacity < row.horizon:
+        raise InputError(f"replay_capacity {protocol.replay_capacity} is below the horizon {row.horizon}; raise it")
+    return RunConfig(
+        row, how, scale, seed, data or row.data, protocol, tuple(_phases(row, how, protocol, chosen)), overrides or {}
+    )
+
+
+def _phases(task: Task, method: Method, protocol: Protocol, chosen: Mapping[str, Any]) -> list[Phase]:
+    def make(rule: type[SAC], extra: Mapping[str, Any]) -> SAC:
+        algorithm = _pick(rule, chosen | extra)
+        if protocol.target_q_clamp and algorithm.target_q_range is None:
+            algorithm = dataclasses.replace(algorithm, target_q_range=task.q_bounds(algorithm.discount))
+        return algorithm
+
+    phases = []
+    if method.offline:
+        phases.append(
+            Phase("offline", make(method.offline, {}), protocol.offline_steps, 0, 1.0, protocol.eval_every_offline)
+        )
+    if method.online:
+        mixing = protocol.mixing if method.mixing is None else method.mixing
+        weight = {} if protocol.cql_alpha_online is None else {"cql_alpha": protocol.cql_alpha_online}
+        steps = protocol.online_steps
+        phases.append(
+            Phase(
+                "online", make(method.online, weight), steps * protocol.utd, steps, mixing, protocol.eval_every_online
+            )
+        )
+    return phases
+
+
+def _pick(kind: type, values: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
+
+
+def differs_from_paper(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """{option: {paper, here}} for every option whose value is not the one of the same task at `paper` scale."""
+    paper = resolve(config.task, config.method.id, "paper").settings
+    here = config.settings
+    return {name: {"paper": paper.get(name), "here": value} for name, value in here.items() if value != paper.get(name)}
+
+
+def describe(config: RunConfig, data: Any | None) -> dict[str, Any]:
+    """What config.json holds: the resolved run, its data (`Episodes`, or None before they are read), its origin."""
+    about = {} if data is None else {
+        "fingerprint": data.fingerprint(), "episodes": data.num_episodes, "transitions": data.num_transitions,
+    }  # fmt: skip
+    return {
+        "format": 1,
+        "task": config.task.id,
+        "method": config.method.id,
+        "seed": config.seed,
+        "scale": config.scale,
+        "data": {"reference": config.data, **about},
+        "phases": [
+            {
+                "name": phase.name,
+                "algorithm": type(phase.algorithm).__name__,
+                "gradient_steps": phase.gradient_steps,
+                "env_steps": phase.env_steps,
+                "mixing": phase.mixing,
+                "utd": config.protocol.utd,
+            }
+            for phase in config.phases
+        ],
+        "settings": config.settings,
+        "differs_from_paper": differs_from_paper(config),
+        "overrides": dict(config.overrides),
+        **provenance(),
+    }
+
+
+DEFAULT_SCALES: dict[str, dict[str, Any]] = {
+    "smoke": dict(
+        offline_steps=60, online_steps=100, batch_size=16, eval_every_offline=30, eval_every_online=50,
+        eval_episodes=2, log_every=20, checkpoint_every=40, replay_capacity=1_000, actor_hidden=(16, 16),
+        critic_hidden=(16, 16), variant="listing",
+    ),
+    "laptop": dict(
+        offline_steps=10_000, online_steps=10_000, eval_every_offline=2_000, eval_every_online=500, eval_episodes=20,
+        log_every=500, checkpoint_every=5_000, replay_capacity=100_000, actor_hidden=(128, 128),
+        critic_hidden=(128, 128), variant="listing",
+    ),
+    "paper": {},
+}  # fmt: skip
+"""Budgets for a user's own task, whose row names none."""

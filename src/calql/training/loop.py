@@ -1,0 +1,389 @@
+"""The loop: offline and online phases, in which every boundary follows from four counters.
+
+The state of a run is (parameters, replay, counters). All randomness is derived from (seed, stream, counter), never
+carried along, so a run that is stopped anywhere and continued from a checkpoint takes the same path bit for bit.
+
+Online, a whole episode is collected with the current policy, then length × UTD gradient steps follow
+(nakamotoo/Cal-QL, `conservative_sac_main.py`). `env_step` in the evaluation rows counts the environment steps that have
+been *learned from*, gradient_step / UTD, so that evaluations fall on one grid whatever the episodes' lengths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from calql.algorithms import SAC, ActorCriticState
+from calql.datasets.episodes import Episodes
+from calql.datasets.returns import monte_carlo_returns
+from calql.envs.registry import make_env
+from calql.evaluation.metrics import summarise
+from calql.evaluation.rollout import collect_episode, evaluate
+from calql.replay import Replay, add_episode, make_replay, sample
+from calql.tracking import EVAL_COLUMNS, RunDir
+from calql.training import checkpoint
+from calql.training.config import Phase, RunConfig
+from calql.types import Episode, RunError, Transition
+
+STREAMS = {"init": 0, "update": 1, "collect": 2, "evaluate": 3, "probe": 4}
+DATA_SAMPLE = 2_048
+"""Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
+POLICY_SAMPLES = 4
+"""Policy actions a state for the bounding rate."""
+CHUNK = 50
+"""Most gradient steps in one call of the compiled loop, so that progress shows; results do not depend on it."""
+
+
+@dataclasses.dataclass
+class Counters:
+    """Where a run is."""
+
+    phase: int = 0
+    """Index of the current phase."""
+    grad_step: int = 0
+    """Gradient steps done in the current phase."""
+    env_step: int = 0
+    """Environment steps collected in the current phase."""
+    episode: int = 0
+    """Online episodes collected."""
+    total_grad_step: int = 0
+    """Gradient steps over all phases."""
+    evaluated: int = -1
+    """Last point of the phase's own clock that has been evaluated."""
+    wall_s: float = 0.0
+    """Seconds of training so far, over all resumes."""
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Metric sums since the last row of train.csv."""
+    summed: int = 0
+    """Gradient steps in `sums`."""
+    rows: dict[str, int] = dataclasses.field(default_factory=lambda: {"eval.csv": 0, "train.csv": 0})
+    """Rows written so far."""
+
+
+class Progress(NamedTuple):
+    """What the loop yields: where it is, and what just happened (`update`, `episode`, `evaluation`, `notice`)."""
+
+    event: str
+    phase: str
+    step: int
+    """On the phase's own clock: gradient steps offline, environment steps online."""
+    total: int
+    info: dict[str, Any]
+
+
+@partial(jax.jit, static_argnames=("algorithm", "batch_size"), donate_argnames=("state",))
+def train_steps(
+    algorithm: SAC,
+    batch_size: int,
+    state: ActorCriticState,
+    replay: Replay,
+    key: jax.Array,
+    first: jax.Array,
+    count: jax.Array,
+    mixing: jax.Array,
+) -> tuple[ActorCriticState, dict[str, jax.Array]]:
+    """`count` gradient steps in one compiled loop: draw, losses, optimisers, targets. Returns summed metrics.
+
+    Step number i draws everything from fold_in(key, i); `count` is traced, so episodes of any length share one program.
+    """
+
+    def one(state: ActorCriticState, step: jax.Array) -> tuple[ActorCriticState, dict[str, jax.Array]]:
+        sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+        return algorithm.update(state, sample(replay, sample_key, batch_size, mixing), update_key)
+
+    shapes = jax.eval_shape(one, state, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+
+    def body(i: jax.Array, carry: tuple) -> tuple:
+        state, sums = carry
+        state, metrics = one(state, first + i)
+        return state, jax.tree.map(jnp.add, sums, metrics)
+
+    return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+
+@partial(jax.jit, static_argnames=("algorithm",))
+def measure_values(
+    algorithm: SAC, state: ActorCriticState, batch: Transition, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean Q of the data's actions, and the share of (data state, policy action) pairs with Q below the return."""
+    q_data = algorithm.q_values(state.critic, batch.observations, batch.actions).mean()
+    keys = jax.random.split(key, POLICY_SAMPLES)
+    actions = jnp.stack([algorithm.act(state, batch.observations, k) for k in keys], axis=1)
+    q_policy = algorithm.q_values(state.critic, batch.observations, actions)
+    return q_data, (q_policy < batch.returns[None, :, None]).mean()
+
+
+class Trainer:
+    """One run. `run()` is a generator of `Progress`: bars, logs and early stops are its consumers."""
+
+    def __init__(self, config: RunConfig, data: Episodes, run_dir: RunDir) -> None:
+        self.config, self.run_dir = config, run_dir
+        self.task, self.protocol = config.task, config.protocol
+        self.discount = config.phases[0].algorithm.discount
+        self.offline = data.transitions(self.task, self.discount, action_clip=self.protocol.action_clip)
+        self.env = make_env(self.task)
+        self.eval_envs = [make_env(self.task) for _ in range(min(self.protocol.eval_episodes, 10))]
+        self.root = jax.random.key(config.seed)
+        self.counters = Counters()
+        like = jax.tree.map(lambda x: x[0], self.offline)
+        online = any(phase.env_steps for phase in config.phases)
+        self.replay = make_replay(self.offline, like, self.protocol.replay_capacity if online else 0)
+        self.state = config.phases[0].algorithm.init(self._key("init"), data.spec())
+        rows = np.random.default_rng(0).permutation(len(self.offline.rewards))[:DATA_SAMPLE]
+        self.data_sample = jax.tree.map(lambda x: jnp.asarray(x[rows]), self.offline)
+        self._act = jax.jit(lambda state, observations: config.phases[0].algorithm.act(state, observations))
+        self._explore = jax.jit(
+            lambda state, observations, key, step: config.phases[-1].algorithm.act(
+                state, observations, jax.random.fold_in(key, step)
+            )
+        )
+        self._started = time.monotonic()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self.config.phases[self.counters.phase]
+
+    def clock(self) -> int:
+        """The phase's own clock: gradient steps offline, environment steps learned from online."""
+        return self.counters.grad_step if self.phase.name == "offline" else self.counters.grad_step // self.protocol.utd
+
+    def length(self) -> int:
+        """Where the phase's own clock ends."""
+        return self.phase.gradient_steps if self.phase.name == "offline" else self.phase.env_steps
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, from wherever the counters stand."""
+        while self.counters.phase < len(self.config.phases):
+            yield from self._run_phase()
+            if self.counters.phase + 1 == len(self.config.phases):
+                break
+            self.counters = dataclasses.replace(
+                self.counters, phase=self.counters.phase + 1, grad_step=0, env_step=0, evaluated=-1
+            )
+        self.run_dir.finish(summarise(self.run_dir.read_rows("eval.csv")))
+
+    def _run_phase(self) -> Iterator[Progress]:
+        per_clock = 1 if self.phase.name == "offline" else self.protocol.utd
+        while True:
+            c = self.counters
+            at_end = c.grad_step >= self.phase.gradient_steps
+            due = self.clock() % self.phase.eval_every == 0 and c.grad_step % per_clock == 0
+            if (due or at_end) and c.evaluated != self.clock():
+                yield self._evaluate()
+            if at_end:
+                self._flush_metrics()
+                self.save(milestone=True)
+                return
+            if self.phase.name == "online" and c.grad_step >= c.env_step * self.protocol.utd:
+                yield self._collect()
+            yield self._update(per_clock)
+            at_end = c.grad_step >= self.phase.gradient_steps
+            if c.total_grad_step % self.protocol.checkpoint_every == 0 and not at_end:
+                self.save()
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _update(self, per_clock: int) -> Progress:
+        """Gradient steps up to the next boundary of any kind."""
+        c, p = self.counters, self.protocol
+        grid = self.phase.eval_every * per_clock
+        count = min(
+            CHUNK,
+            self.phase.gradient_steps - c.grad_step,
+            grid - c.grad_step % grid,
+            p.log_every - c.total_grad_step % p.log_every,
+            p.checkpoint_every - c.total_grad_step % p.checkpoint_every,
+            c.env_step * p.utd - c.grad_step if self.phase.name == "online" else 10**9,
+        )
+        self.state, sums = train_steps(
+            self.phase.algorithm,
+            p.batch_size,
+            self.state,
+            self.replay,
+            self._key("update"),
+            jnp.int32(c.total_grad_step),
+            jnp.int32(count),
+            jnp.float32(self.phase.mixing),
+        )
+        sums = {name: float(value) for name, value in sums.items()}
+        if not all(np.isfinite(value) for value in sums.values()):
+            bad = ", ".join(name for name, value in sums.items() if not np.isfinite(value))
+            raise RunError(
+                f"diverged near gradient step {c.total_grad_step} ({bad} not finite); the last good "
+                "checkpoint is kept; start anew with --set target_q_clamp=true or a smaller cql_alpha"
+            )
+        for name, value in sums.items():
+            c.sums[name] = c.sums.get(name, 0.0) + value
+        c.summed += count
+        c.grad_step += count
+        c.total_grad_step += count
+        info = {name: value / count for name, value in sums.items()}
+        if c.total_grad_step % p.log_every == 0:
+            self._flush_metrics()
+        return self._progress("update", info)
+
+    def _collect(self) -> Progress:
+        """One whole episode with the current sampled policy, into replay with its own Monte-Carlo return."""
+        c = self.counters
+        key = self._key("collect", c.episode)
+        try:
+            episode = collect_episode(
+                self.env,
+                self.task,
+                lambda observations, step: np.asarray(self._explore(self.state, observations, key, step)),
+                self._seed("collect", c.episode),
+            )
+        except Exception as error:
+            self.save()
+            raise RunError(
+                f"the environment failed in online episode {c.episode} ({type(error).__name__}: {error}); "
+                f"all work is saved: mend it and run calql train --resume --out {self.run_dir.path}"
+            ) from error
+        self.replay = add_episode(self.replay, self._pad(episode), jnp.int32(episode.length))
+        c.env_step += episode.length
+        c.episode += 1
+        return self._progress("episode", {"success": bool(np.any(episode.successes)), "length": episode.length})
+
+    def _pad(self, episode: Episode) -> Transition:
+        """An online episode as `horizon` rows of mapped transitions; rows past its length are zero."""
+        rewards = self.task.map_reward(episode.rewards).astype(np.float32)
+        returns = monte_carlo_returns(rewards, episode.terminations, self.discount, self.task.failure_reward)
+        rows = Transition(
+            jax.tree.map(lambda x: x[:-1], episode.observations),
+            episode.actions,
+            rewards,
+            jax.tree.map(lambda x: x[1:], episode.observations),
+            1.0 - episode.terminations,
+            returns,
+        )
+
+        def pad(x: np.ndarray, like: np.ndarray) -> np.ndarray:
+            x = np.asarray(x, like.dtype)
+            return np.concatenate([x, np.zeros((self.task.horizon - len(x), *x.shape[1:]), x.dtype)])
+
+        return jax.tree.map(pad, rows, self.offline)
+
+    def _evaluate(self) -> Progress:
+        """Deterministic episodes, and Q on the data against the return; one row of eval.csv.
+
+        The pre-trained policy is the last point of the offline phase and the first of the online one: measured once.
+        """
+        c, n = self.counters, self.protocol.eval_episodes
+        c.evaluated = self.clock()
+        point = c.total_grad_step
+        before = self.run_dir.read_rows("eval.csv")[-1:]
+        if before and before[0]["grad_step"] == str(point):
+            row = before[0] | {"phase": self.phase.name}
+            self._append("eval.csv", row)
+            return self._progress("evaluation", {"score_mean": float(row["score_mean"])})
+        outcomes = evaluate(
+            self.eval_envs,
+            self.task,
+            lambda observations, _: np.asarray(self._act(self.state, observations)),
+            [self._seed("evaluate", point, i) for i in range(n)],
+        )
+        scores = np.array([outcome.score for outcome in outcomes])
+        row: dict[str, Any] = {
+            "phase": self.phase.name,
+            "env_step": 0 if self.phase.name == "offline" else self.clock(),
+            "grad_step": c.total_grad_step,
+            "wall_s": round(self._wall(), 3),
+            "score_mean": float(scores.mean()),
+            "score_sem": float(scores.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+            "return_mean": float(np.mean([outcome.total_reward for outcome in outcomes])),
+            "length_mean": float(np.mean([outcome.length for outcome in outcomes])),
+            "episodes": n,
+            "mc_return_mean": float(self.data_sample.returns.mean()),
+        }
+        if self.phase.algorithm.learns_values:
+            q_data, bounding = measure_values(self.phase.algorithm, self.state, self.data_sample, self._key("probe"))
+            row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
+        self._append("eval.csv", row)
+        return self._progress("evaluation", row)
+
+    def _flush_metrics(self) -> None:
+        c = self.counters
+        if c.summed:
+            where = {
+                "phase": self.phase.name,
+                "env_step": 0 if self.phase.name == "offline" else self.clock(),
+                "grad_step": c.total_grad_step,
+            }
+            self._append("train.csv", where | {name: total / c.summed for name, total in c.sums.items()})
+            c.sums, c.summed = {}, 0
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        self.run_dir.append(name, row, EVAL_COLUMNS if name == "eval.csv" else ("phase", "env_step", "grad_step"))
+        self.counters.rows[name] += 1
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save(self, milestone: bool = False) -> None:
+        """Write a checkpoint of everything that the future depends on."""
+        self.counters.wall_s, self._started = self._wall(), time.monotonic()
+        used = int(self.replay.online)
+        first = int(self.replay.offline)
+        ring = jax.tree.map(lambda x: np.asarray(x[first : first + used]), self.replay.storage)
+        checkpoint.save(
+            self.run_dir.checkpoints,
+            self.counters.total_grad_step,
+            {"state": self.state, "replay": ring},
+            {"counters": dataclasses.asdict(self.counters), "cursor": int(self.replay.cursor), "milestone": milestone},
+        )
+
+    def restore(self) -> list[str]:
+        """Continue from the newest complete checkpoint; returns what had to be passed over, a line each.
+
+        Rows of the CSV files that were written after it are removed: they will be written again, the same.
+        """
+        path, complaints = checkpoint.newest(self.run_dir.checkpoints)
+        if path is None:
+            complaints.append("no complete checkpoint; starting from the beginning")
+            self.counters = Counters()
+        else:
+            meta = checkpoint.load_meta(path)
+            self.counters = Counters(**meta["counters"])
+            self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
+            ring = checkpoint.unflatten(self.replay.storage, checkpoint.load(path, "replay"))
+            first, used = int(self.replay.offline), len(ring.rewards)
+            self.replay = self.replay._replace(
+                storage=jax.tree.map(lambda memory, rows: memory.at[first : first + used].set(rows),
+                                     self.replay.storage, ring),
+                online=jnp.int32(used),
+                cursor=jnp.int32(meta["cursor"]),
+            )  # fmt: skip
+        for name, rows in self.counters.rows.items():
+            self.run_dir.truncate(name, rows)
+        return complaints
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def _key(self, stream: str, index: int = 0) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(self.root, STREAMS[stream]), index)
+
+    def _seed(self, stream: str, *index: int) -> int:
+        """A seed for an environment's reset, from (run seed, stream, index)."""
+        words = np.random.SeedSequence([self.config.seed, STREAMS[stream], *index]).generate_state(1)
+        return int(words[0] >> 1)
+
+    def _wall(self) -> float:
+        return self.counters.wall_s + time.monotonic() - self._started
+
+    def _progress(self, event: str, info: dict[str, Any]) -> Progress:
+        return Progress(event, self.phase.name, self.clock(), self.length(), info)
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in (self.env, *self.eval_envs):
+            env.close()

@@ -1,0 +1,47 @@
+"""From a run directory to a policy that acts, without its data or its optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from calql.envs.registry import make_env
+from calql.tasks import Task
+from calql.tracking import RunDir
+from calql.training import checkpoint
+from calql.training.config import resolve_saved
+from calql.types import InputError, PyTree, Spec
+
+
+class Policy(NamedTuple):
+    """A trained policy."""
+
+    task: Task
+    method: str
+    step: int
+    """Gradient steps it was trained for."""
+    act: Callable[[PyTree, int], np.ndarray]
+    """(observations [B, …], step) → deterministic actions [B, A]."""
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy of the newest complete checkpoint. Raises InputError where there is none."""
+    run_dir = RunDir(path)
+    config = resolve_saved(run_dir.read_config())
+    found, complaints = checkpoint.newest(run_dir.checkpoints)
+    if found is None:
+        raise InputError(f"{path} has no complete checkpoint yet ({'; '.join(complaints) or 'none was written'})")
+    meta = checkpoint.load_meta(found)
+    algorithm = config.phases[meta["counters"]["phase"]].algorithm
+    env = make_env(config.task)
+    example = jax.tree.map(np.zeros_like, env.observation_space.sample())
+    spec = Spec(example, env.action_space.shape[0])
+    env.close()
+    shapes = algorithm.init(jax.random.key(0), spec)
+    state = checkpoint.unflatten(shapes, checkpoint.load(found, "state"))
+    act = jax.jit(lambda observations: algorithm.act(state, observations))
+    return Policy(config.task, config.method.title, meta["step"], lambda observations, _: np.asarray(act(observations)))

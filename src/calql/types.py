@@ -1,0 +1,71 @@
+"""The vocabulary of the whole library: transitions, episodes, specs, and the one error a user can mend.
+
+Three things that are often confused are kept apart everywhere:
+`terminated` (the task ended, do not bootstrap), `truncated` (the clock ran out, do bootstrap) and
+`mask` (1 − terminated, the factor in front of the bootstrapped value).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PyTree = Any
+"""An array, or a dict of arrays: an observation."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message names cause and mend; the CLI prints it and exits with 2."""
+
+
+class RunError(RuntimeError):
+    """A run cannot continue. What it had is saved; the message says how to go on. The CLI exits with 1."""
+
+
+class Transition(NamedTuple):
+    """A batch of transitions, or a whole replay memory: every leaf has the same leading axis [N]."""
+
+    observations: PyTree
+    """[N, …] state s."""
+    actions: PyTree
+    """[N, A] action a, in [−1, 1]."""
+    rewards: PyTree
+    """[N] mapped reward r (scale and bias of the task already applied)."""
+    next_observations: PyTree
+    """[N, …] state s′."""
+    masks: PyTree
+    """[N] 1 − terminated: 0 where the value of s′ must not be bootstrapped."""
+    returns: PyTree
+    """[N] Monte-Carlo return G of (s, a) on mapped rewards: the reference value of Cal-QL."""
+
+
+class Episode(NamedTuple):
+    """One episode of T steps as it was recorded: raw rewards, real end."""
+
+    observations: PyTree
+    """[T + 1, …] states s_0 … s_T (a dict of such arrays for dict observations)."""
+    actions: np.ndarray
+    """[T, A] float32."""
+    rewards: np.ndarray
+    """[T] float32, as the environment paid them (before the task's reward map)."""
+    terminations: np.ndarray
+    """[T] bool; true where the task ended. Usually only the last, but a recorded set may hold several."""
+    truncated: bool
+    """The episode was cut by a clock or by the end of the recording."""
+    successes: np.ndarray | None = None
+    """[T] bool; the environment's own success signal, where it was recorded."""
+
+    @property
+    def length(self) -> int:
+        """Number of steps T."""
+        return len(self.rewards)
+
+
+class Spec(NamedTuple):
+    """What a network must accept and produce."""
+
+    observation: PyTree
+    """One example observation (no batch axis); dtype and shape matter, values do not."""
+    action_dim: int
+    """Number of action dimensions |A|."""

@@ -1,0 +1,42 @@
+"""What holds for every test: a CPU, one thread a worker, strict JAX, no display, and nothing of the user's touched.
+
+All of it is set through the environment, before JAX is imported, so that the commands which tests start inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+assert "jax" not in sys.modules, "a pytest plug-in imported JAX before its settings were made"
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+# One thread a worker: workers are the parallelism, and sums are taken in one order.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Silent broadcasting of ranks is an error.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+# Compile once, over all sessions. One folder a worker: JAX does not write cache entries atomically.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax" / WORKER)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+# Draw without a display; log without a network.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"
+if sys.platform == "linux":
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+# Data sets of this session only.
+os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp(prefix="calql-datasets-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["MINARI_DATASETS_PATH"], ignore_errors=True)
