@@ -75,10 +75,21 @@ TASKS: dict[str, Task] = {
             reward_bias=-1.0,
             failure_reward=-1.0,
             scales={
-                "smoke": {},
-                "laptop": {},
-                "paper": {},
-            },
+                "smoke": dict(
+                    offline_steps=60, online_steps=200, batch_size=16, eval_every_offline=30, eval_every_online=50,
+                    eval_episodes=2, log_every=20, checkpoint_every=40, replay_capacity=1_000, variant="listing",
+                    actor_hidden=(16, 16), critic_hidden=(16, 16),
+                ),
+                "laptop": dict(
+                    offline_steps=12_000, online_steps=6_000, eval_every_offline=3_000, eval_every_online=500,
+                    eval_episodes=20, log_every=500, checkpoint_every=6_000, replay_capacity=50_000, variant="listing",
+                    actor_hidden=(128, 128), critic_hidden=(128, 128), discount=0.97, tau=0.01, cql_alpha=5.0,
+                ),
+                "paper": dict(
+                    offline_steps=250_000, online_steps=100_000, cql_alpha=5.0, eval_every_offline=25_000,
+                    checkpoint_every=25_000,
+                ),
+            },  # fmt: skip
         ),
     ]
 }
@@ -111,9 +122,14 @@ def get_task(name: str) -> Task:
         return TASKS[name]
     if ":" not in name:
         raise nearest(name, TASKS, "task")
-    made = load_attribute(name)()
+    try:
+        made = load_attribute(name)()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); mend the factory") from error
     if isinstance(made, Task):
-        return made
+        return dataclasses.replace(made, id=name)  # under its own name a later --resume finds it again
     horizon = getattr(getattr(made, "spec", None), "max_episode_steps", None)
     made.close()
     if horizon is None:

@@ -65,12 +65,11 @@ def test_mujoco_without_working_kitchens_is_a_warning(monkeypatch):
     assert "<3.12" in row.mend
 
 
-def test_a_source_tree_that_is_not_installed_is_broken(monkeypatch):
-    def requires(name: str) -> list[str]:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "requires", requires)
-    assert rows(module._packages)["calql"].status == "broken"
+def test_a_source_tree_that_is_not_installed_is_broken(monkeypatch, capsys):
+    without(monkeypatch, "calql")
+    monkeypatch.delitem(module.CHECKS, "rendering")
+    assert module.doctor() == 1
+    assert "install" in capsys.readouterr().out
 
 
 def test_the_brackets_of_an_extra_survive_printing(monkeypatch, capsys):

@@ -49,10 +49,16 @@ def test_bootstrap_stays_within_each_task():
     np.testing.assert_allclose(stratified_bootstrap_ci(scores, lambda x: x.mean(axis=(0, 1)), reps=100), [50, 50])
 
 
+def test_bootstrap_draws_each_task_by_itself():
+    # Run 0 is good where run 1 is bad: drawing the same runs for both tasks would always give one half.
+    low, high = stratified_bootstrap_ci([[0.0, 1.0], [1.0, 0.0]], lambda x: x.mean(axis=(0, 1)), reps=500)
+    assert low < 0.5 < high
+
+
 def test_bootstrap_of_two_runs_by_hand():
     # The mean of two draws from {0, 1} is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4.
     mean = lambda x: x.mean(axis=(0, 1))  # noqa: E731
-    np.testing.assert_allclose(stratified_bootstrap_ci([[0.0], [1.0]], mean, confidence=0.95), [0, 1])
+    np.testing.assert_allclose(stratified_bootstrap_ci([[0.0], [1.0]], mean, confidence=0.6), [0, 1])
     np.testing.assert_allclose(stratified_bootstrap_ci([[0.0], [1.0]], mean, confidence=0.4), [0.5, 0.5])
 
 

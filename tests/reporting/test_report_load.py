@@ -36,9 +36,11 @@ def test_empty_cells_are_gaps_and_extra_columns_are_welcome(run_dir):
 
 
 def test_runs_are_found_below_a_folder_once_and_in_order(tmp_path):
-    dirs = write_study(tmp_path / "a" / "b", ["iql", "cql", "cal-ql"], range(2))
+    dirs = write_study(tmp_path / "a" / "b", ["sac", "cql", "cal-ql"], range(2))
+    (dirs[0] / "checkpoints").mkdir()
+    (dirs[0] / "checkpoints" / "config.json").write_text("{}")
     runs = load_runs([tmp_path, dirs[0]])
-    assert [(run.label, run.seed) for run in runs] == [(m, s) for m in ("Cal-QL", "CQL", "IQL") for s in (0, 1)]
+    assert [(run.label, run.seed) for run in runs] == [(m, s) for m in ("Cal-QL", "CQL", "SAC") for s in (0, 1)]
 
 
 def test_runs_that_differ_in_a_setting_are_variants_not_seeds(tmp_path):
@@ -76,6 +78,12 @@ def test_an_unfinished_run_may_have_half_a_line_or_nothing(tmp_path):
     assert load_run(run_dir).rows == []
 
 
+def test_a_finished_run_needs_no_final_newline(run_dir):
+    rows = load_run(run_dir).rows
+    (run_dir / "eval.csv").write_text((run_dir / "eval.csv").read_text().rstrip("\n"))
+    assert len(load_run(run_dir).rows) == len(rows)
+
+
 def edit_config(run_dir, **changes):
     config = json.loads((run_dir / "config.json").read_text()) | changes
     (run_dir / "config.json").write_text(json.dumps(config))
@@ -102,7 +110,6 @@ BROKEN = {
     "unknown phase": (lambda d: edit_eval(d, "offline", "warm-up"), "line 2: phase is 'warm-up'"),
     "text for a number": (lambda d: edit_eval(d, ",0.0400,", ",many,"), "line 2: score_sem is 'many'"),
     "cells missing": (lambda d: edit_eval(d, ",0.0400,1.0,", ","), "line 2: has more or fewer cells"),
-    "score of 80": (lambda d: edit_eval(d, ",0.0400,1.0", ",0.04,1.0\noffline,0,0,0,80,0,0"), "fewer cells"),
     "score in percent": (lambda d: (d / "eval.csv").write_text(PERCENT), "score_mean is 80, outside"),
     "no step": (
         lambda d: (d / "eval.csv").write_text(PERCENT.replace("online,0", "online,")),

@@ -8,14 +8,16 @@ from fake_runs import write_run, write_study
 from calql.reporting import tables
 from calql.reporting.load import Run, load_runs
 from calql.reporting.tables import Estimate, method_rows
-from calql.reporting.verdict import calibration, verdict, wins
+from calql.reporting.verdict import border, calibration, verdict, wins
 
 
 def run(method, seed, scores, task="t", done=True, label=None, offline=True):
     """A run in memory: pre-trained score = scores[0], online evaluations every 10 steps."""
     rows = [{"phase": "online", "env_step": 10.0 * i, "grad_step": 0.0, "score_mean": s} for i, s in enumerate(scores)]
     rows = [{"phase": "offline", "env_step": 0.0, "grad_step": 9.0, "score_mean": scores[0]}] * offline + rows
-    rows = [dict.fromkeys(["score_sem", "bounding_rate"], np.nan) | row for row in rows]
+    rows = [
+        dict.fromkeys(["score_sem", "bounding_rate", "q_data_mean", "mc_return_mean"], np.nan) | row for row in rows
+    ]
     return Run(f"{method}-{seed}", {"task": task, "method": method, "seed": seed}, rows, done, label or method)
 
 
@@ -134,6 +136,7 @@ def test_wins_count_single_tasks():
     lost = [run("cal-ql", 0, [0.1, 0.1], task="u"), run("cql", 0, [0.9, 0.9], task="u")]
     assert wins(method_rows(OURS + THEIRS + lost)) == "Cal-QL has the lowest regret on 1 of 2 tasks."
     assert wins(method_rows(THEIRS)) == ""
+    assert wins(method_rows(OURS)) == "", "no rivals, nothing won"
 
 
 def test_calibration_that_never_acted_is_called_so(tmp_path):
@@ -143,3 +146,12 @@ def test_calibration_that_never_acted_is_called_so(tmp_path):
         cells["bounding_rate"] = 0.001
     assert "hardly ever acted" in calibration(runs)
     assert calibration(OURS) == ""
+
+
+def test_mean_q_at_the_border_in_numbers(tmp_path):
+    runs = load_runs(write_study(tmp_path, ["cal-ql", "sac"], range(2)))
+    q = np.mean([run.curve("offline", "q_data_mean")[1][-1] for run in runs if run.method == "cal-ql"])
+    assert border(runs) == (
+        f"After pre-training, mean Q on the data is {q:.3g} (Cal-QL); the mean return of the data is -4.5."
+    )
+    assert border([run for run in runs if run.method == "sac"]) == ""

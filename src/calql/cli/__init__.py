@@ -12,6 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, train
     from calql.types import InputError, RunError
 
+    sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
     app = SubcommandApp()
     for name, function in {
         "demo": demo.demo,

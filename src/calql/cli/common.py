@@ -53,7 +53,7 @@ def load_data(config: RunConfig) -> Episodes:
     Raises InputError for every problem that makes training senseless; prints warnings.
     """
     from calql.datasets.inspect import check
-    from calql.datasets.load import load
+    from calql.datasets.load import load_for
     from calql.envs.registry import make_env
 
     if config.data is None:
@@ -61,7 +61,7 @@ def load_data(config: RunConfig) -> Episodes:
             f"task '{config.task.id}' has no data of its own; name some with --data (see calql data --help)"
         )
     build_if_missing(config.data)
-    episodes = load(config.data)
+    episodes = load_for(config.task, config.data)
     env = make_env(config.task)
     algorithm = config.phases[0].algorithm
     report = check(episodes, config.task, env, discount=algorithm.discount, target_rate=algorithm.tau)

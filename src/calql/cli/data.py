@@ -70,7 +70,7 @@ def _build(name: str, seed: int, transitions: int | None) -> int:
 def _judge(reference: str, task: str | None, against_env: bool) -> int:
     from calql.cli.common import build_if_missing, console
     from calql.datasets.inspect import check
-    from calql.datasets.load import load
+    from calql.datasets.load import load_for
     from calql.envs.registry import make_env
     from calql.tasks import get_task
     from calql.training.config import resolve
@@ -82,6 +82,6 @@ def _judge(reference: str, task: str | None, against_env: bool) -> int:
     build_if_missing(reference)
     algorithm = resolve(row, "cal-ql").phases[0].algorithm
     env = make_env(row) if against_env else None
-    report = check(load(reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
+    report = check(load_for(row, reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
     console.print(report.text(), highlight=False, markup=False)
     return 2 if report.errors else 0

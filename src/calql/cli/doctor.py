@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,10 @@ with mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16) as ren
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One line of the table: ok, warn (works, with a limit), broken (required), or empty (an extra that is absent)."""
 
     what: str
     status: str
-    """`ok`, `warn` (works, with a limit), `broken` (something required), or empty (an option that is not installed)."""
     found: str
     mend: str = ""
 
@@ -48,7 +48,7 @@ def doctor() -> int:
         try:
             rows += check()
         except Exception as error:
-            rows.append(Row(what, "broken", f"{type(error).__name__}: {error}"))
+            rows.append(Row(what, "broken", f"{type(error).__name__}: {error}", "install anew: make clean venv"))
     table = Table("", "status", "found", "to mend")
     for row in rows:
         status = f"[{STYLES[row.status]}]{row.status or '–'}[/]"
@@ -64,18 +64,13 @@ def _python() -> Iterator[Row]:
 
 def _packages() -> Iterator[Row]:
     """What calql's own metadata ask for, against what is there."""
-    try:
-        required = [Requirement(line) for line in metadata.requires("calql") or []]
-    except metadata.PackageNotFoundError:
-        yield Row("calql", "broken", "not installed", "pip install -e .")
-        return
     yield Row("calql", "ok", metadata.version("calql"))
-    for need in [Requirement("jaxlib"), *required]:
-        extra = _extra(need)
+    for need in map(Requirement, ["jaxlib", *(metadata.requires("calql") or [])]):
+        extra = re.findall(r'extra == "([\w-]+)"', str(need.marker))
         try:
             found = metadata.version(need.name)
         except metadata.PackageNotFoundError:
-            mend = f"pip install 'calql[{extra}]'" if extra else f"pip install '{need.name}{need.specifier}'"
+            mend = f"pip install 'calql[{extra[0]}]'" if extra else f"pip install '{need.name}{need.specifier}'"
             yield Row(need.name, "" if extra else "broken", "absent", mend)
         else:
             if need.specifier.contains(found, prereleases=True):
@@ -83,12 +78,6 @@ def _packages() -> Iterator[Row]:
             else:
                 found += NOTES.get(need.name, "")
                 yield Row(need.name, "warn", found, f"pip install '{need.name}{need.specifier}'")
-
-
-def _extra(need: Requirement) -> str | None:
-    """The extra that asks for it; None: every installation does."""
-    extras = metadata.metadata("calql").get_all("Provides-Extra") or []
-    return next((name for name in extras if need.marker and f'extra == "{name}"' in str(need.marker)), None)
 
 
 def _accelerator() -> Iterator[Row]:
@@ -103,10 +92,9 @@ def _accelerator() -> Iterator[Row]:
 
 
 def _gl() -> Iterator[Row]:
-    """Draw one picture, in a process of its own: a faulty driver may crash it."""
     found = "".join(f"{name} {os.environ.get(name, 'unset')}; " for name in ("MUJOCO_GL", "DISPLAY"))
     found += f"libraries {', '.join(name for name in ('EGL', 'OSMesa') if find_library(name)) or 'none'}"
-    try:
+    try:  # in a process of its own: a faulty driver may crash it
         probe = subprocess.run([sys.executable, "-c", RENDER], capture_output=True, text=True, timeout=120)
         fault = (probe.stderr.strip().splitlines() or ["crashed"])[-1] if probe.returncode else ""
     except subprocess.TimeoutExpired:

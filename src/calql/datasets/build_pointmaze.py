@@ -45,6 +45,10 @@ class Demonstrator:
     """Chance of a wrong turn at each of the cells on the way that have a side branch."""
     detour_depth: int = 1
     """Most cells walked into a side branch before turning back."""
+    dead_end_probability: float = 0.5
+    """Chance that an episode turns into a side branch and stays there, which is how it fails."""
+    dead_end_depth: int = 3
+    """Most cells walked into that branch."""
     failure_share: float | None = 0.5
     """Share of failing episodes: surplus episodes of either kind are thrown away. None: keep them as they come."""
     horizon: int = TASK.horizon
@@ -136,18 +140,28 @@ def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.ra
 def _route(demonstrator: Demonstrator, start: Cell, rng: np.random.Generator) -> list[Cell]:
     """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
     way = shortest_path(start, pointmaze.GOAL_CELL)
+    if rng.random() < demonstrator.dead_end_probability:
+        forks = [i for i, cell in enumerate(way[:-1]) if _branch(cell, way, 1, rng)]
+        fork = forks[rng.integers(len(forks))]
+        return way[: fork + 1] + _branch(way[fork], way, demonstrator.dead_end_depth, rng)
     route: list[Cell] = []
     for cell in way[:-1]:
         route.append(cell)
         if rng.random() < demonstrator.detour_probability:
-            branch = [cell]
-            while len(branch) <= demonstrator.detour_depth:
-                ahead = [near for near in _neighbours(branch[-1]) if near not in way and near not in branch]
-                if not ahead:
-                    break
-                branch.append(ahead[rng.integers(len(ahead))])
-            route += branch[1:] + branch[-2::-1]
+            branch = _branch(cell, way, demonstrator.detour_depth, rng)
+            route += branch + [cell, *branch[:-1]][::-1] if branch else []
     return [*route, way[-1]]
+
+
+def _branch(cell: Cell, way: list[Cell], depth: int, rng: np.random.Generator) -> list[Cell]:
+    """Up to `depth` cells of a side branch that begins at a cell of the way (none where there is no branch)."""
+    branch: list[Cell] = []
+    while len(branch) < depth:
+        ahead = [near for near in _neighbours((branch or [cell])[-1]) if near not in way and near not in branch]
+        if not ahead:
+            break
+        branch.append(ahead[rng.integers(len(ahead))])
+    return branch
 
 
 def shortest_path(start: Cell, goal: Cell) -> list[Cell]:

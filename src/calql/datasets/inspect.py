@@ -6,8 +6,8 @@ How narrow are the data? Three numbers without units, from at most 2,000 sampled
   mean action of its state's 8 nearest neighbours in other episodes; 0 = a function of the state, 1 = independent of it.
   Few data in many dimensions make it too high.
 * *behaviour spread* b: the standard deviation of what is left unexplained, over that of uniform actions in [−1, 1]
-  (0.577). Gaussian noise of 0.1, 0.3 and 1 on the actions gives about 0.2, 0.5 and 1.2 × (clipping lowers it).
-  Cal-QL corrects values of actions the data do not hold, so this is the number that says how many of those there are.
+  (0.577). Gaussian noise of 0.1, 0.3 and 0.6 on the actions gives about 0.2, 0.5 and 0.9. Cal-QL corrects the values
+  of actions that the data do not hold, so this is the number that says how many of those there are.
 * *start spread* and *effective dimension*: how far starts lie apart, relative to all states (0 = one start, 1 = starts
   are anywhere); and (Σλ)²/Σλ² over the eigenvalues λ of the states' correlations.
 """
@@ -57,6 +57,8 @@ class Report:
 def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate: float = 0.005) -> dict[str, Any]:
     """Everything measured, as nested dicts of plain numbers and texts (JSON).
 
+    Episodes of one terminal step (`single_step`) are left out of what is counted by the episode, if there are others.
+
     Args:
         episodes: the data.
         task: says how rewards are mapped, what failing pays and when the clock stops.
@@ -66,18 +68,21 @@ def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate
     data = episodes.episodes
     flat = episodes.transitions(task, discount)
     lengths = np.array([e.length for e in data])
-    firsts = np.cumsum(lengths) - lengths
+    terminated = np.array([bool(e.terminations[-1]) for e in data])
+    # Leftovers of relabelled recordings: a hundred of them would drown the one episode that they are the tail of.
+    single = terminated & (lengths == 1) if lengths.max() > 1 else np.zeros(len(data), bool)
+    counted = [e for e, leftover in zip(data, single, strict=True) if not leftover]
+    firsts = (np.cumsum(lengths) - lengths)[~single]
     actions = np.concatenate([e.actions for e in data])
     rewards = np.concatenate([e.rewards for e in data])
     returns = flat.returns
     arrays = {**dict(named_leaves("observations", flat.observations)), "actions": actions, "rewards": rewards}
-    terminated = np.array([bool(e.terminations[-1]) for e in data])
     failing = task.failure_reward
-    failed = [failing is not None and bool(np.allclose(task.map_reward(e.rewards), failing)) for e in data]
+    failed = [failing is not None and bool(np.allclose(task.map_reward(e.rewards), failing)) for e in counted]
     low, high = task.q_bounds(discount)
     # After n backups a critic misses γⁿ of what follows: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
     far = 3.0 / (1.0 - discount)
-    backups = np.where(terminated, np.minimum(lengths, far), far).mean()
+    backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
     return {
         "reference": episodes.reference,
         "fingerprint": episodes.fingerprint(),
@@ -91,10 +96,11 @@ def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate
             for name, x in arrays.items()
         },
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
-        "length": _quantiles(lengths),
+        "single_step": int(single.sum()),
+        "length": _quantiles(lengths[~single]),
         "horizon": task.horizon,
-        "over_horizon": float((lengths > task.horizon).mean()),
-        "success": float(np.mean([success_steps(e, task).any() for e in data])),
+        "over_horizon": float((lengths[~single] > task.horizon).mean()),
+        "success": float(np.mean([success_steps(e, task).any() for e in counted])),
         "success_from": "the recorded signal" if all(e.successes is not None for e in data) else "the rewards",
         "return_start": _quantiles(returns[firsts]),
         "return_all": _quantiles(returns),
@@ -140,8 +146,8 @@ def check(
     if arrays["rewards"]["low"] < low - 1e-6 or arrays["rewards"]["high"] > high + 1e-6:
         paid = f"[{arrays['rewards']['low']:.3g}, {arrays['rewards']['high']:.3g}]"
         warnings.append(
-            f"rewards lie in {paid}, the task pays [{low:g}, {high:g}]: bounds on Q and the failure rule will be wrong; "
-            "mend the rewards or the task's reward_range"
+            f"rewards lie in {paid}, the task pays [{low:g}, {high:g}]: bounds on Q and the failure rule will be "
+            "wrong; mend the rewards or the task's reward_range"
         )
     if arrays["rewards"]["low"] == arrays["rewards"]["high"]:
         warnings.append("all rewards are equal: nothing tells good from bad; check which array was recorded")
@@ -192,14 +198,14 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ("data", f"{facts['reference']}, fingerprint {facts['fingerprint'][:12]}"),
         ("task", f"{facts['task']}, horizon {facts['horizon']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
         ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
-        (
-            "ends",
-            f"{facts['terminated']:,} terminated, {facts['truncated']:,} cut ({facts['terminal_steps']:,} terminals)",
-        ),
+        ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
+        ("ends", f"{facts['terminal_steps']:,} steps are terminal: what follows them has no value"),
         *(
             ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
             for name, x in facts["arrays"].items()
         ),
+        *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
+        * (facts["single_step"] > 0),
         ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),
         ("success", f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"),
         ("returns", f"{spread(facts['return_start'])}   from the first step, on mapped rewards"),
@@ -223,12 +229,10 @@ def _mismatches(episodes: Episodes, env: Any) -> list[str]:
     """Where the data do not fit a Gymnasium environment's observation and action spaces, both shapes named."""
     spec = episodes.spec()
     errors = []
-    spaces = named_leaves("observations", _spaces(env.observation_space))
-    wanted = {name: tuple(space.shape or ()) for name, space in spaces}
-    found = {name: x.shape for name, x in named_leaves("observations", spec.observation)}
+    found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
     if wanted != found:
         errors.append(
-            f"the data's observations are {_shapes(found)}, the environment's are {_shapes(wanted)}; "
+            f"the data's observations are {found}, the environment's are {wanted}; "
             "use the data of this task, or an environment with the same observations"
         )
     box = env.action_space
@@ -246,12 +250,14 @@ def _mismatches(episodes: Episodes, env: Any) -> list[str]:
 
 def _spaces(space: Any) -> PyTree:
     """A Dict space as nested dicts of spaces."""
-    return {key: _spaces(inner) for key, inner in space.spaces.items()} if hasattr(space, "spaces") else space
+    return {key: _spaces(inner) for key, inner in space.spaces.items()} if hasattr(space, "keys") else space
 
 
-def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:
-    short = {name.removeprefix("observations").lstrip("/"): shape for name, shape in shapes.items()}
-    return ", ".join(f"{name} {shape}".strip() for name, shape in short.items())
+def _shapes(tree: PyTree) -> str:
+    """Keys and shapes of an observation or of its spaces, and which are pictures: equal texts where the two fit."""
+    named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
+    kind = {True: " uint8", False: ""}
+    return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
 
 
 def _narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, firsts: np.ndarray) -> dict[str, Any]:
@@ -268,7 +274,7 @@ def _narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, 
     starts = (_features(observations, rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
 
     distance = cdist(states, states, "sqeuclidean")
-    apart = episode[chosen] if len(firsts) > 1 else chosen  # a single episode has only itself to compare with
+    apart = episode[chosen] if episode[-1] else chosen  # a single episode has only itself to compare with
     distance[apart[:, None] == apart] = np.inf
     k = min(NEIGHBOURS, int(np.isfinite(distance).sum(axis=1).min()))
     noise = spread = 0.0

@@ -9,6 +9,8 @@ from calql.datasets.d4rl_hdf5 import read_d4rl
 from calql.datasets.episodes import Episodes
 from calql.datasets.minari_reader import list_local, read_minari, root
 from calql.datasets.npz import read_npz
+from calql.datasets.success import end_at_success
+from calql.tasks import Task
 from calql.types import InputError
 
 __all__ = ["list_local", "load", "local_id"]
@@ -33,6 +35,15 @@ READERS = {
     "npz": read_npz,
     "local": read_local,
 }
+
+
+def load_for(task: Task, reference: str) -> Episodes:
+    """The episodes as the task would have cut them: at the first success where it ends there (a note says so).
+
+    Episodes beyond the horizon are kept whole; `check` warns of them.
+    """
+    episodes = load(reference)
+    return end_at_success(episodes, task) if task.stop_at_success else episodes
 
 
 def load(reference: str, **options: Any) -> Episodes:

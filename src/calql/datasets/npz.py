@@ -35,8 +35,9 @@ def read_npz(path: str | os.PathLike, *, drop_single_step: bool = False) -> Epis
     if not os.path.isfile(path):
         raise InputError(f"{reference}: there is no such file; check the path")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with open(path, "rb") as stream:  # opened here, because NumPy leaves a damaged archive open
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
                 raise ValueError("a single array, not an archive")
             arrays = {name: file[name] for name in file.files if known(name)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

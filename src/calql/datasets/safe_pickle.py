@@ -80,7 +80,7 @@ for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     _ALLOWED[(f"{_core}.multiarray", "scalar")] = _scalar
     _ALLOWED[(f"{_core}.numeric", "_frombuffer")] = _from_buffer
 for _module in ("builtins", "__builtin__"):  # Python 3 and 2
-    for _name in ("set", "frozenset", "list", "dict", "tuple", "bytearray"):
+    for _name in ("set", "frozenset", "list", "dict", "tuple", "bytes", "bytearray"):
         _ALLOWED[(_module, _name)] = getattr(builtins, _name)
 
 

@@ -26,8 +26,8 @@ class Critic(nn.Module):
         state = flatten_observation(observation)
         if action.ndim > state.ndim:
             state = jnp.broadcast_to(state[:, None, :], (*action.shape[:-1], state.shape[-1]))
-        inputs = jnp.concatenate([state, action], axis=-1)
-        return MLP(self.hidden, 1, self.output_gain)(inputs).squeeze(-1)
+        inputs = jnp.concatenate([state, action], axis=-1).reshape(-1, state.shape[-1] + action.shape[-1])
+        return MLP(self.hidden, 1, self.output_gain)(inputs).reshape(action.shape[:-1])
 
 
 class CriticEnsemble(nn.Module):
@@ -47,8 +47,10 @@ class CriticEnsemble(nn.Module):
             Critic,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=None,
+            in_axes=0,
             out_axes=0,
             axis_size=self.members,
         )
-        return ensemble(self.hidden, self.output_gain)(observation, action)
+        # Inputs get the members' axis too: with it, every layer is a plain batched multiplication, and nothing transposes.
+        inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (observation, action))
+        return ensemble(self.hidden, self.output_gain)(*inputs)

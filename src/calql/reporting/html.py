@@ -15,7 +15,7 @@ from calql.reporting.load import Run, differing, settings
 from calql.reporting.prose import CSS, GLOSSARY
 from calql.reporting.style import HERO, styles
 from calql.reporting.tables import ALL_TASKS, MEASURES, Estimate, Row, text
-from calql.reporting.verdict import calibration, verdict, wins
+from calql.reporting.verdict import border, calibration, verdict, wins
 
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 
@@ -30,7 +30,7 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, 
         _section(group, [run for run in runs if group in (ALL_TASKS, run.task)], rows, figures, alone=len(tasks) == 1)
         for group in groups
     ]
-    links = "".join(f'<a href="#{_slug(group)}">{escape(group)}</a>' for group in groups)
+    links = "".join(f'<a href="#{slug(group)}">{escape(group)}</a>' for group in groups)
     title = _listing(methods) if len(methods) < 5 else f"{methods[0]} and {len(methods) - 1} other methods"
     title += f" on {_listing(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
     body = [
@@ -50,14 +50,14 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, 
 def _section(group: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple], alone: bool) -> str:
     """Verdict, table, figures and small print of one task, or verdict, table and figures of all of them."""
     mine = [row for row in rows if row.task == group]
-    why = calibration(runs) if group != ALL_TASKS else wins(rows)
+    why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
     parts = [
-        "" if alone else f'<h2 id="{_slug(group)}">{escape(group)}</h2>',
+        "" if alone else f'<h2 id="{slug(group)}">{escape(group)}</h2>',
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',
         _method_table(mine, runs),
     ]
     for number, (_, title, caption, svg) in enumerate(figure for figure in figures if figure[0] == group):
-        drawing = _inline(svg, f"{_slug(group)}-{number}-", title)
+        drawing = _inline(svg, f"{slug(group)}-{number}-", title)
         parts.append(f"<h3>{escape(title)}</h3><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
     if group != ALL_TASKS:
         parts += [_details("Every run", _seed_table(runs)), _details("Settings", _settings(runs))]
@@ -84,7 +84,7 @@ def _method_table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     best = {}
     for key, pick in {"score_before": max, "score_after": max, "regret": min}.items():
         points = [text(key, row.measures[key])[0] for row in rows if row.measures[key]]
-        best[key] = pick(points, key=float) if len(points) > 1 else None
+        best[key] = pick(points, key=float) if len(set(points)) > 1 else None
     columns = [key for key in MEASURES if any(row.measures[key] for row in rows)]
     body = []
     for row in rows:
@@ -195,7 +195,7 @@ def _value(value: Any) -> str:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """Names as in a sentence: a, b and c."""
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
@@ -203,6 +203,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as an anchor or file name."""
     return re.sub(r"[^\w.+-]+", "-", name)

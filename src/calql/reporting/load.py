@@ -72,7 +72,13 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
 
     Raises InputError on a folder without runs, on a damaged run, and when one run was given twice.
     """
-    found = {run_dir.resolve(): run_dir for path in paths for run_dir in _find(Path(path))}
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        below = {run_dir.resolve(): run_dir for run_dir in _find(path)}
+        if not below:
+            cause = "holds no run (no config.json in or below it)" if path.is_dir() else "no such folder"
+            raise InputError(f"{path}: {cause}; name a run directory, as made by calql train --out")
+        found |= below
     runs = _label([load_run(run_dir) for run_dir in found.values()])
     first: dict[tuple, Run] = {}
     for run in runs:
@@ -108,16 +114,12 @@ def differing(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _find(path: Path) -> Iterator[Path]:
-    """Run directories: `path` itself, or every one below it."""
+    """Run directories: `path` itself, or the outermost ones below it."""
     if (path / "config.json").is_file():
         yield path
-        return
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; name a run directory, as made by calql train --out")
-    below = sorted({config.parent for config in path.rglob("config.json")})
-    if not below:
-        raise InputError(f"{path}: holds no run (no config.json in or below it); name one made by calql train --out")
-    yield from below
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            yield from _find(child)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from calql.reporting import figures, tables
-from calql.reporting.html import page
+from calql.reporting.html import page, slug
 from calql.reporting.load import Run, load_runs
 from calql.types import InputError
 
@@ -74,5 +73,4 @@ def _draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str, str, st
     for task, group, (name, draw, title, caption) in plan:
         figure = draw(group)
         if figure is not None:
-            stem = re.sub(r"[^\w.+-]+", "-", f"{task}-{name}")
-            yield task, title, caption, figures.save(figure, folder / stem)
+            yield task, title, caption, figures.save(figure, folder / slug(f"{task}-{name}"))

@@ -62,6 +62,21 @@ def calibration(runs: Sequence[Run]) -> str:
     )
 
 
+def border(runs: Sequence[Run]) -> str:
+    """Mean Q and mean return of the data where fine-tuning starts (Fig. 3 in numbers), or "" where not measured."""
+    ends: dict[str, list[float]] = {}
+    returns = []
+    for run in runs:
+        q, g = (run.curve("offline", column)[1] for column in ("q_data_mean", "mc_return_mean"))
+        if run.done and len(q) and len(g):
+            ends.setdefault(run.label, []).append(q[-1])
+            returns.append(g[-1])
+    if not returns:
+        return ""
+    listed = ", ".join(f"{np.mean(values):.3g} ({label})" for label, values in ends.items())
+    return f"After pre-training, mean Q on the data is {listed}; the mean return of the data is {np.mean(returns):.3g}."
+
+
 def _outcome(row: Row, key: str) -> str:
     """What one method did, in numbers."""
     seeds = f"({row.seeds} seed{'s' if row.seeds != 1 else ''})"

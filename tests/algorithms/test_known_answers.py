@@ -1,0 +1,107 @@
+"""Every row of the method table on the probe environments, whose values and best actions are known."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from calql.datasets.episodes import Episodes
+from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
+from calql.methods import METHODS
+from calql.replay import make_replay
+from calql.tasks import Task
+from calql.training.loop import train_steps
+
+DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 800, 64
+SETTINGS = dict(
+    discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(32, 32), critic_hidden=(32, 32),
+    num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0,
+)  # fmt: skip
+ROWS = pytest.mark.parametrize("method", METHODS)
+EACH = pytest.mark.parametrize("name", PROBES)
+
+
+def rules(method, **settings):
+    """The update rules of a row, in the order of its phases."""
+
+    def make(rule):
+        names = {field.name for field in dataclasses.fields(rule)}
+        return rule(**{name: value for name, value in (SETTINGS | settings).items() if name in names})
+
+    row = METHODS[method]
+    return tuple(dict.fromkeys(make(rule) for rule in (row.offline, row.online) if rule))
+
+
+@cache
+def data(name, behaviour):
+    task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
+    episodes = Episodes(tuple(probe_dataset(name, EPISODES, seed=1, behaviour=behaviour)))
+    return episodes.transitions(task, DISCOUNT), episodes.spec()
+
+
+@cache
+def learnt(algorithms, name, behaviour):
+    """The state after training on the probe's data, with one rule after the other."""
+    transitions, spec = data(name, behaviour)
+    replay = make_replay(transitions, jax.tree.map(lambda x: x[0], transitions), 0)
+    state = algorithms[0].init(jax.random.key(0), spec)
+    for i, algorithm in enumerate(algorithms):
+        state, _ = train_steps(algorithm, BATCH, state, replay, jax.random.key(i), 0, STEPS, jnp.float32(1.0))
+    return state
+
+
+def assert_values_are_right(algorithm, state, name, tolerance):
+    transitions, _ = data(name, "uniform")
+    s, a = transitions.observations, transitions.actions
+    truth = np.broadcast_to(PROBES[name].q(s[:, 0], a[:, 0], DISCOUNT), len(s))
+    for q in np.asarray(algorithm.q_values(state.critic, s, a)):
+        assert np.abs(q - truth).mean() < tolerance
+        assert np.abs(q - truth).max() < 4 * tolerance
+
+
+def assert_actions_are(algorithm, state, name, wanted, tolerance):
+    for start in PROBES[name].starts:
+        action = algorithm.act(state, jnp.full((1, 1), start))
+        assert float(action[0, 0]) == pytest.approx(wanted(start), abs=tolerance)
+
+
+@EACH
+@ROWS
+def test_values_and_actions_without_much_conservatism(method, name):
+    algorithms = rules(method, cql_alpha=1e-3)
+    if not algorithms[-1].learns_values:
+        pytest.skip("learns no values")
+    state = learnt(algorithms, name, "uniform")
+    assert_values_are_right(algorithms[-1], state, name, 0.06)
+    if PROBES[name].best_action is not None:
+        assert_actions_are(algorithms[-1], state, name, PROBES[name].best_action, 0.15)
+
+
+@EACH
+@ROWS
+def test_from_an_experts_data_alone_comes_the_experts_action(method, name):
+    """With the conservative weight of the paper: what the data do not show is worth less."""
+    if METHODS[method].offline is None or not (
+        hasattr(METHODS[method].offline, "cql_alpha") or not METHODS[method].offline.learns_values
+    ):
+        pytest.skip("has no reason to stay with the data")
+    algorithm = rules(method, cql_alpha=5.0)[0]
+    state = learnt((algorithm,), name, "expert")
+    assert_actions_are(algorithm, state, name, PROBES[name].best_action or (lambda s: 0.0), 0.1)
+
+
+@EACH
+@ROWS
+def test_conservatism_lowers_actions_that_the_data_do_not_show(method, name):
+    algorithm = rules(method, cql_alpha=5.0)[0]
+    if not hasattr(algorithm, "cql_alpha"):
+        pytest.skip("is not conservative")
+    transitions, _ = data(name, "expert")
+    state = learnt((algorithm,), name, "expert")
+    s, a = transitions.observations, transitions.actions
+    shown = algorithm.q_values(state.critic, s, a)
+    for other in (-0.95, 0.95):
+        assert (algorithm.q_values(state.critic, s, jnp.full_like(a, other)) < shown - 0.5).all()
