@@ -15,12 +15,14 @@ from calql.replay import make_replay
 from calql.tasks import Task
 from calql.training.loop import train_steps
 
-DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 800, 64
+DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 600, 32
 SETTINGS = dict(
-    discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(32, 32), critic_hidden=(32, 32),
+    discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(24, 24), critic_hidden=(24, 24),
     num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0,
 )  # fmt: skip
-ROWS = pytest.mark.parametrize("method", METHODS)
+LEARN_VALUES = [m.id for m in METHODS.values() if (m.online or m.offline).learns_values]
+CONSERVATIVE = [m.id for m in METHODS.values() if hasattr(m.offline, "cql_alpha")]
+CLONING = [m.id for m in METHODS.values() if m.offline and not m.offline.learns_values]
 EACH = pytest.mark.parametrize("name", PROBES)
 
 
@@ -69,11 +71,9 @@ def assert_actions_are(algorithm, state, name, wanted, tolerance):
 
 
 @EACH
-@ROWS
+@pytest.mark.parametrize("method", LEARN_VALUES)
 def test_values_and_actions_without_much_conservatism(method, name):
     algorithms = rules(method, cql_alpha=1e-3)
-    if not algorithms[-1].learns_values:
-        pytest.skip("learns no values")
     state = learnt(algorithms, name, "uniform")
     assert_values_are_right(algorithms[-1], state, name, 0.06)
     if PROBES[name].best_action is not None:
@@ -81,24 +81,19 @@ def test_values_and_actions_without_much_conservatism(method, name):
 
 
 @EACH
-@ROWS
+@pytest.mark.parametrize("method", CONSERVATIVE + CLONING)
 def test_from_an_experts_data_alone_comes_the_experts_action(method, name):
-    """With the conservative weight of the paper: what the data do not show is worth less."""
-    if METHODS[method].offline is None or not (
-        hasattr(METHODS[method].offline, "cql_alpha") or not METHODS[method].offline.learns_values
-    ):
-        pytest.skip("has no reason to stay with the data")
+    """With the paper's conservative weight: what the data do not show is worth less. A new row is tested where it
+    names a conservative rule or one that learns no values."""
     algorithm = rules(method, cql_alpha=5.0)[0]
     state = learnt((algorithm,), name, "expert")
     assert_actions_are(algorithm, state, name, PROBES[name].best_action or (lambda s: 0.0), 0.1)
 
 
 @EACH
-@ROWS
+@pytest.mark.parametrize("method", CONSERVATIVE)
 def test_conservatism_lowers_actions_that_the_data_do_not_show(method, name):
     algorithm = rules(method, cql_alpha=5.0)[0]
-    if not hasattr(algorithm, "cql_alpha"):
-        pytest.skip("is not conservative")
     transitions, _ = data(name, "expert")
     state = learnt((algorithm,), name, "expert")
     s, a = transitions.observations, transitions.actions

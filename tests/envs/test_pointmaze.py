@@ -72,10 +72,13 @@ def test_rendering_changes_nothing(env):
 
 def test_starts_at_rest_in_the_start_region(env):
     starts = np.stack([env.reset(seed=seed)[0] for seed in range(200)]) * pointmaze.OBSERVATION_SCALE
-    offset = starts[:, :2] - pointmaze.cell_center(pointmaze.START_CELL)
+    offset = starts[:, :2] - pointmaze.START_CENTER
     assert np.abs(offset).max() <= pointmaze.START_NOISE + 1e-6
     assert np.abs(offset).max() > 0.9 * pointmaze.START_NOISE
     assert not starts[:, 2:].any()
+    cells = {pointmaze.cell_of(start) for start in starts[:, :2]}
+    assert cells == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert all(pointmaze.MEDIUM_MAZE[row][column] != 1 for row, column in cells)
 
 
 def test_goal_is_one_fixed_point(env):

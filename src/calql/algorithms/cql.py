@@ -50,6 +50,11 @@ class CQL(SAC):
     cql_clip: tuple[float, float] = (float("-inf"), float("inf"))
     """Clip of gap_i a sample (none in the release)."""
 
+    @property
+    def actions_per_state(self) -> int:
+        """The data's action and all sampled ones."""
+        return 1 + self.num_random_actions + self.num_policy_actions + self.num_next_actions
+
     def ood_actions(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """All sampled actions [B, N, A] in the order random, π(s), π(s′), and their log densities [B, N]."""
         random_key, policy_key, next_key = jax.random.split(key, 3)
@@ -88,17 +93,20 @@ class CQL(SAC):
         """α′ = clip(exp θ′, 0, 10⁶); θ′ starts at 1."""
         return jnp.clip(jnp.exp(log_alpha_prime), 0.0, 1e6)
 
+    def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
+        """Targets [B], sampled actions [B, N, A] and their log densities [B, N]."""
+        target_key, ood_key = jax.random.split(key)
+        return self.target_q(state, batch, target_key), *jax.lax.stop_gradient(self.ood_actions(state, batch, ood_key))
+
     def critic_loss(
-        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array, draws: tuple | None = None
     ) -> tuple[jax.Array, Metrics]:
         """TD error plus the conservative term, summed over the critics (Eq. 3.1, D.1)."""
-        target_key, ood_key = jax.random.split(key)
-        target = self.target_q(state, batch, target_key)
-        sampled, log_density = jax.lax.stop_gradient(self.ood_actions(state, batch, ood_key))
+        target, sampled, log_density = draws or self.critic_draws(state, batch, key)
         # One batch through the critics for the data action and every sampled action of a state.
         q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
         q_data, q_ood = q[..., 0], q[..., 1:]
-        td_loss = jnp.square(q_data - target).mean(axis=1).sum()
+        td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
         gap = self.conservative_gap(q_ood, log_density, q_data, batch.returns)
         if self.cql_target_gap is None:
             cql_loss = self.cql_alpha * gap.sum()
@@ -116,7 +124,7 @@ class CQL(SAC):
             "q_random": q_random.mean(),
             "q_policy": q_policy.mean(),
             "target_q": target.mean(),
-            "bounding_rate": (q_policy < batch.returns[:, None]).mean(),
+            "bounding_rate": (q_policy < batch.returns[None, :, None]).mean(),
         }
 
     def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:

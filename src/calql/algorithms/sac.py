@@ -73,6 +73,9 @@ class SAC:
     """Actions of π(s′) whose best value enters the target ("max target backup"); 1 is the plain backup."""
     target_q_range: tuple[float, float] | None = None
     """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
+    critic_chunk: int | None = None
+    """Most (state, action) pairs that the critics take at once; gradients are averaged over chunks, so that only speed
+    depends on it. None: 1,024 on a CPU, where activations then stay in cache (1.25 times as fast); else no limit."""
 
     learns_values: ClassVar[bool] = True
     """Whether the critics mean anything (behaviour cloning leaves them at their initial values)."""
@@ -89,6 +92,11 @@ class SAC:
     def q(self) -> CriticEnsemble:
         """The critic module: (θ, s, a) → [E, …]."""
         return CriticEnsemble(self.critic_hidden, self.num_critics, self.output_gain)
+
+    @property
+    def actions_per_state(self) -> int:
+        """Actions that the critic loss evaluates a state."""
+        return 1
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
         """Fresh parameters and optimiser states for observations and actions of that shape."""
@@ -128,19 +136,23 @@ class SAC:
         best = value.argmax(axis=1, keepdims=True)
         value = jnp.take_along_axis(value, best, axis=1).squeeze(1)
         if self.backup_entropy:
-            value -= jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
+            value -= self.alpha_multiplier * jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
         target = batch.rewards + self.discount * batch.masks * value
         if self.target_q_range is not None:
             target = jnp.clip(target, *self.target_q_range)
         return jax.lax.stop_gradient(target)
 
+    def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
+        """What the critic loss draws, one row a transition: the targets y [B]. No gradient flows."""
+        return (self.target_q(state, batch, key),)
+
     def critic_loss(
-        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array, draws: tuple | None = None
     ) -> tuple[jax.Array, Metrics]:
         """Σ_i mean (Q_i(s, a) − y)² (mean squared error without ½, as in the release)."""
-        target = self.target_q(state, batch, key)
+        (target,) = draws or self.critic_draws(state, batch, key)
         q_data = self.q_values(critic, batch.observations, batch.actions)
-        td_loss = jnp.square(q_data - target).mean(axis=1).sum()
+        td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
         return td_loss, {"td_loss": td_loss, "q_data": q_data.mean(), "target_q": target.mean()}
 
     def actor_loss(
@@ -159,12 +171,24 @@ class SAC:
 
     # -- the step ------------------------------------------------------------------------------------------------------
 
+    def critic_gradient(
+        self, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+        """Critic loss, metrics and gradient as means over equal chunks of the batch (see `critic_chunk`)."""
+        data = batch, self.critic_draws(state, batch, key)
+        size = states = batch.rewards.shape[0]
+        limit = self.critic_chunk or (1024 if jax.default_backend() == "cpu" else size * self.actions_per_state)
+        while states % 2 == 0 and states * self.actions_per_state > limit:
+            states //= 2
+        chunks = jax.tree.map(lambda x: x.reshape(size // states, states, *x.shape[1:]), data)
+        gradient = jax.value_and_grad(self.critic_loss, has_aux=True)
+        parts = jax.lax.map(lambda chunk: gradient(state.critic, state, chunk[0], key, chunk[1]), chunks)
+        return jax.tree.map(lambda x: x.mean(axis=0), parts)
+
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
         critic_key, actor_key = jax.random.split(key)
-        (critic_loss, metrics), critic_grad = jax.value_and_grad(self.critic_loss, has_aux=True)(
-            state.critic, state, batch, critic_key
-        )
+        (critic_loss, metrics), critic_grad = self.critic_gradient(state, batch, critic_key)
         (actor_loss, log_pi), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
             state.actor, state, batch, actor_key
         )

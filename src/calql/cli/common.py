@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from calql.datasets.episodes import Episodes
+from calql.methods import METHODS
 from calql.tasks import TASKS, Task, load_attribute
 from calql.tracking import RunDir
 from calql.tracking.run_dir import plain
@@ -28,7 +29,7 @@ def resolve_options(
     task: str | None, method: str | None, scale: str | None, seed: int, data: str | None, options: Sequence[str]
 ) -> RunConfig:
     """The configuration of command-line options; task and method default to the demo's."""
-    return resolve(task or next(iter(TASKS)), method or "cal-ql", scale or "laptop", seed, data, parse_options(options))
+    return resolve(task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, parse_options(options))
 
 
 def saved_config(run_dir: RunDir, **given: Any) -> RunConfig:

@@ -72,6 +72,7 @@ def _judge(reference: str, task: str | None, against_env: bool) -> int:
     from calql.datasets.inspect import check
     from calql.datasets.load import load_for
     from calql.envs.registry import make_env
+    from calql.methods import METHODS
     from calql.tasks import get_task
     from calql.training.config import resolve
 
@@ -80,7 +81,7 @@ def _judge(reference: str, task: str | None, against_env: bool) -> int:
         raise InputError(f"say which task {reference} is for: add --task (it gives rewards, horizon and environment)")
     row = get_task(task or name)
     build_if_missing(reference)
-    algorithm = resolve(row, "cal-ql").phases[0].algorithm
+    algorithm = resolve(row, next(iter(METHODS))).phases[0].algorithm
     env = make_env(row) if against_env else None
     report = check(load_for(row, reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
     console.print(report.text(), highlight=False, markup=False)

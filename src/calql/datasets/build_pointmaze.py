@@ -29,7 +29,7 @@ Cell = tuple[int, int]
 class Demonstrator:
     """How the data are made. Everything that is not fixed here is drawn from the seed."""
 
-    transitions: int = 20_000
+    transitions: int = 5_000
     """Collect whole episodes until there are at least this many transitions."""
     episodes: int | None = None
     """Collect this many episodes instead."""
@@ -45,10 +45,6 @@ class Demonstrator:
     """Chance of a wrong turn at each of the cells on the way that have a side branch."""
     detour_depth: int = 1
     """Most cells walked into a side branch before turning back."""
-    dead_end_probability: float = 0.5
-    """Chance that an episode turns into a side branch and stays there, which is how it fails."""
-    dead_end_depth: int = 3
-    """Most cells walked into that branch."""
     failure_share: float | None = 0.5
     """Share of failing episodes: surplus episodes of either kind are thrown away. None: keep them as they come."""
     horizon: int = TASK.horizon
@@ -75,7 +71,7 @@ def collect(demonstrator: Demonstrator, seed: int = 0, progress: Progress | None
     while done < total:
         episode = demonstrate(env, demonstrator, np.random.default_rng([seed, attempts]))
         attempts += 1
-        failed = episode.truncated
+        failed = not episode.successes[-1]
         if share is None or failed == (failures < int(share * (len(episodes) + 1))):
             episodes.append(episode)
             failures += failed
@@ -112,7 +108,7 @@ def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.ra
     waypoints = [pointmaze.cell_center(cell) for cell in _route(demonstrator, start, rng)]
     speed = rng.uniform(*demonstrator.speed)
     noise = demonstrator.action_noise * rng.standard_normal((demonstrator.horizon, 2))
-    observations, actions, rewards, successes = [observation], [], [], []
+    observations, actions, rewards, terminations, successes = [observation], [], [], [], []
     for step in range(demonstrator.horizon):
         position, velocity = np.split(observation * pointmaze.OBSERVATION_SCALE, 2)
         while len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < demonstrator.reach:
@@ -125,14 +121,15 @@ def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.ra
         actions.append(action)
         rewards.append(reward)
         successes.append(info["success"])
+        terminations.append(terminated)
         if terminated:
             break
     return Episode(
         observations=np.stack(observations),
         actions=np.stack(actions),
         rewards=np.array(rewards, np.float32),
-        terminations=np.array(successes),  # the environment ends at success, and only there
-        truncated=not successes[-1],
+        terminations=np.array(terminations),
+        truncated=not terminations[-1],
         successes=np.array(successes),
     )
 
@@ -140,10 +137,6 @@ def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.ra
 def _route(demonstrator: Demonstrator, start: Cell, rng: np.random.Generator) -> list[Cell]:
     """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
     way = shortest_path(start, pointmaze.GOAL_CELL)
-    if rng.random() < demonstrator.dead_end_probability:
-        forks = [i for i, cell in enumerate(way[:-1]) if _branch(cell, way, 1, rng)]
-        fork = forks[rng.integers(len(forks))]
-        return way[: fork + 1] + _branch(way[fork], way, demonstrator.dead_end_depth, rng)
     route: list[Cell] = []
     for cell in way[:-1]:
         route.append(cell)

@@ -41,12 +41,13 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
 def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
     """One whole episode, cut at the task's horizon; ends at the first success where the task says so."""
     observation, _ = env.reset(seed=seed)
-    observations, actions, rewards, terminations, successes = [observation], [], [], [], []
+    # Copies: an environment may hand out the same array again, filled anew.
+    observations, actions, rewards, terminations, successes = [jax.tree.map(np.copy, observation)], [], [], [], []
     for step in range(task.horizon):
         action = act(jax.tree.map(lambda x: x[None], observation), step)[0]
         observation, reward, terminated, truncated, info = env.step(action)
         success = bool(info.get("success", False))
-        observations.append(observation)
+        observations.append(jax.tree.map(np.copy, observation))
         actions.append(action)
         rewards.append(reward)
         successes.append(success)

@@ -51,6 +51,6 @@ class CriticEnsemble(nn.Module):
             out_axes=0,
             axis_size=self.members,
         )
-        # Inputs get the members' axis too: with it, every layer is a plain batched multiplication, and nothing transposes.
+        # Inputs get the members' axis too: every layer is then a plain batched multiplication, and nothing transposes.
         inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (observation, action))
         return ensemble(self.hidden, self.output_gain)(*inputs)

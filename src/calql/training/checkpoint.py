@@ -19,19 +19,30 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from calql.types import PyTree
+from calql.types import InputError, PyTree
 
 
 def flatten(tree: PyTree) -> dict[str, np.ndarray]:
     """{path: array} of every leaf, in a form that safetensors stores."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.array(leaf, copy=False, order="C") for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
 
 
 def unflatten(like: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
-    """The tree of the same structure as `like`, with leaves taken from `arrays`."""
+    """The tree of the same structure as `like`, with leaves taken from `arrays`.
+
+    Raises InputError where a leaf is not there in that shape and dtype.
+    """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[jax.tree_util.keystr(path)]) for path, _ in paths])
+    leaves = [arrays.get(jax.tree_util.keystr(path)) for path, _ in paths]
+    for (path, wanted), leaf in zip(paths, leaves, strict=True):
+        if leaf is None or (leaf.shape, leaf.dtype) != (wanted.shape, wanted.dtype):
+            found = "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+            raise InputError(
+                f"the checkpoint belongs to another configuration or version: for {jax.tree_util.keystr(path)} "
+                f"({wanted.dtype}{list(wanted.shape)}) it holds {found}; resume with the settings that made it"
+            )
+    return jax.tree.unflatten(structure, [jax.numpy.asarray(leaf) for leaf in leaves])
 
 
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
@@ -58,7 +69,7 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
         shutil.rmtree(final)
     os.rename(temporary, final)
     _sync(folder)
-    _prune(folder, keep)
+    _prune(final, keep)
     return final
 
 
@@ -86,7 +97,7 @@ def load_meta(path: Path) -> dict[str, Any]:
 def _verify(path: Path) -> str | None:
     try:
         checksums = load_meta(path)["checksums"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "meta.json is missing or unreadable"
     for name, expected in checksums.items():
         if not (path / name).exists():
@@ -96,17 +107,19 @@ def _verify(path: Path) -> str | None:
     return None
 
 
-def _prune(folder: Path, keep: int) -> None:
-    ordinary = [p for p in sorted(folder.glob("step-*")) if _verify_cheap(p) and not load_meta(p).get("milestone")]
-    for path in ordinary[:-keep]:
+def _prune(written: Path, keep: int) -> None:
+    """Remove the oldest up to the one just written; newer ones are damaged, and will be written again."""
+    metas = {path: _meta(path) for path in sorted(written.parent.glob("step-*")) if path <= written}
+    for path in [path for path, meta in metas.items() if meta and not meta.get("milestone")][:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify_cheap(path: Path) -> bool:
+def _meta(path: Path) -> dict[str, Any] | None:
     try:
-        return bool(load_meta(path))
+        meta = load_meta(path)
     except (OSError, ValueError):
-        return False
+        return None
+    return meta if isinstance(meta, dict) else None
 
 
 def _digest(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from calql.algorithms import CQL, SAC, VARIANTS
@@ -130,6 +130,7 @@ def parse_value(name: str, text: str) -> Any:
     try:
         return _convert(kind, text)
     except ValueError as error:
+        kind = kind.__name__ if isinstance(kind, type) else kind
         raise InputError(f"option '{name}' cannot be '{text}': it is of type {kind}") from error
 
 
@@ -139,13 +140,18 @@ def _convert(kind: Any, text: str) -> Any:
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if typing.get_origin(kind) is tuple:
-        element = typing.get_args(kind)[0]
-        return tuple(_convert(element, part) for part in text.strip("()[]").replace(" ", "").split(",") if part)
+        elements, parts = typing.get_args(kind), [p for p in text.strip("()[] ").replace(" ", "").split(",") if p]
+        if not parts or (elements[-1] is not Ellipsis and len(parts) != len(elements)):
+            raise ValueError(text)
+        return tuple(_convert(elements[0], part) for part in parts)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(text)
         return text.lower() == "true"
-    return kind(float(text)) if kind is int and "e" in text.lower() else kind(text)
+    value = float(text) if kind is int and "e" in text.lower() else kind(text)
+    if value != value or (kind is int and value % 1):  # nan, or 1.5e0 for a whole number (inf % 1 is nan)
+        raise ValueError(text)
+    return kind(value)
 
 
 def resolve(
@@ -163,6 +169,8 @@ def resolve(
     row, how = (task if isinstance(task, Task) else get_task(task)), get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
     chosen = dict(DEFAULT_SCALES[scale] if not row.scales else row.scales[scale]) | dict(overrides or {})
     for name in chosen:
         if name not in options():
@@ -174,10 +182,10 @@ def resolve(
     protocol = _pick(Protocol, chosen)
     if not (0.0 <= protocol.mixing <= 1.0 or protocol.mixing == -1.0):
         raise InputError(f"mixing is {protocol.mixing}; it must lie in [0, 1] or be -1 (the union of both data)")
-    for name in ("utd", "batch_size", "eval_episodes", "log_every", "checkpoint_every", "replay_capacity",
-                 "eval_every_offline", "eval_every_online"):  # fmt: skip
-        if getattr(protocol, name) < 1:
-            raise InputError(f"{name} is {getattr(protocol, name)}; it must be at least 1")
+    for names, holds, wanted in REQUIREMENTS:
+        for name in sorted(names & chosen.keys()):
+            if not holds(chosen[name]):
+                raise InputError(f"{name} is {chosen[name]}; it must be {wanted}")
     if protocol.replay_capacity < row.horizon:
         raise InputError(f"replay_capacity {protocol.replay_capacity} is below the horizon {row.horizon}; raise it")
     return RunConfig(
@@ -249,6 +257,27 @@ def describe(config: RunConfig, data: Any | None) -> dict[str, Any]:
         "overrides": dict(config.overrides),
         **provenance(),
     }
+
+
+REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
+    (
+        {"utd", "batch_size", "eval_episodes", "log_every", "checkpoint_every", "replay_capacity", "eval_every_offline",
+         "eval_every_online", "num_critics", "num_target_actions"},
+        lambda x: x >= 1,
+        "at least 1",
+    ),
+    (
+        {"offline_steps", "online_steps", "num_random_actions", "num_policy_actions", "num_next_actions"},
+        lambda x: x >= 0,
+        "at least 0",
+    ),
+    ({"discount"}, lambda x: 0 <= x < 1, "in [0, 1)"),
+    ({"tau", "action_clip"}, lambda x: 0 < x <= 1, "in (0, 1]"),
+    ({"actor_lr", "critic_lr", "cql_temperature"}, lambda x: 0 < x < float("inf"), "above 0"),
+    ({"target_q_range", "cql_clip"}, lambda x: x is None or x[0] < x[1], "two numbers, the lower one first"),
+    ({"actor_hidden", "critic_hidden"}, lambda x: all(width >= 1 for width in x), "widths of at least 1"),
+)  # fmt: skip
+"""(options, what must hold, in words)."""
 
 
 DEFAULT_SCALES: dict[str, dict[str, Any]] = {

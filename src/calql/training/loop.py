@@ -355,8 +355,10 @@ class Trainer:
             meta = checkpoint.load_meta(path)
             self.counters = Counters(**meta["counters"])
             self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
-            ring = checkpoint.unflatten(self.replay.storage, checkpoint.load(path, "replay"))
-            first, used = int(self.replay.offline), len(ring.rewards)
+            rows = checkpoint.load(path, "replay")
+            first, used = int(self.replay.offline), len(next(iter(rows.values())))
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((used, *x.shape[1:]), x.dtype), self.replay.storage)
+            ring = checkpoint.unflatten(like, rows)
             self.replay = self.replay._replace(
                 storage=jax.tree.map(lambda memory, rows: memory.at[first : first + used].set(rows),
                                      self.replay.storage, ring),

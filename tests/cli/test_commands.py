@@ -1,0 +1,115 @@
+"""Every command, run as a user would, at smoke scale."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from calql.cli import main
+from calql.methods import METHODS
+from calql.tasks import TASKS
+
+TASK = next(iter(TASKS))
+
+
+def calql(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    assert stop.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A finished smoke run of the default task and method."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    calql("train", "--scale", "smoke", "--out", out)
+    return out
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "eval", "data", "sweep", "report", "bench", "doctor"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert "calql" in capsys.readouterr().out
+
+
+def test_train_leaves_a_complete_run_directory(finished_run):
+    assert {p.name for p in finished_run.iterdir()} == {
+        "config.json", "eval.csv", "train.csv", "summary.json", "checkpoints", "DONE",
+    }  # fmt: skip
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["data"]["fingerprint"]
+    assert config["differs_from_paper"]["batch_size"] == {"paper": 256, "here": 16}
+
+
+def test_resume_of_a_finished_run_says_so(finished_run, capsys):
+    calql("train", "--resume", "--out", finished_run)
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_eval(finished_run, capsys):
+    calql("eval", finished_run, "--episodes", 3)
+    assert "3 episodes" in capsys.readouterr().out
+
+
+def test_report(finished_run, tmp_path):
+    calql("report", finished_run, "--out", tmp_path / "report")
+    assert "Cal-QL" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("flag", ["--print-config", "--dry-run"])
+def test_a_look_without_a_run(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    calql("train", "--scale", "smoke", flag)
+    calql("sweep", "--tasks", TASK, "--methods", *METHODS, "--seeds", 0, "--scale", "smoke", flag)
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out
+
+
+def test_print_config_is_json_that_names_every_difference_from_the_paper(capsys):
+    calql("train", "--scale", "paper", "--print-config")
+    config = json.loads(capsys.readouterr().out)
+    assert config["differs_from_paper"] == {}
+    assert config["settings"]["num_random_actions"] == 10
+
+
+def test_data(capsys):
+    calql("data", "build", TASK, "--transitions", 300)
+    calql("data", "list")
+    calql("data", "info", f"local:{TASK}")
+    calql("data", "check", f"local:{TASK}")
+    said = capsys.readouterr().out
+    for word in ("fingerprint", "success", "returns", "narrow", "expect", "failing"):
+        assert word in said
+
+
+def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):
+    command = ["sweep", "--tasks", TASK, "--methods", "bc", "sac", "--seeds", 0, "--scale", "smoke", "--out", tmp_path]
+    calql(*command)
+    runs = sorted(path.parent for path in tmp_path.rglob("DONE"))
+    assert len(runs) == 2
+    before = [(run / "eval.csv").stat().st_mtime_ns for run in runs]
+    calql(*command)
+    assert before == [(run / "eval.csv").stat().st_mtime_ns for run in runs]
+
+
+def test_sweep_names_the_run_that_failed(tmp_path, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--tasks", TASK, "--methods", "bc", "--seeds", "0", "--out", str(tmp_path), "--data", "npz:no"])
+    assert stop.value.code == 1
+    assert "npz:no" in capfd.readouterr().err or "no" in capfd.readouterr().err
+
+
+def test_demo(tmp_path, capfd):
+    calql("demo", "--scale", "smoke", "--seeds", 0, "--out", tmp_path / "demo")
+    assert (tmp_path / "demo" / "report" / "report.html").exists()
+    assert "next:" in capfd.readouterr().out
+
+
+def test_python_dash_m():
+    said = subprocess.run([sys.executable, "-m", "calql", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "demo" in said

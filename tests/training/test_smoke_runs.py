@@ -1,0 +1,229 @@
+"""Every row of the method table on the default task at `smoke` scale: what a run must leave behind."""
+
+import csv
+import json
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from calql.datasets.build_pointmaze import Demonstrator, collect
+from calql.datasets.episodes import Episodes
+from calql.methods import METHODS
+from calql.tasks import TASKS
+from calql.tracking import EVAL_COLUMNS, RunDir
+from calql.training import loop
+from calql.training.config import describe, resolve
+
+TASK = "pointmaze-medium-narrow"
+
+
+@cache
+def data():
+    return Episodes(tuple(collect(Demonstrator(episodes=4))), reference="collected")
+
+
+@pytest.fixture(scope="module")
+def run(request, tmp_path_factory):
+    """(config, trainer, events) of a finished run of one method."""
+    config = resolve(TASK, request.param, "smoke", seed=1)
+    run_dir = RunDir(tmp_path_factory.mktemp("runs") / request.param)
+    run_dir.create(describe(config, data()))
+    trainer = loop.Trainer(config, data(), run_dir)
+    events = list(trainer.run())
+    trainer.close()
+    return config, trainer, events
+
+
+def pytest_generate_tests(metafunc):
+    if "run" in metafunc.fixturenames:
+        metafunc.parametrize("run", METHODS, indirect=True, scope="module")
+
+
+def numbers(rows, name):
+    return [float(row[name]) for row in rows]
+
+
+def of_phase(rows, phase):
+    return [row for row in rows if row["phase"] == phase]
+
+
+def test_it_finishes_and_leaves_every_file(run):
+    _, trainer, _ = run
+    path = trainer.run_dir.path
+    assert {"config.json", "eval.csv", "train.csv", "summary.json", "checkpoints", "DONE"} == {
+        entry.name for entry in path.iterdir()
+    }
+    summary = json.loads((path / "summary.json").read_text())
+    assert {"score_before", "score_after", "regret", "relative_improvement", "dip", "wall_s"} <= set(summary)
+    assert summary["wall_s"] > 0
+
+
+def test_evaluations_have_the_columns_of_the_contract(run):
+    config, trainer, _ = run
+    with (trainer.run_dir.path / "eval.csv").open(newline="") as file:
+        assert tuple(next(csv.reader(file)))[: len(EVAL_COLUMNS)] == EVAL_COLUMNS
+    learns = config.phases[0].algorithm.learns_values
+    for row in trainer.run_dir.read_rows("eval.csv"):
+        assert 0 <= float(row["score_mean"]) <= 1
+        assert int(row["episodes"]) == config.protocol.eval_episodes
+        assert 0 < float(row["length_mean"]) <= config.task.horizon
+        assert np.isfinite(float(row["mc_return_mean"]))
+        assert (row["q_data_mean"] != "", row["bounding_rate"] != "") == (learns, learns)
+        if learns:
+            assert 0 <= float(row["bounding_rate"]) <= 1
+    walls = numbers(trainer.run_dir.read_rows("eval.csv"), "wall_s")
+    assert walls == sorted(walls)
+
+
+def test_evaluations_fall_on_the_grid(run):
+    config, trainer, _ = run
+    rows, before = trainer.run_dir.read_rows("eval.csv"), 0
+    for phase in config.phases:
+        own, end = of_phase(rows, phase.name), max(phase.gradient_steps, phase.env_steps)
+        if phase.name == "offline":
+            assert numbers(own, "grad_step") == [*range(0, end, phase.eval_every), end]
+            assert set(numbers(own, "env_step")) == {0}
+            before = end
+        else:
+            grid = [*range(0, phase.env_steps, phase.eval_every), phase.env_steps]
+            assert numbers(own, "env_step") == grid
+            assert numbers(own, "grad_step") == [before + step * config.protocol.utd for step in grid]
+    assert [row["phase"] for row in rows] == sorted(row["phase"] for row in rows)  # offline, then online
+
+
+def test_fine_tuning_starts_from_the_evaluation_of_the_pre_trained_policy(run):
+    config, trainer, _ = run
+    rows = trainer.run_dir.read_rows("eval.csv")
+    online = of_phase(rows, "online")
+    if online:
+        assert online[0]["env_step"] == "0"
+        if len(config.phases) == 2:
+            assert online[0] == of_phase(rows, "offline")[-1] | {"phase": "online"}
+    summary = json.loads((trainer.run_dir.path / "summary.json").read_text())
+    assert summary["score_before"] == float((online or rows[-1:])[0]["score_mean"])
+
+
+def test_gradient_steps_follow_the_update_to_data_ratio(run):
+    config, trainer, events = run
+    done = sum(phase.gradient_steps for phase in config.phases)
+    assert trainer.counters.total_grad_step == done
+    assert done == sum(
+        phase.env_steps * config.protocol.utd or config.protocol.offline_steps for phase in config.phases
+    )
+    if config.phases[-1].name == "online":
+        lengths = [event.info["length"] for event in events if event.event == "episode"]
+        budget = config.phases[-1].env_steps
+        assert sum(lengths[:-1]) < budget <= sum(lengths)  # no episode that is not learned from
+        assert trainer.counters.env_step == sum(lengths)
+        assert int(trainer.replay.online) == min(sum(lengths), config.protocol.replay_capacity)
+
+
+def test_training_metrics_are_logged_on_their_grid(run):
+    config, trainer, _ = run
+    rows = trainer.run_dir.read_rows("train.csv")
+    before = 0
+    for phase in config.phases:
+        every, end = config.protocol.log_every, before + phase.gradient_steps
+        grid = [step for step in range(every, end + every, every) if step > before]
+        assert numbers(of_phase(rows, phase.name), "grad_step") == [min(step, end) for step in grid]
+        before = end
+    for row in rows:
+        assert all(np.isfinite(float(cell)) for name, cell in row.items() if name != "phase" and cell != "")
+    assert {"phase", "env_step", "grad_step", "actor_loss"} <= set(rows[0])
+
+
+def test_data_in_replay_are_the_data(run):
+    _, trainer, _ = run
+    count = int(trainer.replay.offline)
+    stored = jax.tree.map(lambda x: np.asarray(x)[:count], trainer.replay.storage)
+    jax.tree.map(np.testing.assert_array_equal, stored, trainer.offline)
+    assert count == data().num_transitions
+
+
+def test_progress_never_goes_backwards(run):
+    config, _, events = run
+    for phase in config.phases:
+        steps = [event.step for event in events if event.phase == phase.name]
+        assert steps == sorted(steps)
+        assert {event.total for event in events if event.phase == phase.name} == {steps[-1]}
+
+
+# -- the loop in detail, on a task of no cost --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("utd", [1, 3])
+def test_an_episode_is_followed_by_its_length_times_utd_gradient_steps(tmp_path, utd):
+    made = tiny.trainer(tmp_path / "run", "hybrid", utd=utd)
+    collected = 0
+    for event in made.run():
+        if event.event == "episode":
+            assert made.counters.grad_step == collected * utd  # all earlier experience has been learned from
+            collected += event.info["length"]
+        elif event.event == "update":
+            assert made.counters.grad_step <= collected * utd
+    assert made.counters.grad_step == 30 * utd
+
+
+def test_online_transitions_carry_mapped_rewards_masks_and_their_own_returns(tmp_path):
+    made = tiny.trainer(tmp_path / "run", "sac", replay_capacity=200, online_steps=90, utd=1)
+    lengths = [event.info["length"] for event in made.run() if event.event == "episode"]
+    first = int(made.replay.offline)
+    ring = jax.tree.map(lambda x: np.asarray(x)[first : first + sum(lengths)], made.replay.storage)
+    assert set(np.unique(ring.rewards)) <= {-1.0, 10.0}
+    start, kinds = 0, set()
+    for length in lengths:
+        rewards, masks = ring.rewards[start : start + length], ring.masks[start : start + length]
+        states, following = ring.observations[start : start + length], ring.next_observations[start : start + length]
+        np.testing.assert_array_equal(states[1:], following[:-1])
+        assert (masks[:-1] == 1).all()
+        ended = abs(following[-1, 0]) > 1
+        assert masks[-1] == (not ended)
+        if (rewards == -1).all():
+            expected = np.full(length, -10.0)  # −1 / (1 − 0.9)
+            kinds.add("fell" if ended else "time-out")
+        else:
+            expected = [sum(0.9 ** (i - t) * rewards[i] for i in range(t, length)) for t in range(length)]
+            kinds.add("arrived")
+        np.testing.assert_allclose(ring.returns[start : start + length], expected, rtol=1e-5)
+        start += length
+    assert "arrived" in kinds
+    assert kinds - {"arrived"}
+
+
+def test_seeds_decide_a_run(tmp_path):
+    results = []
+    for i, seed in enumerate((0, 0, 1)):
+        config = resolve(tiny.TASK, "cal-ql", "smoke", seed=seed, overrides=tiny.SETTINGS | {"online_steps": 8})
+        run_dir = RunDir(tmp_path / str(i))
+        run_dir.create({})
+        made = loop.Trainer(config, tiny.DATA, run_dir)
+        list(made.run())
+        results.append(tiny.outcome(made))
+    assert results[0] == results[1]
+    assert results[0]["train"] != results[2]["train"]
+
+
+def test_steps_of_any_number_share_one_program(tmp_path):
+    made = tiny.trainer(tmp_path / "run", "cal-ql", tau=0.0123)
+    before = loop.train_steps._cache_size()
+    counts, done = set(), 0
+    for event in made.run():
+        if event.event == "update":
+            counts.add(made.counters.total_grad_step - done)
+            done = made.counters.total_grad_step
+    assert len(counts) > 2
+    assert loop.train_steps._cache_size() - before <= len(made.config.phases)
+
+
+def test_no_offline_steps_at_all(tmp_path):
+    made = tiny.trainer(tmp_path / "run", offline_steps=0, online_steps=8)
+    list(made.run())
+    rows = made.run_dir.read_rows("eval.csv")
+    assert [(row["phase"], row["grad_step"]) for row in rows] == [("offline", "0"), ("online", "0"), ("online", "16")]
+
+
+def test_the_default_task_is_in_the_table():
+    assert TASK in TASKS

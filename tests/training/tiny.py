@@ -1,0 +1,147 @@
+"""A training run of a second or two whose episodes differ in length; as a program, one that can be killed anywhere.
+
+    python tiny.py FOLDER METHOD [MOMENT:N]      start or resume; stand still (and say so) at the N-th such moment
+
+Moments: `step` (inside an environment step), `update`, `write` (arrays half on the disk), `rename`, `prune`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import jax
+import numpy as np
+
+from calql.datasets.episodes import Episodes
+from calql.tasks import Task
+from calql.tracking import RunDir
+from calql.training import checkpoint, loop
+from calql.training.config import resolve
+from calql.types import Episode
+
+HORIZON = 8
+
+
+class Slope(gymnasium.Env):
+    """A point on a line, pushed by the action and by noise; beyond 1 it has arrived, below −1 it has fallen off."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    on_step = staticmethod(lambda: None)
+    """Called inside every step of every instance."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x, self.noise = 0.0, float(self.np_random.normal())
+        return np.array([self.x, self.noise], np.float32), {}
+
+    def step(self, action):
+        self.on_step()
+        self.x += 0.4 * float(action[0]) + 0.4 * self.noise
+        self.noise = float(self.np_random.normal())
+        success = self.x > 1
+        observation = np.array([self.x, self.noise], np.float32)
+        return observation, float(success), success or self.x < -1, False, {"success": success}
+
+
+TASK = Task(id="slope", env=Slope, horizon=HORIZON, data=None, reward_scale=11.0, reward_bias=-1.0, failure_reward=-1.0)
+SETTINGS = dict(
+    offline_steps=14, online_steps=30, utd=2, batch_size=8, eval_every_offline=5, eval_every_online=8, eval_episodes=3,
+    log_every=4, checkpoint_every=6, replay_capacity=20, actor_hidden=(6,), critic_hidden=(6,), variant="listing",
+    critic_lr=1e-2, actor_lr=1e-2, discount=0.9,
+)  # fmt: skip
+
+
+def data() -> Episodes:
+    rng, env, episodes = np.random.default_rng(0), Slope(), []
+    for seed in range(6):
+        observations, actions, rewards, ended = [env.reset(seed=seed)[0]], [], [], False
+        while not ended and len(actions) < HORIZON:
+            actions.append(rng.uniform(-1, 1, 1))
+            observation, reward, ended, _, _ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        ends = np.arange(len(rewards)) == len(rewards) - 1
+        episodes.append(
+            Episode(np.stack(observations), np.float32(actions), np.float32(rewards), ends & ended, not ended)
+        )
+    return Episodes(tuple(episodes))
+
+
+DATA = data()
+
+
+def trainer(folder: Path, method: str = "cal-ql", **overrides) -> loop.Trainer:
+    """A trainer for a new run in that folder, or for the run that is there (not restored yet)."""
+    config = resolve(TASK, method, "smoke", seed=5, overrides=SETTINGS | overrides)
+    run_dir = RunDir(folder)
+    if not (folder / "config.json").exists():
+        run_dir.create({"settings": config.settings})
+    return loop.Trainer(config, DATA, run_dir)
+
+
+def outcome(made: loop.Trainer) -> dict[str, np.ndarray | list]:
+    """All that two equal runs must share: rows (but wall-clock time), parameters, optimisers and replay."""
+    rows = made.run_dir.read_rows("eval.csv")
+    return {
+        "done": made.run_dir.done,
+        "eval": [{name: cell for name, cell in row.items() if name != "wall_s"} for row in rows],
+        "train": (made.run_dir.path / "train.csv").read_text().splitlines(),
+        **{f"state{k}": np.asarray(v).tobytes() for k, v in jax.tree_util.tree_leaves_with_path(made.state)},
+        **{f"replay{k}": np.asarray(v).tobytes() for k, v in jax.tree_util.tree_leaves_with_path(made.replay)},
+    }
+
+
+def stand_still_at(moment: str, count: int) -> None:
+    """Make the N-th such moment last for ever."""
+    left = [count]
+
+    def reached() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            print("still", flush=True)
+            time.sleep(600)
+
+    def before(owner, name: str, action=lambda *arguments: None) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*arguments, **options):
+            if left[0] == 1:
+                action(*arguments)
+            reached()
+            return original(*arguments, **options)
+
+        setattr(owner, name, wrapped)
+
+    if moment == "step":
+        Slope.on_step = staticmethod(reached)
+    elif moment == "update":
+        before(loop, "train_steps")
+    elif moment == "write":
+        before(checkpoint, "save_file", lambda arrays, path: path.write_bytes(b"\x10\x00\x00\x00half"))
+    elif moment == "rename":
+        before(checkpoint.os, "rename")
+    elif moment == "prune":
+        before(checkpoint, "_prune")
+
+
+def main() -> None:
+    folder, method, *moment = sys.argv[1:]
+    resumed = (Path(folder) / "config.json").exists()
+    made = trainer(Path(folder), method)
+    if resumed:
+        made.restore()
+    if moment:
+        name, count = moment[0].split(":")
+        stand_still_at(name, int(count))
+    print("ready", flush=True)
+    for progress in made.run():
+        print(progress.event, flush=True)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
