@@ -116,7 +116,7 @@ TASKS: dict[str, Task] = {
                     eval_every_offline=25_000,
                     checkpoint_every=25_000,
                 ),
-            },  # fmt: skip
+            },
         ),
     ]
 }

@@ -136,7 +136,9 @@ class SAC:
         best = value.argmax(axis=1, keepdims=True)
         value = jnp.take_along_axis(value, best, axis=1).squeeze(1)
         if self.backup_entropy:
-            value -= self.alpha_multiplier * jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
+            value -= (
+                self.alpha_multiplier * jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
+            )
         target = batch.rewards + self.discount * batch.masks * value
         if self.target_q_range is not None:
             target = jnp.clip(target, *self.target_q_range)

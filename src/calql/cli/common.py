@@ -29,7 +29,9 @@ def resolve_options(
     task: str | None, method: str | None, scale: str | None, seed: int, data: str | None, options: Sequence[str]
 ) -> RunConfig:
     """The configuration of command-line options; task and method default to the demo's."""
-    return resolve(task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, parse_options(options))
+    return resolve(
+        task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, parse_options(options)
+    )
 
 
 def saved_config(run_dir: RunDir, **given: Any) -> RunConfig:

@@ -3,7 +3,7 @@
 The model, its contacts and its velocity clipping are those of `gymnasium_robotics` `PointMazeEnv` (MuJoCo): a ball of
 4.2 kg and 0.1 m radius, pushed by up to 100 N in x and y through corridors 1 m wide. What is fixed here: one start
 region (a square of 1.5 m over the four free cells at the top left), one goal point (the middle of the bottom right
-cell), and 0.1 s of the same force a decision, in which a full push changes the velocity by 2.3 m/s, so errors carry far.
+cell), and 0.1 s of the same force a decision, in which a full push changes the velocity by 2.3 m/s.
 
 A step is `PointMazeEnv.step` with `frame_skip` 10, bit for bit, without its dict observations and its second
 `mj_forward`: about 1.5 times as fast. The way is 10 m long: about 30 decisions at a

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -146,6 +147,7 @@ class Trainer:
             )
         )
         self._started = time.monotonic()
+        self._alarmed = False
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,10 @@ class Trainer:
                 return
             if self.phase.name == "online" and c.grad_step >= c.env_step * self.protocol.utd:
                 yield self._collect()
-            yield self._update(per_clock)
+            progress = self._update(per_clock)
+            yield progress
+            if alarm := self._implausible_q(progress):
+                yield alarm
             at_end = c.grad_step >= self.phase.gradient_steps
             if c.total_grad_step % self.protocol.checkpoint_every == 0 and not at_end:
                 self.save()
@@ -237,23 +242,29 @@ class Trainer:
         """One whole episode with the current sampled policy, into replay with its own Monte-Carlo return."""
         c = self.counters
         key = self._key("collect", c.episode)
-        try:
+        with self._saving_on_failure(f"online episode {c.episode}"):
             episode = collect_episode(
                 self.env,
                 self.task,
                 lambda observations, step: np.asarray(self._explore(self.state, observations, key, step)),
                 self._seed("collect", c.episode),
             )
-        except Exception as error:
-            self.save()
-            raise RunError(
-                f"the environment failed in online episode {c.episode} ({type(error).__name__}: {error}); "
-                f"all work is saved: mend it and run calql train --resume --out {self.run_dir.path}"
-            ) from error
         self.replay = add_episode(self.replay, self._pad(episode), jnp.int32(episode.length))
         c.env_step += episode.length
         c.episode += 1
         return self._progress("episode", {"success": bool(np.any(episode.successes)), "length": episode.length})
+
+    @contextmanager
+    def _saving_on_failure(self, where: str) -> Iterator[None]:
+        """An environment may throw anything; what was learned must survive it."""
+        try:
+            yield
+        except Exception as error:
+            self.save()
+            raise RunError(
+                f"the environment failed in {where} ({type(error).__name__}: {error}); "
+                f"all work is saved: mend it and run calql train --resume --out {self.run_dir.path}"
+            ) from error
 
     def _pad(self, episode: Episode) -> Transition:
         """An online episode as `horizon` rows of mapped transitions; rows past its length are zero."""
@@ -280,19 +291,21 @@ class Trainer:
         The pre-trained policy is the last point of the offline phase and the first of the online one: measured once.
         """
         c, n = self.counters, self.protocol.eval_episodes
-        c.evaluated = self.clock()
         point = c.total_grad_step
         before = self.run_dir.read_rows("eval.csv")[-1:]
         if before and before[0]["grad_step"] == str(point):
             row = before[0] | {"phase": self.phase.name}
+            c.evaluated = self.clock()
             self._append("eval.csv", row)
             return self._progress("evaluation", {"score_mean": float(row["score_mean"])})
-        outcomes = evaluate(
-            self.eval_envs,
-            self.task,
-            lambda observations, _: np.asarray(self._act(self.state, observations)),
-            [self._seed("evaluate", point, i) for i in range(n)],
-        )
+        with self._saving_on_failure(f"the evaluation at gradient step {point}"):
+            outcomes = evaluate(
+                self.eval_envs,
+                self.task,
+                lambda observations, _: np.asarray(self._act(self.state, observations)),
+                [self._seed("evaluate", point, i) for i in range(n)],
+            )
+        c.evaluated = self.clock()
         scores = np.array([outcome.score for outcome in outcomes])
         row: dict[str, Any] = {
             "phase": self.phase.name,
@@ -311,6 +324,16 @@ class Trainer:
             row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
         self._append("eval.csv", row)
         return self._progress("evaluation", row)
+
+    def _implausible_q(self, progress: Progress) -> Progress | None:
+        """A notice, once, when mean Q on the batch leaves what any return can be, by more than a fifth."""
+        limit = 1.2 * max(map(abs, self.task.q_bounds(self.discount)))
+        q = progress.info.get("q_data", 0.0)
+        if self._alarmed or abs(q) <= limit:
+            return None
+        self._alarmed = True
+        text = f"mean Q is {q:.4g}, beyond ±{limit:.4g}: values diverge; consider --set target_q_clamp=true"
+        return progress._replace(event="notice", info={"text": text})
 
     def _flush_metrics(self) -> None:
         c = self.counters
