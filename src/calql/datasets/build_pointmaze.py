@@ -36,7 +36,7 @@ class Demonstrator:
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on each action, which is clipped to [−1, 1] and recorded as executed."""
     speed: tuple[float, float] = (1.0, 2.0)
-    """[low, high] cruising speed in m/s, uniform over episodes. Below about 1.2 m/s the horizon is too short."""
+    """[low, high] cruising speed in m/s, uniform over episodes. Below about 1.7 m/s the horizon is too short."""
     gain: float = 0.3
     """Force (of the largest) per m/s of velocity error; 0.42 removes an error in one decision."""
     reach: float = 0.3
