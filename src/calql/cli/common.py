@@ -64,7 +64,7 @@ def load_data(config: RunConfig) -> Episodes:
             f"task '{config.task.id}' has no data of its own; name some with --data (see calql data --help)"
         )
     build_if_missing(config.data)
-    episodes = load_for(config.task, config.data)
+    episodes = load_for(config.task, config.data, config.protocol.cut_at_horizon)
     env = make_env(config.task)
     algorithm = config.phases[0].algorithm
     report = check(episodes, config.task, env, discount=algorithm.discount, target_rate=algorithm.tau)

@@ -84,5 +84,5 @@ def _judge(reference: str, task: str | None, against_env: bool) -> int:
     algorithm = resolve(row, next(iter(METHODS))).phases[0].algorithm
     env = make_env(row) if against_env else None
     report = check(load_for(row, reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
-    console.print(report.text(), highlight=False, markup=False)
+    console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     return 2 if report.errors else 0

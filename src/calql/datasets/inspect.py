@@ -140,7 +140,7 @@ def check(
     if facts["over_horizon"]:
         warnings.append(
             f"{facts['over_horizon']:.0%} of the episodes are longer than the task's horizon of {task.horizon} steps "
-            f"(the longest has {facts['length']['max']:.0f}); Episodes.truncate_at_horizon({task.horizon}) cuts them"
+            f"(the longest has {facts['length']['max']:.0f}); --set cut_at_horizon=true cuts them"
         )
     low, high = sorted(task.reward_range)
     if arrays["rewards"]["low"] < low - 1e-6 or arrays["rewards"]["high"] > high + 1e-6:

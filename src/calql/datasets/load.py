@@ -37,12 +37,14 @@ READERS = {
 }
 
 
-def load_for(task: Task, reference: str) -> Episodes:
+def load_for(task: Task, reference: str, cut_at_horizon: bool = False) -> Episodes:
     """The episodes as the task would have cut them: at the first success where it ends there (a note says so).
 
-    Episodes beyond the horizon are kept whole; `check` warns of them.
+    Episodes beyond the horizon are kept whole, and `check` warns of them, unless `cut_at_horizon`.
     """
     episodes = load(reference)
+    if cut_at_horizon:
+        episodes = episodes.truncate_at_horizon(task.horizon)
     return end_at_success(episodes, task) if task.stop_at_success else episodes
 
 

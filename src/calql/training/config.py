@@ -39,6 +39,8 @@ class Protocol:
     """Clamp target Q to [r_min, r_max]/(1 − γ) of the task."""
     action_clip: float = 0.99999
     """Data actions are clipped to ± this."""
+    cut_at_horizon: bool = False
+    """Cut data episodes that are longer than the task's horizon (a note says how many)."""
     eval_every_offline: int = 50_000
     """Gradient steps between evaluations of pre-training (both ends are always evaluated)."""
     eval_every_online: int = 2_000

@@ -1,0 +1,369 @@
+"""Gradient steps a second of Cal-QL here and in d3rlpy, measured in turns on one machine.
+
+    python benchmarks/peers.py [--sizes adroit antmaze laptop] [--seconds 60] [--threads 1]
+
+makes d3rlpy's own environment under .cache/ at the first call (pip, CPU build of torch), starts one process of each
+library at a time with the same threads, lets them run blocks of gradient steps in turns, prints a table and writes
+every block to results/peers.json.
+
+The same on both sides: network widths (ReLU, two critics), batch of 256 drawn from 10,000 transitions (100 episodes of
+100 steps), γ, τ, learning rates, Adam; n random actions, n of π(s), n of π(s′), importance sampled, bounded by the
+Monte-Carlo return; the conservative weight, and in antmaze the Lagrange form with its gap; the target is the best of n
+actions of π(s′) under the smaller critic (`max_q_backup=True, soft_q_backup=False`); float32.
+
+Not the same:
+
+* d3rlpy always evaluates π(s′) at s. Listing 1 of the paper does not. So `laptop` has 4 + 4 + 4 actions on both sides,
+  which is equal work, and `laptop-listing` is what each library has to do for the listing: 4 + 4 + 0 here, 4 + 4 + 4
+  there, one target action in both (there, the mean action).
+* d3rlpy evaluates the data's action twice (TD error, conservative term), and its policy loss also computes gradients of
+  the critics' weights, which it discards: about 4 % more multiplications than ours. Here the log-std has a learned
+  affine map; there it has a layer of its own beside the mean's. Neither matters for time.
+* There, critics and policy step one after the other; here all losses see the parameters before the step.
+* d3rlpy draws transitions and sums up their returns in Python. Its second rate leaves that out: one batch, drawn
+  beforehand and used again. The ratio is against this second, faster rate. Ours always includes drawing.
+* Ours is one compiled loop; compilation is not in the rates but in the table. d3rlpy compiles on CUDA only.
+
+Peak memory is of each whole process, interpreter and libraries included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".cache" / "peers"
+REQUIREMENTS = [["torch==2.13.0"], ["d3rlpy==2.8.1"]]
+"""Installed in this order: torch first, from whatever index pip is set up with; point it at a CPU build if there is a
+choice, the default build of some indexes brings gigabytes of CUDA."""
+ROUNDS = 8
+EPISODES, LENGTH, BATCH = 100, 100, 256
+
+EQUAL_WORK = dict(num_random_actions=4, num_policy_actions=4, num_next_actions=4, num_target_actions=4)
+LISTING = dict(num_random_actions=4, num_policy_actions=4, num_next_actions=0, num_target_actions=1)
+SMALL = dict(actor_hidden=(128, 128), critic_hidden=(128, 128))
+SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "adroit": (45, 24, dict(actor_hidden=(512, 512), critic_hidden=(512, 512, 512), cql_alpha=1.0)),
+    "antmaze": (29, 8, dict(cql_target_gap=0.8)),
+    "laptop": (4, 2, SMALL | EQUAL_WORK),
+    "laptop-listing": (4, 2, SMALL | LISTING),
+}
+"""|S|, |A|, and the fields of `calql.algorithms.CalQL` that differ from its defaults (the antmaze script's)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--seconds", type=float, default=60.0, help="a size, over all blocks")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "peers.json")
+    parser.add_argument("--python", type=Path, help="an interpreter that has d3rlpy; by default one is set up")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.worker:
+        serve(WORKERS[args.worker](args.sizes[0]))
+        return 0
+    theirs = args.python or peer_python()
+    rows = []
+    for size in args.sizes:
+        print(f"{size}: measuring for about {args.seconds:.0f} s", file=sys.stderr)
+        rows.append({"size": size} | compare(size, theirs, args.threads, args.seconds))
+    show(rows, args.threads)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "benchmarks/peers.py", *(sys.argv[1:] if arguments is None else arguments)])
+    record = {"command": command, "date": time.strftime("%Y-%m-%d"), "cpu": cpu(), "threads": args.threads}
+    args.out.write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
+    return 0
+
+
+def peer_python() -> Path:
+    """The interpreter of an environment that has d3rlpy; made at the first call."""
+    python = VENV / "bin" / "python"
+    done = VENV / "installed.json"
+    if not done.exists() or json.loads(done.read_text()) != REQUIREMENTS:
+        print(f"installing d3rlpy in {VENV.relative_to(ROOT)}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+        for packages in REQUIREMENTS:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        done.write_text(json.dumps(REQUIREMENTS))
+    return python
+
+
+# -- the two sides -----------------------------------------------------------------------------------------------------
+
+
+def episodes(size: str) -> dict[str, np.ndarray]:
+    """Random episodes [100, 100, …] of the size's shapes; both sides learn from these."""
+    observation, action, _ = SIZES[size]
+    random = np.random.default_rng(0)
+    return {
+        "observations": random.normal(size=(EPISODES, LENGTH, observation)).astype(np.float32),
+        "actions": random.uniform(-0.9, 0.9, (EPISODES, LENGTH, action)).astype(np.float32),
+        "rewards": np.full((EPISODES, LENGTH), -1.0, np.float32),
+    }
+
+
+class Worker:
+    """One library, ready to take gradient steps."""
+
+    def __init__(self, kinds: dict[str, Callable[[int], None]], versions: dict[str, str], compile_s: float) -> None:
+        self.kinds, self.versions, self.compile_s = kinds, versions, compile_s
+
+
+def ours(size: str) -> Worker:
+    """calql's `train_steps`, which draws its batches itself."""
+    from calql.cli.bench import Size, stepper
+    from calql.types import Transition
+
+    data, shape = episodes(size), Size(*SIZES[size])
+    flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in data.items()}
+    following = np.concatenate([data["observations"][:, 1:], data["observations"][:, -1:]], axis=1)
+    discounts = 0.99 ** np.arange(LENGTH)[::-1]
+    returns = np.tile(-(1.0 - 0.99 * discounts) / 0.01, EPISODES)
+    ones = np.ones(EPISODES * LENGTH, np.float32)
+    transitions = Transition(
+        flat["observations"],
+        flat["actions"],
+        flat["rewards"],
+        following.reshape(flat["observations"].shape),
+        ones,
+        returns.astype(np.float32),
+    )
+    run, compile_s, _ = stepper(shape, transitions)
+    return Worker({"whole": run}, {"calql": metadata.version("calql"), "jax": metadata.version("jax")}, compile_s)
+
+
+def d3rlpy(size: str) -> Worker:
+    """d3rlpy's `sample_transition_batch` and `update`, which is all that its `fit` does besides logging."""
+    import torch
+    from d3rlpy.algos import CalQLConfig
+    from d3rlpy.dataset import MDPDataset
+    from d3rlpy.logging import set_log_context  # noqa: F401  (fails early where the installation is incomplete)
+    from d3rlpy.models import VectorEncoderFactory
+
+    torch.set_num_threads(threads())
+    data = episodes(size)
+    ends = np.zeros((EPISODES, LENGTH), np.float32)
+    ends[:, -1] = 1.0
+    dataset = MDPDataset(
+        data["observations"].reshape(EPISODES * LENGTH, -1),
+        data["actions"].reshape(EPISODES * LENGTH, -1),
+        data["rewards"].reshape(-1),
+        np.zeros(EPISODES * LENGTH, np.float32),
+        timeouts=ends.reshape(-1),
+    )
+    algorithm = CalQLConfig(**peer_settings(SIZES[size][2], VectorEncoderFactory)).create(device="cpu:0")
+    algorithm.build_with_dataset(dataset)
+    batch = dataset.sample_transition_batch(BATCH)
+
+    def whole(count: int) -> None:
+        for _ in range(count):
+            algorithm.update(dataset.sample_transition_batch(BATCH))
+
+    def update(count: int) -> None:
+        for _ in range(count):
+            algorithm.update(batch)
+
+    versions = {name: metadata.version(name) for name in ("d3rlpy", "torch")}
+    return Worker({"whole": whole, "update": update}, versions, 0.0)
+
+
+WORKERS = {"ours": ours, "d3rlpy": d3rlpy}
+
+
+def peer_settings(settings: dict[str, Any], encoder: Callable[..., Any]) -> dict[str, Any]:
+    """Fields of d3rlpy's `CalQLConfig` for fields of our `CalQL` (defaults filled in)."""
+    antmaze = dict(actor_hidden=(256, 256), critic_hidden=(256,) * 4, num_random_actions=10, num_target_actions=10)
+    ours = antmaze | dict(cql_alpha=5.0, cql_target_gap=None) | settings
+    gap = ours["cql_target_gap"]
+    return dict(
+        batch_size=BATCH,
+        gamma=0.99,
+        tau=0.005,
+        n_critics=2,
+        actor_learning_rate=1e-4,
+        critic_learning_rate=3e-4,
+        temp_learning_rate=1e-4,
+        alpha_learning_rate=0.0 if gap is None else 3e-4,
+        initial_alpha=1.0 if gap is None else float(np.e),
+        alpha_threshold=gap or 0.0,
+        conservative_weight=ours["cql_alpha"],
+        n_action_samples=ours["num_random_actions"],
+        soft_q_backup=False,
+        max_q_backup=ours["num_target_actions"] > 1,
+        actor_encoder_factory=encoder(list(ours["actor_hidden"])),
+        critic_encoder_factory=encoder(list(ours["critic_hidden"])),
+    )
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def serve(worker: Worker) -> None:
+    """Answer requests `kind count` on standard input with the seconds they took, until it closes."""
+    answer({"kinds": list(worker.kinds), "versions": worker.versions, "compile_s": worker.compile_s})
+    for line in sys.stdin:
+        kind, count = line.split()
+        start, cpu_start = time.perf_counter(), time.process_time()
+        worker.kinds[kind](int(count))
+        answer(
+            {
+                "wall_s": time.perf_counter() - start,
+                "cpu_s": time.process_time() - cpu_start,
+                "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                * (1 if sys.platform == "darwin" else 1024)
+                / 1e6,
+            }
+        )
+
+
+def answer(record: dict[str, Any]) -> None:
+    print("@" + json.dumps(record), flush=True)
+
+
+class Client:
+    """The other end of `serve`: a process of its own."""
+
+    def __init__(self, python: Path, worker: str, size: str, count: int) -> None:
+        # Threads are bounded before any library starts: by affinity where the system has it, and by the usual names.
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        environment = os.environ | {name: str(count) for name in names} | {"PEERS_THREADS": str(count)}
+        environment.setdefault("JAX_PLATFORMS", "cpu")
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", worker, "--sizes", size],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=lambda: bind(count),
+        )
+        self.about = self.read()
+
+    def read(self) -> dict[str, Any]:
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        raise RuntimeError(f"{shlex.join(map(str, self.process.args))} ended early")
+
+    def run(self, kind: str, count: int) -> dict[str, Any]:
+        self.process.stdin.write(f"{kind} {count}\n")
+        self.process.stdin.flush()
+        return self.read() | {"count": count}
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def bind(count: int) -> None:
+    """Keep this process on the last `count` of its processors."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
+
+
+def threads() -> int:
+    return int(os.environ.get("PEERS_THREADS", "1"))
+
+
+def compare(size: str, theirs: Path, count: int, seconds: float) -> dict[str, Any]:
+    """Blocks of both libraries in turns; every block, and what follows from them."""
+    clients = {
+        "ours": Client(Path(sys.executable), "ours", size, count),
+        "d3rlpy": Client(theirs, "d3rlpy", size, count),
+    }
+    turns = [(name, kind) for name, client in clients.items() for kind in client.about["kinds"]]
+    blocks: dict[tuple[str, str], list[dict[str, Any]]] = {turn: [] for turn in turns}
+    steps = {}
+    for name, kind in turns:
+        clients[name].run(kind, 2)
+        once = clients[name].run(kind, 2)["wall_s"] / 2
+        steps[name, kind] = max(1, round(seconds / ROUNDS / len(turns) / once))
+    for _ in range(ROUNDS):
+        for name, kind in turns:
+            blocks[name, kind].append(clients[name].run(kind, steps[name, kind]))
+    for client in clients.values():
+        client.close()
+    return summary({f"{name}_{kind}": done for (name, kind), done in blocks.items()}) | {
+        "compile_s": clients["ours"].about["compile_s"],
+        "versions": clients["ours"].about["versions"] | clients["d3rlpy"].about["versions"],
+    }
+
+
+def summary(blocks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Best rates, memory and ratios of blocks taken in turns. Ratios are against d3rlpy's update alone.
+
+    `ratio` compares best blocks; `ratio_cpu_time` compares medians of processor time, which leave out other programs.
+    """
+    best = {name: max(block["count"] / block["wall_s"] for block in done) for name, done in blocks.items()}
+    cpu_time = {name: median(block["cpu_s"] / block["count"] for block in done) for name, done in blocks.items()}
+    return {
+        "updates_per_s": best,
+        "ratio": best["ours_whole"] / best["d3rlpy_update"],
+        "ratio_with_sampling": best["ours_whole"] / best["d3rlpy_whole"],
+        "ratio_cpu_time": cpu_time["d3rlpy_update"] / cpu_time["ours_whole"],
+        "memory_mb": {
+            side: max(block["memory_mb"] for name, done in blocks.items() if name.startswith(side) for block in done)
+            for side in ("ours", "d3rlpy")
+        },
+        "blocks": blocks,
+    }
+
+
+def show(rows: list[dict[str, Any]], count: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "size",
+        "calql /s",
+        "d3rlpy /s",
+        "its update alone /s",
+        "ratio",
+        "by CPU time",
+        "memory",
+        "its memory",
+        "compiled",
+    )
+    for row in rows:
+        rate, memory = row["updates_per_s"], row["memory_mb"]
+        table.add_row(
+            row["size"],
+            f"{rate['ours_whole']:.4g}",
+            f"{rate['d3rlpy_whole']:.4g}",
+            f"{rate['d3rlpy_update']:.4g}",
+            f"{row['ratio']:.2f}",
+            f"{row['ratio_cpu_time']:.2f}",
+            f"{memory['ours']:.0f} MB",
+            f"{memory['d3rlpy']:.0f} MB",
+            f"{row['compile_s']:.1f} s",
+        )
+    Console().print(table)
+    print(f"{count} thread(s); gradient steps a second; the ratio is ours to d3rlpy's update alone, above 1 is faster")
+
+
+def cpu() -> str:
+    """Model of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
