@@ -183,9 +183,14 @@ class SAC:
         while states % 2 == 0 and states * self.actions_per_state > limit:
             states //= 2
         chunks = jax.tree.map(lambda x: x.reshape(size // states, states, *x.shape[1:]), data)
-        gradient = jax.value_and_grad(self.critic_loss, has_aux=True)
-        parts = jax.lax.map(lambda chunk: gradient(state.critic, state, chunk[0], key, chunk[1]), chunks)
-        return jax.tree.map(lambda x: x.mean(axis=0), parts)
+
+        def one(chunk: tuple) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+            return jax.value_and_grad(self.critic_loss, has_aux=True)(state.critic, state, chunk[0], key, chunk[1])
+
+        shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], chunks))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        sums, _ = jax.lax.scan(lambda sums, chunk: (jax.tree.map(jnp.add, sums, one(chunk)), None), zeros, chunks)
+        return jax.tree.map(lambda x: x * (states / size), sums)
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
