@@ -157,23 +157,6 @@ def test_check_needs_to_know_the_task(complain, write):
     assert "--task" in complain("data", "check", write())
 
 
-def test_a_missing_gl_library(complain, monkeypatch, tmp_path):
-    from calql.envs import registry
-
-    def no_gl(render_mode=None):
-        raise ImportError("Cannot initialize a EGL device display")
-
-    monkeypatch.setattr(registry, "load_attribute", lambda path: no_gl)
-    monkeypatch.chdir(tmp_path)
-    said = complain("train", "--scale", "smoke", "--data", "d4rl:none.hdf5")
-    assert "none.hdf5" in said  # the data are read first
-    from calql.tasks import TASKS
-    from calql.types import InputError
-
-    with pytest.raises(InputError, match="MUJOCO_GL"):
-        registry.make_env(next(iter(TASKS.values())), render_mode="rgb_array")
-
-
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, step, {"state": {"x": np.arange(3.0) + step}}, {})

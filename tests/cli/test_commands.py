@@ -56,6 +56,31 @@ def test_eval(finished_run, capsys):
     assert "3 episodes" in capsys.readouterr().out
 
 
+def test_eval_films_an_episode(finished_run, tmp_path):
+    calql("eval", finished_run, "--episodes", 1, "--video", tmp_path / "film.mp4")
+    assert (tmp_path / "film.mp4").stat().st_size > 1_000
+
+
+def test_a_missing_gl_library_names_the_mend(finished_run, tmp_path, monkeypatch, capfd):
+    from calql.envs import pointmaze
+
+    make = pointmaze.make
+
+    def without_gl(render_mode=None):
+        if render_mode is not None:
+            raise ImportError("Cannot initialize a EGL device display")
+        return make()
+
+    monkeypatch.setattr(pointmaze, "make", without_gl)
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", str(finished_run), "--episodes", "1", "--video", str(tmp_path / "film.mp4")])
+    said = capfd.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert "EGL" in said
+    assert "MUJOCO_GL" in said
+    assert len(said.splitlines()) == 1
+
+
 def test_report(finished_run, tmp_path):
     calql("report", finished_run, "--out", tmp_path / "report")
     assert "Cal-QL" in (tmp_path / "report" / "report.html").read_text()

@@ -75,7 +75,7 @@ def bench(
         if name not in SIZES:
             raise nearest(name, SIZES, "configuration")
     if not configs or seconds <= 0:
-        raise InputError("nothing to measure; name at least one configuration and a positive --seconds")
+        raise InputError("nothing to measure; give at least one name to --configs and a positive number to --seconds")
     console, here, rows = Console(), machine(), []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True

@@ -32,6 +32,7 @@ def evaluate(
     from calql.training.restore import load_policy
 
     policy = load_policy(run_dir)
+    camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may not be possible
     seeds = [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
     outcomes = evaluate(envs, policy.task, policy.act, seeds)
@@ -44,7 +45,7 @@ def evaluate(
         f"score {scores.mean():.3f} ± {error:.3f} (standard error, {episodes} episodes)   "
         f"return {np.mean([o.total_reward for o in outcomes]):.2f}   length {np.mean([o.length for o in outcomes]):.1f}"
     )
-    if video is not None:
-        film(make_env(policy.task, render_mode="rgb_array"), policy.task, policy.act, seeds[0], video)
+    if camera is not None:
+        film(camera, policy.task, policy.act, seeds[0], video)
         console.print(f"video: {video}")
     return 0

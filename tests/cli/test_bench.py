@@ -1,0 +1,103 @@
+"""`calql bench`: the count of operations, and a run on a tiny network."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from calql.algorithms import SAC, CalQL
+from calql.cli import bench as module
+from calql.cli.bench import Size, bench, flops_per_update, synthetic
+from calql.types import InputError, Spec
+
+TINY = Size(3, 2, dict(actor_hidden=(5,), critic_hidden=(4,), **module.LISTING))
+
+
+def spec(size: Size) -> Spec:
+    return Spec(np.zeros(size.observation, np.float32), size.action)
+
+
+def test_operations_of_one_update_by_hand():
+    """Critic 5-4-1: 20 + 4 weights. Policy 3-5-4: 15 + 20. A multiply-add is two operations."""
+    critics = 9 * (24 + 24 + 4)  # data, 4 random, 4 of π(s): forwards, weights, activations (not into the inputs)
+    target = 1 * 24
+    critic_in_policy_loss = 24 + (4 + 2 * 4)  # forwards; back through the output, then to the two action inputs
+    policy = (35 + 35 + 20) + 35  # at s: forwards, weights, activations; at s′: forwards
+    by_hand = 2 * (2 * (critics + target + critic_in_policy_loss) + policy)
+    assert flops_per_update(CalQL(**TINY.settings), spec(TINY), 1) == by_hand
+    assert flops_per_update(CalQL(**TINY.settings), spec(TINY), 7) == 7 * by_hand
+
+
+def test_operations_of_sac_and_of_an_observation_in_parts():
+    sac = SAC(actor_hidden=(5,), critic_hidden=(4,), num_target_actions=1)
+    by_hand = 2 * (2 * (52 + 24 + 36) + 125)
+    assert flops_per_update(sac, spec(TINY), 1) == by_hand
+    parts = Spec({"arm": np.zeros(1, np.float32), "goal": np.zeros(2, np.float32)}, 2)
+    assert flops_per_update(sac, parts, 1) == by_hand
+
+
+@pytest.mark.parametrize("name", ["antmaze", "laptop"])
+def test_operations_are_near_what_the_compiler_counts(name):
+    """XLA counts element-wise work too, so a little more; without chunks, whose loop it would count as one turn."""
+    size = module.SIZES[name]
+    algorithm = CalQL(**size.settings, critic_chunk=10**9)
+    batch = jax.tree.map(lambda x: x[:256], synthetic(size, 256))
+    state = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), spec(size)))
+    compiled = jax.jit(algorithm.update).lower(state, batch, jax.random.key(0)).compile()
+    counted = compiled.cost_analysis()["flops"]
+    assert 1.0 <= counted / flops_per_update(algorithm, spec(size), 256) < 1.2
+
+
+def test_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "SIZES", {"tiny": TINY})
+    monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setenv("COLUMNS", "200")
+    file = tmp_path / "deep" / "bench.json"
+    assert bench(("tiny",), seconds=0.05, json=file) == 0
+    printed = capsys.readouterr().out
+    for word in ("tiny", "updates/s", "GFLOP", "peak", "share", "memory", "threads"):
+        assert word in printed
+    record = json.loads(file.read_text())
+    (row,) = record["rows"]
+    assert record["machine"]["jax"] == jax.__version__
+    assert row["configuration"] == "tiny"
+    assert row["gflop_per_update"] == flops_per_update(CalQL(**TINY.settings), spec(TINY), 8) / 1e9
+    assert row["gflop_per_s"] == pytest.approx(row["updates_per_s"] * row["gflop_per_update"])
+    assert row["share_of_peak"] == pytest.approx(row["gflop_per_s"] / row["peak_gflop_per_s"])
+    assert 0 < row["updates_per_s_median"] <= row["updates_per_s"]
+    assert 0 < row["share_of_peak"] < 1
+    assert row["compile_s"] > 0
+    assert row["memory_mb"] > 10
+
+
+@pytest.mark.parametrize(
+    ("configs", "seconds", "message"),
+    [(("adroid",), 1.0, "adroit"), ((), 1.0, "--configs"), (("laptop",), 0.0, "--seconds")],
+)
+def test_bad_input_is_named(configs, seconds, message):
+    with pytest.raises(InputError, match=message):
+        bench(configs, seconds)
+
+
+# -- the trick that the numbers rest on --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [SAC, CalQL])
+def test_chunks_change_nothing_but_speed(rule):
+    size, keys = TINY, jax.random.split(jax.random.key(3))
+    batch = synthetic(size, 48)._replace(returns=np.linspace(-0.02, 0.02, 48, dtype=np.float32))
+    kwargs = {k: v for k, v in size.settings.items() if k in {"actor_hidden", "critic_hidden", "num_target_actions"}}
+    kwargs = size.settings if rule is CalQL else kwargs
+    state = rule(**kwargs).init(keys[0], spec(size))
+
+    def gradient(chunk: int):
+        return jax.jit(rule(**kwargs, critic_chunk=chunk).critic_gradient)(state, batch, keys[1])
+
+    whole, loss = gradient(10**9), jax.jit(rule(**kwargs).critic_loss)(state.critic, state, batch, keys[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole[0], loss)
+    for chunk in (100, 27, 1):  # 6 and 3 states with 9 actions each; 48 = 16 · 3 cannot be halved further
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(chunk), whole)
