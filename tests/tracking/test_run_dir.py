@@ -128,3 +128,11 @@ def test_provenance_is_json():
     told = json.loads(json.dumps(provenance()))
     assert {"command", "git_commit", "packages", "python", "platform"} <= set(told)
     assert {"calql", "jax", "numpy"} <= set(told["packages"])
+
+
+def test_a_crash_before_the_configuration_is_written_leaves_a_folder_that_can_be_used(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".config.json.tmp").write_text("{")
+    RunDir(path).create({"format": 1})
+    assert RunDir(path).read_config() == {"format": 1}

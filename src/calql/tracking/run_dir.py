@@ -41,10 +41,11 @@ class RunDir:
         """Start a new run here. Raises InputError where the folder already holds something."""
         if (self.path / "config.json").exists():
             raise InputError(f"{self.path} already holds a run; add --resume to continue it, or choose another --out")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or list(self.path.glob("[!.]*"))):
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
-        self.checkpoints.mkdir(parents=True)
-        self.write_json("config.json", config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("config.json", config)  # first: a folder without it can be started anew after any crash
+        self.checkpoints.mkdir()
 
     def read_config(self) -> dict[str, Any]:
         """The saved configuration. Raises InputError where there is none."""
