@@ -75,7 +75,7 @@ class SAC:
     """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
     critic_chunk: int | None = None
     """Most (state, action) pairs that the critics take at once; gradients are averaged over chunks, so that only speed
-    depends on it. None: 1,024 on a CPU, where activations then stay in cache (1.25 times as fast); else no limit."""
+    depends on it. None: 1,024 on a CPU, where activations then stay in cache; else no limit."""
 
     learns_values: ClassVar[bool] = True
     """Whether the critics mean anything (behaviour cloning leaves them at their initial values)."""

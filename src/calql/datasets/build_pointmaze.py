@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from calql.datasets.load import local_id
 from calql.datasets.minari_writer import write_minari
 from calql.envs import pointmaze
 from calql.tasks import TASKS
 from calql.types import Episode, InputError
 
 TASK = next(task for task in TASKS.values() if task.builder == f"{__name__}:build")
-DATASET_ID = f"calql/{TASK.id}-v0"
+DATASET_ID = local_id(TASK.id)
 
 Progress = Callable[[int, int], None]
 """Called as progress(done, total), in transitions, or in episodes where their number was asked for."""

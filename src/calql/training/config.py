@@ -173,7 +173,7 @@ def resolve(
         raise nearest(scale, SCALES, "scale")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
-    chosen = dict(DEFAULT_SCALES[scale] if not row.scales else row.scales[scale]) | dict(overrides or {})
+    chosen = DEFAULT_SCALES[scale] | dict(row.scales.get(scale, {})) | dict(overrides or {})
     for name in chosen:
         if name not in options():
             raise nearest(name, options(), "option")
@@ -295,4 +295,4 @@ DEFAULT_SCALES: dict[str, dict[str, Any]] = {
     ),
     "paper": {},
 }  # fmt: skip
-"""Budgets for a user's own task, whose row names none."""
+"""What each scale changes of the official defaults, before a task's own row does."""
