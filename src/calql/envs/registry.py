@@ -18,10 +18,10 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     try:
         factory = load_attribute(task.env) if isinstance(task.env, str) else task.env
         if render_mode is None:
-            env = factory()
+            env = factory(**task.env_options)
         else:
             headless_gl()
-            env = factory(render_mode=render_mode)
+            env = factory(render_mode=render_mode, **task.env_options)
             env.reset(seed=0)
             env.render()
     except InputError:
