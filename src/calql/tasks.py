@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,6 +17,22 @@ from typing import Any
 from calql.types import InputError
 
 SCALES = ("smoke", "laptop", "paper")
+PUBLISHED = "minari:D4RL/*"
+"""References of sets whose names say which task, and which physics, they were recorded in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Public recordings of a task that need other physics than its own, or something done to them."""
+
+    pattern: str
+    """Data references it covers, as a shell pattern: `minari:D4RL/door/*`."""
+    adapt: str | None = None
+    """`module:function` from a recorded episode to one of the task, called as `adapt(episode, **env_options)`."""
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What these recordings change of the task's `env_options`: the physics that they belong with."""
+    reader: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of the reader, e.g. which of a folder's tasks is meant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +43,19 @@ class Task:
     """Stable name, used on the command line and in results."""
     env: str | Callable[..., Any]
     """`module:factory` (or the factory itself) of a Gymnasium environment with a flat or dict observation, actions in
-    [−1, 1] and `info["success"]`; called as `factory(render_mode=None)`. It need not enforce the horizon."""
+    [−1, 1] and `info["success"]`; called as `factory(render_mode=None, **env_options)`. The horizon is not its job."""
     horizon: int
     """Steps after which an episode is cut (truncation, not termination)."""
     data: str | None
     """Default data reference, e.g. `local:pointmaze-medium-narrow`; None where the user must name one."""
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Keyword arguments of the environment's factory."""
     builder: str | None = None
-    """`module:function` that makes the local data set, called as `build(seed=…, transitions=…, progress=…)`."""
+    """`module:function` that makes the local data set: `build(task, seed, transitions, workers, progress, **knobs)`."""
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the task sets of the builder's `Recipe`."""
+    sources: tuple[Source, ...] = ()
+    """Public recordings that are not taken as they are; the first whose pattern matches counts."""
     reward_scale: float = 1.0
     """Rewards are mapped to scale · r + bias before anything else sees them (data and environment alike)."""
     reward_bias: float = 0.0
@@ -51,6 +74,24 @@ class Task:
     summary: str = ""
     """One line for listings."""
 
+    def source_of(self, reference: str) -> Source | None:
+        """What is special about the recordings of that reference; None where they are taken as they are.
+
+        Raises InputError where they are a published set that belongs to another task.
+        """
+        found = next((source for source in self.sources if fnmatch.fnmatchcase(reference, source.pattern)), None)
+        if found is None and fnmatch.fnmatchcase(reference, PUBLISHED):
+            paired = ", ".join(s.pattern for s in self.sources if fnmatch.fnmatchcase(s.pattern, PUBLISHED)) or "none"
+            raise InputError(f"'{reference}' does not belong to task '{self.id}'; its published sets are: {paired}")
+        return found
+
+    def for_data(self, reference: str | None) -> Task:
+        """This task with the physics that the recordings of that reference belong with."""
+        source = None if reference is None else self.source_of(reference)
+        if source is None:
+            return self
+        return dataclasses.replace(self, env_options={**self.env_options, **source.env_options})
+
     def map_reward(self, reward: Any) -> Any:
         """scale · r + bias, for a number or an array of raw rewards."""
         return self.reward_scale * reward + self.reward_bias
@@ -61,6 +102,140 @@ class Task:
         return min(low, 0.0), max(high, 0.0)
 
 
+def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] | None = None, **paper: Any) -> Task:
+    """An AntMaze row (Appendix G.1; `nakamotoo/Cal-QL:scripts/run_antmaze.sh`)."""
+    id = f"antmaze-{maze}-{commands}"
+    return Task(
+        id=id,
+        summary=summary,
+        env="calql.envs.antmaze:make",
+        env_options={"maze": maze},
+        data=f"local:{id}",
+        builder="calql.datasets.builders.antmaze:build",
+        recipe={"maze": maze, "commands": commands, **(recipe or {})},
+        sources=(
+            Source(
+                f"minari:D4RL/antmaze/{maze}-{commands}-*",
+                adapt="calql.envs.antmaze:from_gymnasium_robotics",
+                env_options={"physics": "gymnasium"},
+            ),
+        ),
+        horizon=1000,
+        reward_scale=10.0,
+        reward_bias=-5.0,
+        failure_reward=-5.0,
+        scales={
+            "smoke": dict(horizon=50),
+            "laptop": dict(
+                offline_steps=100_000,
+                online_steps=50_000,
+                batch_size=128,
+                eval_every_offline=20_000,
+                eval_every_online=2_500,
+                eval_episodes=10,
+                log_every=1_000,
+                checkpoint_every=25_000,
+                cql_target_gap=0.8,
+            ),
+            "paper": {"cql_target_gap": 0.8} | paper,
+        },
+    )
+
+
+def _kitchen(kind: str, tasks: tuple[str, ...], summary: str) -> Task:
+    """A FrankaKitchen row (Appendix G.2; `nakamotoo/Cal-QL:scripts/run_kitchen.sh`)."""
+    id = f"kitchen-{kind}"
+    return Task(
+        id=id,
+        summary=summary,
+        env="calql.envs.kitchen:make",
+        env_options={"tasks": tasks},
+        data=f"local:{id}",
+        builder="calql.datasets.builders.kitchen:build",
+        recipe={"tasks": tasks, "kind": kind},
+        sources=(Source(f"minari:D4RL/kitchen/{kind}-*", adapt="calql.envs.kitchen:from_gymnasium_robotics"),),
+        horizon=280,
+        reward_range=(0.0, 4.0),
+        score="last_reward/4",
+        scales={
+            "smoke": dict(horizon=50),
+            "laptop": dict(
+                offline_steps=50_000,
+                online_steps=30_000,
+                batch_size=128,
+                eval_every_offline=10_000,
+                eval_every_online=1_500,
+                eval_episodes=10,
+                log_every=1_000,
+                checkpoint_every=10_000,
+                mixing=0.25,
+                importance_sampling=False,
+                tail_bootstrap=True,
+            ),
+            "paper": dict(
+                horizon=1000,
+                offline_steps=500_000,
+                online_steps=1_250_000,
+                mixing=0.25,
+                actor_hidden=(512, 512, 512),
+                critic_hidden=(512, 512, 512),
+                importance_sampling=False,
+                tail_bootstrap=True,
+                eval_every_online=5_000,
+            ),
+        },
+    )
+
+
+def _adroit(hand: str, horizon: int, summary: str, **paper: Any) -> Task:
+    """An Adroit row with binary rewards (Appendix G.3; `nakamotoo/Cal-QL:scripts/run_adroit.sh`)."""
+    relabel = "calql.envs.adroit:relabel"
+    return Task(
+        id=f"{hand}-binary",
+        summary=summary,
+        env="calql.envs.adroit:make",
+        env_options={"hand": hand},
+        data=f"local:{hand}-binary",
+        builder="calql.datasets.builders.adroit:build",
+        recipe={"hand": hand},
+        sources=(
+            Source("awac:*", reader={"task": hand}),
+            Source(f"minari:D4RL/{hand}/*", adapt=relabel),
+            Source("d4rl:*", adapt=relabel),
+        ),
+        horizon=horizon,
+        reward_scale=10.0,
+        reward_bias=5.0,
+        reward_range=(-1.0, 0.0),
+        failure_reward=-5.0,
+        stop_at_success=True,
+        scales={
+            "smoke": dict(horizon=50),
+            "laptop": dict(
+                offline_steps=10_000,
+                online_steps=20_000,
+                batch_size=128,
+                eval_every_online=1_000,
+                eval_episodes=20,
+                checkpoint_every=10_000,
+                cql_alpha=1.0,
+            ),
+            "paper": dict(
+                offline_steps=20_000,
+                eval_every_offline=2_000,
+                checkpoint_every=20_000,
+                actor_hidden=(512, 512),
+                critic_hidden=(512, 512, 512),
+                cql_alpha=1.0,
+            )
+            | paper,
+        },
+    )
+
+
+ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
+MIXED = ("microwave", "kettle", "bottom burner", "light switch")
+
 TASKS: dict[str, Task] = {
     task.id: task
     for task in [
@@ -69,7 +244,7 @@ TASKS: dict[str, Task] = {
             summary="a point with inertia through a maze, from narrow demonstrations",
             env="calql.envs.pointmaze:make",
             data="local:pointmaze-medium-narrow",
-            builder="calql.datasets.build_pointmaze:build",
+            builder="calql.datasets.builders.pointmaze:build",
             horizon=51,
             reward_scale=11.0,
             reward_bias=-1.0,
@@ -100,6 +275,23 @@ TASKS: dict[str, Task] = {
                 ),
             },
         ),
+        _antmaze("large", "diverse", "an ant through the large maze, from random starts to random goals"),
+        _antmaze("large", "play", "an ant through the large maze, along hand-picked ways"),
+        _antmaze("medium", "diverse", "an ant through the medium maze, from random starts to random goals"),
+        _antmaze("medium", "play", "an ant through the medium maze, along hand-picked ways"),
+        _antmaze(
+            "medium",
+            "narrow",
+            "an ant through the medium maze, from one start to one goal (Fig. 8)",
+            recipe={"transitions": 100_000},
+            offline_steps=250_000,
+        ),
+        _kitchen("partial", ALL_FOUR, "four subtasks; few of the data solve all of them"),
+        _kitchen("mixed", MIXED, "four subtasks; none of the data solves all of them"),
+        _kitchen("complete", ALL_FOUR, "four subtasks, from 19 demonstrations of all"),
+        _adroit("pen", 100, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
+        _adroit("door", 200, "a 24-joint hand opens a latched door"),
+        _adroit("relocate", 200, "a 24-joint hand carries a ball to a given place"),
     ]
 }
 

@@ -1,6 +1,7 @@
 """The narrow data: what the demonstrator does, and what is on disk afterwards."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -11,15 +12,18 @@ import pytest
 from gymnasium import spaces
 
 import calql
-from calql.datasets import build_pointmaze
-from calql.datasets.build_pointmaze import DATASET_ID, Demonstrator, build, collect, shortest_path
+from calql.datasets.builders import pointmaze as builder
+from calql.datasets.builders.pointmaze import Recipe, demonstrate, demonstrations, shortest_path
+from calql.datasets.load import local_id
 from calql.datasets.minari_writer import write_minari
 from calql.envs import pointmaze
 from calql.tasks import TASKS
 from calql.types import Episode, InputError
 
 TASK = TASKS["pointmaze-medium-narrow"]
-FEW = Demonstrator(episodes=12)
+DATASET_ID = local_id(TASK.id)
+FEW = Recipe(episodes=12)
+build = functools.partial(builder.build, TASK)
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def test_shortest_path():
 
 
 def test_episodes_are_what_the_task_says():
-    episodes = collect(FEW)
+    episodes = demonstrations(FEW)
     assert len(episodes) == 12
     for episode in episodes:
         length = episode.length
@@ -59,35 +63,34 @@ def test_episodes_are_what_the_task_says():
 
 
 def test_recorded_actions_are_the_executed_ones():
-    env, demonstrator = pointmaze.make(), Demonstrator(action_noise=0.5)
-    episode = build_pointmaze.demonstrate(env, demonstrator, np.random.default_rng([4, 0]))
+    env, episode = pointmaze.make(), demonstrate(Recipe(action_noise=0.5), 4, 0)
     env.reset(seed=int(np.random.default_rng([4, 0]).integers(2**31)))
     for step, action in enumerate(episode.actions):
         np.testing.assert_array_equal(env.step(action)[0], episode.observations[step + 1])
 
 
 def test_the_seed_determines_the_data():
-    assert same(collect(FEW, seed=1), collect(FEW, seed=1))
-    assert not same(collect(FEW, seed=1), collect(FEW, seed=2))
+    assert same(demonstrations(FEW, seed=1), demonstrations(FEW, seed=1))
+    assert not same(demonstrations(FEW, seed=1), demonstrations(FEW, seed=2))
     more = dataclasses.replace(FEW, episodes=15)
-    assert same(collect(FEW, seed=1), collect(more, seed=1)[:12])
+    assert same(demonstrations(FEW, seed=1), demonstrations(more, seed=1)[:12])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
 def test_failure_share(share):
-    episodes = collect(dataclasses.replace(FEW, failure_share=share))
+    episodes = demonstrations(dataclasses.replace(FEW, failure_share=share))
     assert sum(episode.truncated for episode in episodes) == share * 12
 
 
 def test_a_failure_share_out_of_reach_is_an_input_error():
-    fast = Demonstrator(episodes=2, speed=(2.5, 2.5), detour_probability=0.0, failure_share=1.0)
-    with pytest.raises(InputError, match=r"failure share of 1\.0 is out of reach"):
-        collect(fast)
+    fast = Recipe(episodes=2, speed=(2.5, 2.5), detour_probability=0.0, failure_share=1.0)
+    with pytest.raises(InputError, match=r"only 0 of \d+ attempts could be kept"):
+        demonstrations(fast)
 
 
 def test_knobs_do_what_they_say():
     def success(**knobs):
-        episodes = collect(Demonstrator(episodes=10, failure_share=None, detour_probability=0.0, **knobs))
+        episodes = demonstrations(Recipe(episodes=10, failure_share=None, detour_probability=0.0, **knobs))
         return np.mean([not episode.truncated for episode in episodes])
 
     assert success(speed=(2.5, 2.5)) == 1
@@ -95,7 +98,7 @@ def test_knobs_do_what_they_say():
     assert success(speed=(2.0, 2.0), horizon=30) == 0
 
     def cells(**knobs):
-        episodes = collect(Demonstrator(episodes=10, failure_share=None, action_noise=0.0, horizon=400, **knobs))
+        episodes = demonstrations(Recipe(episodes=10, failure_share=None, action_noise=0.0, horizon=400, **knobs))
         points = np.concatenate([e.observations[:, :2] for e in episodes]) * pointmaze.OBSERVATION_SCALE[:2]
         return {tuple(cell) for cell in np.floor(points).astype(int)}
 
@@ -117,7 +120,7 @@ def test_knobs_do_what_they_say():
 )
 def test_impossible_knobs_are_input_errors(knobs):
     with pytest.raises(InputError):
-        Demonstrator(**knobs)
+        Recipe(**knobs)
 
 
 def test_unknown_knobs_are_named(root):
@@ -128,7 +131,7 @@ def test_unknown_knobs_are_named(root):
 def test_stored_and_read_back(root):
     calls = []
     assert build(seed=3, transitions=600, progress=lambda *call: calls.append(call), action_noise=0.2) == DATASET_ID
-    expected = collect(Demonstrator(transitions=600, action_noise=0.2), seed=3)
+    expected = demonstrations(Recipe(transitions=600, action_noise=0.2), seed=3)
     data = minari.load_dataset(DATASET_ID)
     assert data.total_episodes == len(expected)
     assert data.total_steps == sum(episode.length for episode in expected) >= 600
@@ -141,7 +144,8 @@ def test_stored_and_read_back(root):
         np.testing.assert_array_equal(stored.infos["success"], [False, *episode.successes])
     provenance = data.storage.metadata["calql"]
     assert (provenance["version"], provenance["seed"]) == (calql.__version__, 3)
-    assert provenance["demonstrator"]["action_noise"] == 0.2
+    assert provenance["recipe"]["action_noise"] == 0.2
+    assert provenance["build_s"] > 0
     assert calls[-1] == (600, 600)
     assert list(minari.list_local_datasets()) == [DATASET_ID]
 
@@ -167,7 +171,7 @@ def test_an_interrupted_build_leaves_the_old_data(root, monkeypatch, moment):
     rename = calql.datasets.minari_writer.os.rename
 
     def episodes():
-        yield from collect(Demonstrator(episodes=1, failure_share=None))
+        yield from demonstrations(Recipe(episodes=1, failure_share=None))
         if moment == "writing":
             raise KeyboardInterrupt
 

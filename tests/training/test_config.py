@@ -109,7 +109,8 @@ def test_overrides_win_over_the_scale_and_the_scale_over_the_defaults():
     config = resolve(row, "cql", "smoke", overrides={"batch_size": 4})
     assert (config.protocol.batch_size, config.phases[0].algorithm.cql_alpha) == (4, 2.0)
     assert resolve(row, "cql", "paper").phases[0].algorithm == CQL()
-    assert resolve(row, "cal-ql", "paper").protocol == Protocol()
+    own = dict(horizon=row.horizon, reward_scale=row.reward_scale, reward_bias=row.reward_bias)
+    assert resolve(row, "cal-ql", "paper").protocol == Protocol(**own)
 
 
 def test_variants_are_named_sets_of_samples_which_single_options_override():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from calql.datasets.build_pointmaze import Demonstrator, collect
+from calql.datasets.builders.pointmaze import Recipe, demonstrations
 from calql.datasets.episodes import Episodes
 from calql.methods import METHODS
 from calql.tasks import TASKS
@@ -22,7 +22,7 @@ TASK = "pointmaze-medium-narrow"
 
 @cache
 def data():
-    return Episodes(tuple(collect(Demonstrator(episodes=4))), reference="collected")
+    return Episodes(tuple(demonstrations(Recipe(episodes=4))), reference="collected")
 
 
 @pytest.fixture(scope="module")

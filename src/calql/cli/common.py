@@ -88,14 +88,21 @@ def build_if_missing(reference: str) -> None:
         build(task)
 
 
-def build(task: Task, seed: int = 0, transitions: int | None = None) -> str:
-    """Run the task's builder with a progress bar; returns the Minari id."""
+def build(
+    task: Task, seed: int = 0, transitions: int | None = None, workers: int | None = None, options: Sequence[str] = ()
+) -> str:
+    """Run the task's builder with a progress bar, on all cores unless told otherwise; returns the Minari id."""
+    recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
+    knobs = parse_options(options, [recipe])
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
         return load_attribute(task.builder)(
+            task,
             seed=seed,
             transitions=transitions,
+            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
             progress=lambda done, total: progress.update(row, completed=done, total=total),
+            **knobs,
         )
 
 

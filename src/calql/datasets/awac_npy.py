@@ -25,18 +25,22 @@ FILES = {
 }
 
 
-def read_awac(reference: str, *, keep_failures: bool = False, cut: bool = True) -> Episodes:
+def read_awac(reference: str, *, task: str = "", keep_failures: bool = False, cut: bool = True) -> Episodes:
     """The trajectories of one task.
 
     Args:
         reference: the folder, and after `#` the task where the folder holds files of several.
+        task: the same, where the reference says nothing.
         keep_failures: keep trajectories without success (whole, truncated).
         cut: end trajectories after their last success. False: keep all whole and without terminals, as RLPD does.
 
     Raises:
         InputError: no such folder, task or file, or a file that is not what it should be.
     """
-    folder, _, task = reference.partition("#")
+    folder, _, named = reference.partition("#")
+    if named and task and named != task:
+        raise InputError(f"awac:{reference} names '{named}', but '{task}' is wanted; leave #{named} out")
+    task = named or task
     where = f"awac:{reference}"
     if not os.path.isdir(folder):
         raise InputError(f"{where}: there is no such folder; give the one that holds files like {FILES['door'][0]}")

@@ -37,7 +37,9 @@ def write_minari(dataset_id: str, episodes: Sequence[Episode], env: gymnasium.En
         os.mkdir(fresh)
         # Not `minari.create_dataset_from_buffers`: it writes in place, and so never replaces and may leave half a set.
         data = os.path.join(fresh, "data")
-        storage = MinariStorage.new(data, env.observation_space, env.action_space, env.spec, jpeg_encoding=False)
+        storage = MinariStorage.new(
+            data, env.observation_space, env.action_space, env.unwrapped.spec, jpeg_encoding=False
+        )
         about = {"dataset_id": dataset_id, "minari_version": minari.__version__}
         storage.update_metadata(about | {"calql": {"version": calql.__version__, **provenance}})
         storage.update_episodes(map(_buffer, episodes))

@@ -39,6 +39,14 @@ class Protocol:
     """Clamp target Q to [r_min, r_max]/(1 − γ) of the task."""
     action_clip: float = 0.99999
     """Data actions are clipped to ± this."""
+    horizon: int | None = None
+    """Steps after which an episode is cut; None: the task's."""
+    reward_scale: float | None = None
+    """Rewards are mapped to scale · r + bias; None: the task's."""
+    reward_bias: float | None = None
+    """See `reward_scale`; None: the task's."""
+    tail_bootstrap: bool = False
+    """Monte-Carlo returns go on after a cut with the last reward for ever, r / (1 − γ): what has been reached lasts."""
     cut_at_horizon: bool = False
     """Cut data episodes that are longer than the task's horizon (a note says how many)."""
     eval_every_offline: int = 50_000
@@ -76,6 +84,9 @@ class RunConfig:
     """Everything that decides a run, resolved."""
 
     task: Task
+    """The row with the scale's horizon and reward map, and the physics of its data."""
+    row: Task
+    """The row as it stands in the table."""
     method: Method
     scale: str
     seed: int
@@ -107,27 +118,31 @@ def resolve_saved(saved: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def options() -> dict[str, dataclasses.Field]:
-    """Every named option of protocol and algorithms."""
-    return {field.name: field for owner in (Protocol, CQL) for field in dataclasses.fields(owner)}
+OWNERS = (Protocol, CQL)
+"""Whose fields are the options of a run."""
 
 
-def parse_options(options: Sequence[str]) -> dict[str, Any]:
+def options(owners: Sequence[type] = OWNERS) -> dict[str, dataclasses.Field]:
+    """Every named option: the fields of protocol and algorithms (or of other dataclasses)."""
+    return {field.name: field for owner in owners for field in dataclasses.fields(owner)}
+
+
+def parse_options(options: Sequence[str], owners: Sequence[type] = OWNERS) -> dict[str, Any]:
     """`name=value` texts → typed overrides. Raises InputError on a malformed one."""
     overrides = {}
     for text in options:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, not '{text}'")
-        overrides[name] = parse_value(name, value)
+        overrides[name] = parse_value(name, value, owners)
     return overrides
 
 
-def parse_value(name: str, text: str) -> Any:
+def parse_value(name: str, text: str, owners: Sequence[type] = OWNERS) -> Any:
     """Read the text of `--set name=text` as the option's own type. Raises InputError on a wrong name or value."""
-    if name not in options():
-        raise nearest(name, options(), "option")
-    owner = Protocol if name in {f.name for f in dataclasses.fields(Protocol)} else CQL
+    if name not in options(owners):
+        raise nearest(name, options(owners), "option")
+    owner = next(owner for owner in owners if name in {field.name for field in dataclasses.fields(owner)})
     kind = typing.get_type_hints(owner)[name]
     try:
         return _convert(kind, text)
@@ -168,12 +183,12 @@ def resolve(
 
     Raises InputError for an unknown task, method, scale or option, and for values out of range.
     """
-    row, how = (task if isinstance(task, Task) else get_task(task)), get_method(method)
+    base, how = (task if isinstance(task, Task) else get_task(task)), get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
-    chosen = DEFAULT_SCALES[scale] | dict(row.scales.get(scale, {})) | dict(overrides or {})
+    chosen = DEFAULT_SCALES[scale] | dict(base.scales.get(scale, {})) | dict(overrides or {})
     for name in chosen:
         if name not in options():
             raise nearest(name, options(), "option")
@@ -181,7 +196,9 @@ def resolve(
     if variant not in VARIANTS:
         raise nearest(variant, VARIANTS, "variant")
     chosen = VARIANTS[variant] | chosen
-    protocol = _pick(Protocol, chosen)
+    reference = data or base.data
+    row = _overridden(base, chosen).for_data(reference)
+    protocol = _pick(Protocol, chosen | {name: getattr(row, name) for name in TASK_OPTIONS})
     if not (0.0 <= protocol.mixing <= 1.0 or protocol.mixing == -1.0):
         raise InputError(f"mixing is {protocol.mixing}; it must lie in [0, 1] or be -1 (the union of both data)")
     for names, holds, wanted in REQUIREMENTS:
@@ -191,8 +208,17 @@ def resolve(
     if protocol.replay_capacity < row.horizon:
         raise InputError(f"replay_capacity {protocol.replay_capacity} is below the horizon {row.horizon}; raise it")
     return RunConfig(
-        row, how, scale, seed, data or row.data, protocol, tuple(_phases(row, how, protocol, chosen)), overrides or {}
+        row, base, how, scale, seed, reference, protocol, tuple(_phases(row, how, protocol, chosen)), overrides or {}
     )
+
+
+def _overridden(task: Task, chosen: Mapping[str, Any]) -> Task:
+    """The task with the horizon and the reward map that the options name; what failing pays is mapped anew."""
+    changed = dataclasses.replace(task, **{name: chosen[name] for name in TASK_OPTIONS if chosen.get(name) is not None})
+    if task.failure_reward is None:
+        return changed
+    raw = (task.failure_reward - task.reward_bias) / task.reward_scale
+    return dataclasses.replace(changed, failure_reward=changed.map_reward(raw))
 
 
 def _phases(task: Task, method: Method, protocol: Protocol, chosen: Mapping[str, Any]) -> list[Phase]:
@@ -226,7 +252,7 @@ def _pick(kind: type, values: Mapping[str, Any]) -> Any:
 
 def differs_from_paper(config: RunConfig) -> dict[str, dict[str, Any]]:
     """{option: {paper, here}} for every option whose value is not the one of the same task at `paper` scale."""
-    paper = resolve(config.task, config.method.id, "paper").settings
+    paper = resolve(config.row, config.method.id, "paper").settings
     here = config.settings
     return {name: {"paper": paper.get(name), "here": value} for name, value in here.items() if value != paper.get(name)}
 
@@ -261,11 +287,15 @@ def describe(config: RunConfig, data: Any | None) -> dict[str, Any]:
     }
 
 
+TASK_OPTIONS = ("horizon", "reward_scale", "reward_bias")
+"""Options that stand in the task's row and may be overridden."""
+
+
 REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
     (
         {"utd", "batch_size", "eval_episodes", "log_every", "checkpoint_every", "replay_capacity", "eval_every_offline",
-         "eval_every_online", "num_critics", "num_target_actions"},
-        lambda x: x >= 1,
+         "eval_every_online", "num_critics", "num_target_actions", "horizon"},
+        lambda x: x is None or x >= 1,
         "at least 1",
     ),
     (
@@ -273,6 +303,8 @@ REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
         lambda x: x >= 0,
         "at least 0",
     ),
+    ({"reward_scale"}, lambda x: x is None or 0 < x < float("inf"), "above 0"),
+    ({"reward_bias"}, lambda x: x is None or abs(x) < float("inf"), "a finite number"),
     ({"discount"}, lambda x: 0 <= x < 1, "in [0, 1)"),
     ({"tau", "action_clip"}, lambda x: 0 < x <= 1, "in (0, 1]"),
     ({"actor_lr", "critic_lr", "cql_temperature"}, lambda x: 0 < x < float("inf"), "above 0"),

@@ -129,7 +129,12 @@ class Trainer:
         self.config, self.run_dir = config, run_dir
         self.task, self.protocol = config.task, config.protocol
         self.discount = config.phases[0].algorithm.discount
-        self.offline = data.transitions(self.task, self.discount, action_clip=self.protocol.action_clip)
+        self.offline = data.transitions(
+            self.task,
+            self.discount,
+            action_clip=self.protocol.action_clip,
+            tail_bootstrap=self.protocol.tail_bootstrap,
+        )
         self.env = make_env(self.task)
         self.eval_envs = [make_env(self.task) for _ in range(min(self.protocol.eval_episodes, 10))]
         self.root = jax.random.key(config.seed)
@@ -269,7 +274,9 @@ class Trainer:
     def _pad(self, episode: Episode) -> Transition:
         """An online episode as `horizon` rows of mapped transitions; rows past its length are zero."""
         rewards = self.task.map_reward(episode.rewards).astype(np.float32)
-        returns = monte_carlo_returns(rewards, episode.terminations, self.discount, self.task.failure_reward)
+        returns = monte_carlo_returns(
+            rewards, episode.terminations, self.discount, self.task.failure_reward, self.protocol.tail_bootstrap
+        )
         rows = Transition(
             jax.tree.map(lambda x: x[:-1], episode.observations),
             episode.actions,

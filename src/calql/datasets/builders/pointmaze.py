@@ -8,26 +8,21 @@ never by missing the goal, so that better behaviour can be put together from wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from calql.datasets.load import local_id
-from calql.datasets.minari_writer import write_minari
+from calql.datasets.builders.run import Progress, collect, make_recipe, store
 from calql.envs import pointmaze
-from calql.tasks import TASKS
+from calql.tasks import Task
 from calql.types import Episode, InputError
 
-TASK = next(task for task in TASKS.values() if task.builder == f"{__name__}:build")
-DATASET_ID = local_id(TASK.id)
-
-Progress = Callable[[int, int], None]
-"""Called as progress(done, total), in transitions, or in episodes where their number was asked for."""
 Cell = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Demonstrator:
+class Recipe:
     """How the data are made. Everything that is not fixed here is drawn from the seed."""
 
     transitions: int = 5_000
@@ -48,7 +43,7 @@ class Demonstrator:
     """Most cells walked into a side branch before turning back."""
     failure_share: float | None = 0.5
     """Share of failing episodes: surplus episodes of either kind are thrown away. None: keep them as they come."""
-    horizon: int = TASK.horizon
+    horizon: int = 51
     """Steps after which an episode is cut, and has failed."""
 
     def __post_init__(self):
@@ -60,62 +55,65 @@ class Demonstrator:
             raise InputError("horizon, transitions and episodes must be at least 1")
 
 
-def collect(demonstrator: Demonstrator, seed: int = 0, progress: Progress | None = None) -> list[Episode]:
-    """Run the demonstrator. Attempt i is a function of (demonstrator, seed, i) alone; rewards are raw.
-
-    Raises InputError where the failure share cannot be had, e.g. because the demonstrator never fails.
-    """
-    env = pointmaze.make()
-    episodes: list[Episode] = []
-    share, total = demonstrator.failure_share, demonstrator.episodes or demonstrator.transitions
-    attempts = failures = done = 0
-    while done < total:
-        episode = demonstrate(env, demonstrator, np.random.default_rng([seed, attempts]))
-        attempts += 1
-        failed = not episode.successes[-1]
-        if share is None or failed == (failures < int(share * (len(episodes) + 1))):
-            episodes.append(episode)
-            failures += failed
-            done += 1 if demonstrator.episodes else episode.length
-            if progress is not None:
-                progress(min(done, total), total)
-        elif attempts > 100 * (len(episodes) + 1):
-            raise InputError(
-                f"a failure share of {share} is out of reach: {attempts} attempts gave {len(episodes)} episodes; "
-                "change speed, action_noise or detour_probability, or set failure_share to None"
-            )
-    env.close()
-    return episodes
+def build(
+    task: Task,
+    seed: int = 0,
+    transitions: int | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    **knobs,
+) -> str:
+    """Collect and store the data set (replacing an older one); return its Minari id. `knobs`: see `Recipe`."""
+    recipe = make_recipe(Recipe, task, transitions, knobs)
+    episodes = demonstrations(recipe, seed, workers, progress, resume=(task, recipe, seed))
+    return store(task, episodes, recipe, seed)
 
 
-def build(seed: int = 0, transitions: int | None = None, progress: Progress | None = None, **knobs) -> str:
-    """Collect and store the data set (replacing an older one); return its Minari id. `knobs`: see `Demonstrator`."""
-    if transitions is not None:
-        knobs["transitions"] = transitions
-    try:
-        demonstrator = Demonstrator(**knobs)
-    except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(Demonstrator))
-        raise InputError(f"{error}; the knobs are {known}") from error
-    episodes = collect(demonstrator, seed, progress)
-    provenance = {"builder": f"{__name__}:build", "seed": seed, "demonstrator": dataclasses.asdict(demonstrator)}
-    return write_minari(DATASET_ID, episodes, pointmaze.make(), provenance)
+def demonstrations(
+    recipe: Recipe,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress | None = None,
+    resume: tuple[Task, Recipe, int] | None = None,
+) -> list[Episode]:
+    """As many episodes as the recipe asks for. Raises InputError where its failure share cannot be had."""
+    return collect(
+        functools.partial(demonstrate, recipe, seed),
+        recipe.episodes or recipe.transitions,
+        unit="episodes" if recipe.episodes else "transitions",
+        keep=functools.partial(_keeps_the_share, recipe.failure_share),
+        workers=workers,
+        progress=progress,
+        resume=resume,
+    )
 
 
-def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.random.Generator) -> Episode:
-    """One episode, from reset to success or to the horizon."""
+def _keeps_the_share(share: float | None, episode: Episode, kept: Sequence[Episode]) -> bool:
+    """Whether the failing episodes among the kept ones stay at their share with this one."""
+    failures = sum(e.truncated for e in kept)
+    return share is None or episode.truncated == (failures < int(share * (len(kept) + 1)))
+
+
+@functools.cache
+def _env() -> pointmaze.PointMaze:
+    return pointmaze.make()
+
+
+def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
+    """Attempt number `index`, from reset to success or to the horizon: a function of its arguments alone."""
+    env, rng = _env(), np.random.default_rng([seed, index])
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     start = pointmaze.cell_of(observation[:2] * pointmaze.OBSERVATION_SCALE[:2])
-    waypoints = [pointmaze.cell_center(cell) for cell in _route(demonstrator, start, rng)]
-    speed = rng.uniform(*demonstrator.speed)
-    noise = demonstrator.action_noise * rng.standard_normal((demonstrator.horizon, 2))
+    waypoints = [pointmaze.cell_center(cell) for cell in _route(recipe, start, rng)]
+    speed = rng.uniform(*recipe.speed)
+    noise = recipe.action_noise * rng.standard_normal((recipe.horizon, 2))
     observations, actions, rewards, terminations, successes = [observation], [], [], [], []
-    for step in range(demonstrator.horizon):
+    for step in range(recipe.horizon):
         position, velocity = np.split(observation * pointmaze.OBSERVATION_SCALE, 2)
-        while len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < demonstrator.reach:
+        while len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < recipe.reach:
             waypoints.pop(0)
         gap = waypoints[0] - position
-        push = demonstrator.gain * (speed * gap / np.linalg.norm(gap) - velocity)
+        push = recipe.gain * (speed * gap / np.linalg.norm(gap) - velocity)
         action = np.clip(push + noise[step], -1.0, 1.0).astype(np.float32)
         observation, reward, terminated, _, info = env.step(action)
         observations.append(observation)
@@ -135,14 +133,14 @@ def demonstrate(env: pointmaze.PointMaze, demonstrator: Demonstrator, rng: np.ra
     )
 
 
-def _route(demonstrator: Demonstrator, start: Cell, rng: np.random.Generator) -> list[Cell]:
+def _route(recipe: Recipe, start: Cell, rng: np.random.Generator) -> list[Cell]:
     """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
     way = shortest_path(start, pointmaze.GOAL_CELL)
     route: list[Cell] = []
     for cell in way[:-1]:
         route.append(cell)
-        if rng.random() < demonstrator.detour_probability:
-            branch = _branch(cell, way, demonstrator.detour_depth, rng)
+        if rng.random() < recipe.detour_probability:
+            branch = _branch(cell, way, recipe.detour_depth, rng)
             route += branch + [cell, *branch[:-1]][::-1] if branch else []
     return [*route, way[-1]]
 

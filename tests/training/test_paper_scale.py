@@ -1,0 +1,102 @@
+"""`--scale paper`: what every row prints against a committed file, what it must be by the sources, and that it runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calql.datasets.load import load_for
+from calql.tasks import TASKS, load_attribute
+from calql.tracking import RunDir
+from calql.training import loop
+from calql.training.config import describe, resolve
+
+GOLDEN = json.loads((Path(__file__).parent / "paper_scale.json").read_text())
+
+COMMON = dict(
+    discount=0.99, batch_size=256, actor_lr=1e-4, critic_lr=3e-4, tau=0.005, alpha_multiplier=1.0, target_entropy=None,
+    num_critics=2, num_target_actions=10, num_random_actions=10, num_policy_actions=10, num_next_actions=10,
+    cql_temperature=1.0, cql_clip=["-inf", "inf"], backup_entropy=False, action_clip=0.99999, log_std_multiplier=1.0,
+    log_std_offset=-1.0, output_gain=0.01, utd=1, eval_episodes=20, target_q_range=None, target_q_clamp=False,
+    cql_alpha_online=None, replay_capacity=1_000_000, variant="official",
+)  # fmt: skip
+"""`nakamotoo/Cal-QL:JaxCQL/conservative_sac.py`, `conservative_sac_main.py`: the same in every domain."""
+
+ANTMAZE = dict(
+    actor_hidden=[256] * 2, critic_hidden=[256] * 4, cql_alpha=5.0, cql_target_gap=0.8, importance_sampling=True,
+    reward_scale=10.0, reward_bias=-5.0, offline_steps=1_000_000, online_steps=1_000_000, mixing=0.5, horizon=1000,
+    eval_every_offline=50_000, eval_every_online=2_000, tail_bootstrap=False,
+)  # fmt: skip
+"""`scripts/run_antmaze.sh`, Appendix G."""
+KITCHEN = dict(
+    actor_hidden=[512] * 3, critic_hidden=[512] * 3, cql_alpha=5.0, cql_target_gap=None, importance_sampling=False,
+    reward_scale=1.0, reward_bias=0.0, offline_steps=500_000, online_steps=1_250_000, mixing=0.25, horizon=1000,
+    eval_every_offline=50_000, eval_every_online=5_000, tail_bootstrap=True,
+)  # fmt: skip
+"""`scripts/run_kitchen.sh` (commit c510025), whose 1.5M online steps are 1.25M in Appendix G."""
+ADROIT = dict(
+    actor_hidden=[512] * 2, critic_hidden=[512] * 3, cql_alpha=1.0, cql_target_gap=None, importance_sampling=True,
+    reward_scale=10.0, reward_bias=5.0, offline_steps=20_000, online_steps=1_000_000, mixing=0.5, horizon=200,
+    eval_every_offline=2_000, eval_every_online=2_000, tail_bootstrap=False,
+)  # fmt: skip
+"""`scripts/run_adroit.sh`, whose 200K online steps of the pen are 300K in Appendix G."""
+
+SOURCES = {
+    "antmaze-large-diverse": ANTMAZE,
+    "antmaze-large-play": ANTMAZE,
+    "antmaze-medium-diverse": ANTMAZE,
+    "antmaze-medium-play": ANTMAZE,
+    "antmaze-medium-narrow": ANTMAZE | dict(offline_steps=250_000),
+    "kitchen-partial": KITCHEN,
+    "kitchen-mixed": KITCHEN,
+    "kitchen-complete": KITCHEN,
+    "pen-binary": ADROIT | dict(online_steps=300_000, horizon=100),
+    "door-binary": ADROIT,
+    "relocate-binary": ADROIT,
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_printed_is_what_is_committed(task, capsys):
+    from calql.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["train", "--task", task, "--scale", "paper", "--print-config"])
+    printed = json.loads(capsys.readouterr().out)
+    shown = {name: printed[name] for name in ("phases", "settings", "differs_from_paper")}
+    assert shown | {"data": printed["data"]["reference"]} == GOLDEN[task]
+
+
+@pytest.mark.parametrize("task", SOURCES)
+def test_the_settings_are_those_of_the_sources(task):
+    settings = GOLDEN[task]["settings"]
+    wanted = COMMON | SOURCES[task]
+    assert {name: settings[name] for name in wanted} == wanted
+    assert not GOLDEN[task]["differs_from_paper"]
+    assert [phase["algorithm"] for phase in GOLDEN[task]["phases"]] == ["CalQL", "CalQL"]
+
+
+def test_every_task_of_the_table_has_its_sources():
+    assert set(GOLDEN) == set(TASKS) == {*SOURCES, "pointmaze-medium-narrow"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_it_runs(task, tmp_path):
+    """Data from the task's own builder, then a few hundred gradient steps across the border."""
+    row = TASKS[task]
+    load_attribute(row.builder)(row, seed=0, transitions=600)
+    few = dict(offline_steps=100, online_steps=100, eval_episodes=1, eval_every_offline=100, eval_every_online=100)
+    config = resolve(row, "cal-ql", "paper", overrides=few | dict(log_every=50, replay_capacity=1_000))
+    data = load_for(config.task, config.data)
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.create(describe(config, data))
+    trainer = loop.Trainer(config, data, run_dir)
+    for _ in trainer.run():
+        pass
+    trainer.close()
+    rows = run_dir.read_rows("train.csv")
+    assert [int(r["grad_step"]) for r in rows] == [50, 100, 150, 200]
+    assert all(np.isfinite(float(r["critic_loss"])) for r in rows)
+    assert run_dir.done
