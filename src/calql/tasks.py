@@ -109,7 +109,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
         id=id,
         summary=summary,
         env="calql.envs.antmaze:make",
-        env_options={"maze": maze},
+        env_options={"maze": maze, "physics": "d4rl"},
         data=f"local:{id}",
         builder="calql.datasets.builders.antmaze:build",
         recipe={"maze": maze, "commands": commands, **(recipe or {})},
@@ -142,7 +142,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
     )
 
 
-def _kitchen(kind: str, tasks: tuple[str, ...], summary: str) -> Task:
+def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> Task:
     """A FrankaKitchen row (Appendix G.2; `nakamotoo/Cal-QL:scripts/run_kitchen.sh`)."""
     id = f"kitchen-{kind}"
     return Task(
@@ -152,7 +152,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str) -> Task:
         env_options={"tasks": tasks},
         data=f"local:{id}",
         builder="calql.datasets.builders.kitchen:build",
-        recipe={"tasks": tasks, "kind": kind},
+        recipe={"tasks": tasks, **recipe},
         sources=(Source(f"minari:D4RL/kitchen/{kind}-*", adapt="calql.envs.kitchen:from_gymnasium_robotics"),),
         horizon=280,
         reward_range=(0.0, 4.0),
@@ -286,9 +286,28 @@ TASKS: dict[str, Task] = {
             recipe={"transitions": 100_000},
             offline_steps=250_000,
         ),
-        _kitchen("partial", ALL_FOUR, "four subtasks; few of the data solve all of them"),
-        _kitchen("mixed", MIXED, "four subtasks; none of the data solves all of them"),
-        _kitchen("complete", ALL_FOUR, "four subtasks, from 19 demonstrations of all"),
+        _kitchen(
+            "partial",
+            ALL_FOUR,
+            "four subtasks; few of the data solve all of them",
+            transitions=136_950,
+            target_share=0.05,
+        ),
+        _kitchen(
+            "mixed",
+            MIXED,
+            "four subtasks; none of the data solves all of them",
+            transitions=136_950,
+            target_share=0.0,
+        ),
+        _kitchen(
+            "complete",
+            ALL_FOUR,
+            "four subtasks, from 19 demonstrations of all",
+            transitions=4_100,
+            target_share=1.0,
+            failures=False,
+        ),
         _adroit("pen", 100, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
         _adroit("door", 200, "a 24-joint hand opens a latched door"),
         _adroit("relocate", 200, "a 24-joint hand carries a ball to a given place"),

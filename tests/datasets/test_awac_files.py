@@ -11,42 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import TASK, an_episode, some_episodes
+from recordings import TASK, an_episode, cloned, demonstration, some_episodes, write_awac
 
 from calql.datasets import load
 from calql.datasets.safe_pickle import load_object_npy, load_pickle
 from calql.types import InputError
-
-
-def demonstration(episode):
-    """A human demonstration: each state in a dict, one reward too many, terminals that mean nothing."""
-    wrap = [{"state_observation": state} for state in episode.observations]
-    return {
-        "observations": wrap[:-1],
-        "next_observations": wrap[1:],
-        "actions": episode.actions,
-        "rewards": np.append(episode.rewards, 0.0),
-        "terminals": np.ones(episode.length, bool),
-        "agent_infos": [{}],
-        "env_infos": [{"qpos": np.zeros(3)}],
-    }
-
-
-def cloned(episode):
-    """A trajectory of the cloned policy: plain arrays, rewards and terminals as columns."""
-    return {
-        "observations": episode.observations[:-1],
-        "next_observations": episode.observations[1:],
-        "actions": episode.actions,
-        "rewards": episode.rewards[:, None],
-        "terminals": np.ones((episode.length, 1)),
-    }
-
-
-def write(folder, name, trajectories):
-    array = np.empty(len(trajectories), object)
-    array[:] = trajectories
-    np.save(os.path.join(folder, name), array)
 
 
 @given(some_episodes(), some_episodes())
@@ -54,8 +23,8 @@ def write(folder, name, trajectories):
 def test_both_files_are_read_the_official_way(humans, clones):
     clones = [an_episode(2, success=[0], seed=99), *clones]  # at least one success
     with tempfile.TemporaryDirectory() as folder:
-        write(folder, "door2_sparse.npy", [demonstration(e) for e in humans])
-        write(folder, "door_bc_sparse4.npy", [cloned(e) for e in clones])
+        write_awac(folder, "door2_sparse.npy", [demonstration(e) for e in humans])
+        write_awac(folder, "door_bc_sparse4.npy", [cloned(e) for e in clones])
         data = load(f"awac:{folder}")
         whole = load(f"awac:{folder}#door", cut=False)
     expected = [e for e in humans + clones if (e.rewards == 0).any()]
@@ -75,7 +44,7 @@ def test_both_files_are_read_the_official_way(humans, clones):
 
 
 def test_failures_can_be_kept(tmp_path):
-    write(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(4)), demonstration(an_episode(4, success=[1]))])
+    write_awac(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(4)), demonstration(an_episode(4, success=[1]))])
     data = load(f"awac:{tmp_path}", keep_failures=True)
     assert [e.length for e in data.episodes] == [4, 2]
     assert data.episodes[0].truncated
@@ -89,8 +58,8 @@ def test_the_folder_must_hold_one_known_task(tmp_path):
         load(f"awac:{tmp_path}/nothing")
     with pytest.raises(InputError, match="holds none of pen2_sparse"):
         load(f"awac:{tmp_path}")
-    write(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(success=[1]))])
-    write(tmp_path, "door2_sparse.npy", [demonstration(an_episode(success=[1]))])
+    write_awac(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(success=[1]))])
+    write_awac(tmp_path, "door2_sparse.npy", [demonstration(an_episode(success=[1]))])
     with pytest.raises(InputError, match=r"holds pen, door; name one, as in awac:.*#pen"):
         load(f"awac:{tmp_path}")
     with pytest.raises(InputError, match="holds none of relocate2_sparse"):
@@ -114,21 +83,21 @@ def test_the_folder_must_hold_one_known_task(tmp_path):
 )
 def test_unsound_trajectories_are_refused(tmp_path, changes, message):
     trajectory = demonstration(an_episode(success=[1])) | changes
-    write(tmp_path, "door2_sparse.npy", [{name: x for name, x in trajectory.items() if x is not None}])
+    write_awac(tmp_path, "door2_sparse.npy", [{name: x for name, x in trajectory.items() if x is not None}])
     with pytest.raises(InputError, match=message) as caught:
         load(f"awac:{tmp_path}")
     assert "\n" not in str(caught.value)
 
 
 def test_data_without_success_is_refused(tmp_path):
-    write(tmp_path, "door2_sparse.npy", [demonstration(an_episode())])
+    write_awac(tmp_path, "door2_sparse.npy", [demonstration(an_episode())])
     with pytest.raises(InputError, match="no episode has a success"):
         load(f"awac:{tmp_path}")
 
 
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "door2_sparse.npy"
-    write(tmp_path, path.name, [demonstration(an_episode(50, success=[3]))])
+    write_awac(tmp_path, path.name, [demonstration(an_episode(50, success=[3]))])
     whole = path.read_bytes()
     for content, message in [
         (whole[: len(whole) // 2], "truncated or damaged"),
@@ -217,7 +186,9 @@ def test_other_names_are_refused_and_nothing_runs(tmp_path, function, protocol):
 
 def test_harm_in_a_trajectory_names_the_file(tmp_path):
     mark = tmp_path / "harm"
-    write(tmp_path, "door2_sparse.npy", [demonstration(an_episode()) | {"env_infos": Harm(os.system, f"touch {mark}")}])
+    write_awac(
+        tmp_path, "door2_sparse.npy", [demonstration(an_episode()) | {"env_infos": Harm(os.system, f"touch {mark}")}]
+    )
     with pytest.raises(InputError, match=r"cannot read door2_sparse.npy: it asks for '(posix|nt).system'"):
         load(f"awac:{tmp_path}")
     assert not mark.exists()

@@ -29,7 +29,7 @@ class Env:
     """Spaces and nothing else."""
 
     def __init__(self, observations, actions):
-        self.observation_space, self.action_space = observations, actions
+        self.observation_space, self.action_space, self.unwrapped = observations, actions, self
 
 
 def box(*shape, low=-1.0, high=1.0, dtype=np.float32):

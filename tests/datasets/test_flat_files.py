@@ -4,41 +4,17 @@ import os
 import tempfile
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recordings import TASK, an_episode, same_episode, some_episodes
+from recordings import TASK, an_episode, rows_of, same_episode, some_episodes, write_hdf5
 
 from calql.datasets import Episodes, load
 from calql.datasets.arrays import named_leaves
 from calql.datasets.d4rl_hdf5 import read_d4rl
 from calql.datasets.npz import read_npz, save_npz
 from calql.types import InputError
-
-
-def rows_of(episodes, timeouts=True):
-    """D4RL's layout: one row a step; a cut episode ends in a row that only shows its last state."""
-    rows = {name: [] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
-    for episode in episodes:
-        cut = not episode.terminations[-1]
-        rows["observations"].append(episode.observations[: episode.length + cut])
-        rows["actions"].append(np.append(episode.actions, np.full((int(cut), 1), 9.0), axis=0))
-        rows["rewards"].append(np.append(episode.rewards, [99.0] * cut))
-        rows["terminals"].append(np.append(episode.terminations, [False] * cut))
-        rows["timeouts"].append(np.arange(episode.length + cut) == episode.length * cut + (not cut) * -1)
-    rows = {name: np.concatenate(parts) for name, parts in rows.items()}
-    if not timeouts:
-        del rows["timeouts"]
-    return rows
-
-
-def write_hdf5(path, arrays):
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-    return path
 
 
 @pytest.fixture(params=["d4rl", "npz"])

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
-from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
-from recordings import an_episode, same_episode, some_episodes
+from recordings import FLAT, NESTED, an_episode, same_episode, some_episodes, store
 
 from calql.datasets import load
 from calql.datasets.load import local_id
 from calql.datasets.minari_reader import list_local, read_minari
 from calql.datasets.minari_writer import write_minari
 from calql.types import InputError
-
-FLAT = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-NESTED = spaces.Dict(
-    image=spaces.Box(0, 255, (4, 4, 3), np.uint8),
-    state=spaces.Dict(arm=FLAT, hand=spaces.Box(-np.inf, np.inf, (1,), np.float32)),
-)
 
 
 class Nowhere(gymnasium.Env):
@@ -43,29 +36,6 @@ def root(tmp_path, monkeypatch):
 
     monkeypatch.setattr(minari, "download_dataset", refuse)
     return tmp_path / "datasets"
-
-
-def store(name, episodes, observations=FLAT, infos=True, jpeg=False):
-    """As a user of Minari would."""
-    buffers = [
-        EpisodeBuffer(
-            observations=e.observations,
-            actions=e.actions,
-            rewards=e.rewards,
-            terminations=e.terminations,
-            truncations=np.arange(1, e.length + 1) == e.length * e.truncated,
-            infos={"success": np.append(False, e.successes)} if infos else None,
-        )
-        for e in episodes
-    ]
-    about = dict(
-        code_permalink="x", author="x", author_email="x", algorithm_name="x", description="x", eval_env="CartPole-v1"
-    )
-    action_space = spaces.Box(-1, 1, (episodes[0].actions.shape[1],), np.float32)
-    with pytest.warns(UserWarning, match="env_spec is None"):
-        minari.create_dataset_from_buffers(
-            name, buffers, action_space=action_space, observation_space=observations, jpeg_encoding=jpeg, **about
-        )
 
 
 @given(episodes=some_episodes(max_size=3))

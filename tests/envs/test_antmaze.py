@@ -13,7 +13,7 @@ from gymnasium_robotics.envs.maze import maps
 from gymnasium_robotics.envs.maze.ant_maze_v4 import AntMazeEnv as AntMazeV4
 from gymnasium_robotics.envs.maze.ant_maze_v5 import AntMazeEnv as AntMazeV5
 
-from calql.envs import antmaze
+from calql.envs import antmaze, antmaze_model
 from calql.types import Episode, InputError
 
 BOTH = [(maze, physics) for maze in antmaze.LAYOUTS for physics in antmaze.PHYSICS]
@@ -33,6 +33,12 @@ def env(request):
 def scratch(tmp_path, monkeypatch):
     """The environments we compare with leave their model files behind; let it be here."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def with_the_contacts_of_the_recordings(model: mujoco.MjModel) -> None:
+    """The one deliberate difference from packages that run on a newer MuJoCo than the data were recorded in."""
+    if antmaze_model.SUMS_MARGINS:
+        model.geom_margin[:] /= 2
 
 
 def torques(seed: int, steps: int, hold: int = 5) -> np.ndarray:
@@ -71,6 +77,7 @@ def test_d4rl_physics_are_ogbench_s_bit_for_bit(maze, scratch):
     from ogbench.locomaze.maze import make_maze_env
 
     ours, theirs = antmaze.make(maze, "d4rl"), make_maze_env("ant", "maze", maze_type=maze)
+    with_the_contacts_of_the_recordings(theirs.model)
     free = [list(map(int, cell)) for cell in np.argwhere(theirs.maze_map == 0)]
     assert free == list(map(list, ours.maze.free_cells))
     assert all(np.array_equal(theirs.ij_to_xy(cell), ours.maze.cell_center(cell)) for cell in free)
@@ -103,6 +110,7 @@ def test_gymnasium_physics_are_gymnasium_robotics_own(maze, original, options, s
     assert free == [(row, column) for row, line in enumerate(cells) for column, cell in enumerate(line) if cell == 0]
     cells[start[0]][start[1]], cells[goal[0]][goal[1]] = maps.RESET, maps.GOAL
     theirs = original(maze_map=cells, continuing_task=False, **options)
+    with_the_contacts_of_the_recordings(theirs.ant_env.model)
     assert all(np.array_equal(theirs.maze.cell_rowcol_to_xy(cell), ours.maze.cell_center(cell)) for cell in free)
     contacts = 0
     for seed in range(4):
@@ -121,6 +129,25 @@ def test_gymnasium_physics_are_gymnasium_robotics_own(maze, original, options, s
             contacts += touches_a_wall(ours)
     theirs.close()
     assert contacts > 0
+
+
+@EVERY
+def test_a_contact_begins_one_margin_away(env):
+    """As before MuJoCo 3.5, where a pair's margin was the larger of the two and not their sum."""
+    env.reset(seed=0)
+    floor = env._model.geom("floor").id
+    for height, touching in ((0.005, True), (0.015, False)):
+        mujoco.mj_resetData(env._model, env._data)
+        env._data.qpos[2] = 5.0
+        mujoco.mj_forward(env._model, env._data)
+        distances = [
+            mujoco.mj_geomDistance(env._model, env._data, floor, geom, 10.0, None)
+            for geom in range(env._model.ngeom)
+            if env._model.geom_bodyid[geom]
+        ]
+        env._data.qpos[2] += height - min(distances)
+        mujoco.mj_forward(env._model, env._data)
+        assert any(floor in contact.geom for contact in env._data.contact) == touching
 
 
 @EVERY

@@ -67,7 +67,8 @@ def load_data(config: RunConfig) -> Episodes:
     episodes = load_for(config.task, config.data, config.protocol.cut_at_horizon)
     env = make_env(config.task)
     algorithm = config.phases[0].algorithm
-    report = check(episodes, config.task, env, discount=algorithm.discount, target_rate=algorithm.tau)
+    tail = config.protocol.tail_bootstrap
+    report = check(episodes, config.task, env, algorithm.discount, algorithm.tau, tail)
     env.close()
     if report.errors:
         raise InputError("; ".join(report.errors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -10,13 +11,17 @@ from calql.types import InputError
 
 
 def data(
-    action: Annotated[Literal["build", "list", "info", "check"], tyro.conf.Positional],
+    action: Annotated[Literal["build", "list", "info", "check", "card"], tyro.conf.Positional],
     what: Annotated[str | None, tyro.conf.Positional] = None,
     task: str | None = None,
+    figures: Path | None = None,
+    out: Path = Path("docs/tasks"),
     transitions: int | None = None,
     seed: int = 0,
+    workers: int | None = None,
+    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
 ) -> int:
-    """Recorded experience: build TASK, list, info REF, check REF.
+    """Recorded experience: build TASK, list, info REF, check REF, card TASK.
 
     `check` says before any training whether a data set fits the task, how narrow it is, and what calibration can be
     expected to do. A REF is local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE.
@@ -25,18 +30,24 @@ def data(
 
     Args:
         action: What to do.
-        what: A task id for build, a data reference for info and check.
+        what: A task id for build and card, a data reference for info and check.
         task: Judge the data as this task's (reward map, horizon, environment); by default the one in a local REF.
+        figures: Folder in which info and check draw returns, lengths and coverage.
+        out: Folder in which card measures the task's data and writes its page; without a TASK, all pages anew.
         transitions: How many to build.
         seed: Seed of the builder.
+        workers: Processes that build; as many as there are cores, unless given. The data do not depend on it.
+        options: Knobs of the task's recipe by name, e.g. build … --set action_noise=0.3.
     """
     if action == "list":
         return _list()
+    if action == "card":
+        return _card(what, out)
     if what is None:
         raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data reference'}")
     if action == "build":
-        return _build(what, seed, transitions)
-    return _judge(what, task, against_env=action == "check")
+        return _build(what, seed, transitions, workers, options)
+    return _judge(what, task, figures, against_env=action == "check")
 
 
 def _list() -> int:
@@ -55,19 +66,33 @@ def _list() -> int:
     return 0
 
 
-def _build(name: str, seed: int, transitions: int | None) -> int:
+def _build(name: str, seed: int, transitions: int | None, workers: int | None, options: tuple[str, ...]) -> int:
     from calql.cli import common
     from calql.tasks import get_task
 
     task = get_task(name)
     if task.builder is None:
         raise InputError(f"task '{name}' has no local builder; give its data with --data")
-    made = common.build(task, seed, transitions)
+    made = common.build(task, seed, transitions, workers, options)
     common.console.print(f"built minari:{made}; look at it with: calql data check local:{task.id}")
     return 0
 
 
-def _judge(reference: str, task: str | None, against_env: bool) -> int:
+def _card(name: str | None, out: Path) -> int:
+    from calql.cli.common import build_if_missing
+    from calql.reporting.task_card import write_card, write_pages
+    from calql.tasks import get_task
+
+    if name is None:
+        write_pages(out)
+        print(f"wrote every page of {out} anew")
+    else:
+        build_if_missing(get_task(name).data or "")
+        print(f"wrote {write_card(name, out)}")
+    return 0
+
+
+def _judge(reference: str, task: str | None, figures: Path | None, against_env: bool) -> int:
     from calql.cli.common import build_if_missing, console
     from calql.datasets.inspect import check
     from calql.datasets.load import load_for
@@ -79,10 +104,24 @@ def _judge(reference: str, task: str | None, against_env: bool) -> int:
     scheme, _, name = reference.partition(":")
     if task is None and scheme != "local":
         raise InputError(f"say which task {reference} is for: add --task (it gives rewards, horizon and environment)")
-    row = get_task(task or name)
+    config = resolve(get_task(task or name), next(iter(METHODS)), data=reference)
     build_if_missing(reference)
-    algorithm = resolve(row, next(iter(METHODS))).phases[0].algorithm
+    row, algorithm = config.task, config.phases[0].algorithm
     env = make_env(row) if against_env else None
-    report = check(load_for(row, reference), row, env, discount=algorithm.discount, target_rate=algorithm.tau)
+    episodes = load_for(row, reference)
+    report = check(
+        episodes,
+        row,
+        env,
+        discount=algorithm.discount,
+        target_rate=algorithm.tau,
+        tail_bootstrap=config.protocol.tail_bootstrap,
+    )
+    if env is not None:
+        env.close()
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
+    if figures is not None:
+        from calql.reporting.data_figures import draw_data
+
+        print(f"drew {draw_data(episodes, row, figures, algorithm.discount, config.protocol.tail_bootstrap)}")
     return 2 if report.errors else 0

@@ -19,7 +19,6 @@ from rich.markup import escape
 from rich.table import Table
 
 STYLES = {"ok": "green", "warn": "yellow", "broken": "bold red", "": "dim"}
-NOTES = {"mujoco": " (from 3.12 on the kitchen tasks fail)"}
 RENDER = """
 from calql.envs.wrappers import headless_gl
 headless_gl()
@@ -73,11 +72,9 @@ def _packages() -> Iterator[Row]:
             mend = f"pip install 'calql[{extra[0]}]'" if extra else f"pip install '{need.name}{need.specifier}'"
             yield Row(need.name, "" if extra else "broken", "absent", mend)
         else:
-            if need.specifier.contains(found, prereleases=True):
-                yield Row(need.name, "ok", found)
-            else:
-                found += NOTES.get(need.name, "")
-                yield Row(need.name, "warn", found, f"pip install '{need.name}{need.specifier}'")
+            fits = need.specifier.contains(found, prereleases=True)
+            mend = "" if fits else f"pip install '{need.name}{need.specifier}'"
+            yield Row(need.name, "ok" if fits else "warn", found, mend)
 
 
 def _accelerator() -> Iterator[Row]:

@@ -34,7 +34,7 @@ def read_d4rl(path: str | os.PathLike, *, drop_unfinished: bool = True, drop_sin
     try:
         with h5py.File(path, "r") as file:
             file.visititems(take)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # h5py has many ways to stumble over damaged bytes: KeyError, RuntimeError, MemoryError…
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")
         raise InputError(f"{reference}: not a whole HDF5 file ({reason}); download or export it again") from error
     return episodes_from_rows(arrays, reference, drop_unfinished=drop_unfinished, drop_single_step=drop_single_step)

@@ -1,16 +1,4 @@
-"""What a user should know of a data set before training on it: `calql data info` (describe) and `calql data check`.
-
-How narrow are the data? Three numbers without units, from at most 2,000 sampled steps, observations standardised:
-
-* *action noise* u: the share of the actions' variance that their states do not explain. Each action is predicted by the
-  mean action of its state's 8 nearest neighbours in other episodes; 0 = a function of the state, 1 = independent of it.
-  Few data in many dimensions make it too high.
-* *behaviour spread* b: the standard deviation of what is left unexplained, over that of uniform actions in [−1, 1]
-  (0.577). Gaussian noise of 0.1, 0.3 and 0.6 on the actions gives about 0.2, 0.5 and 0.9. Cal-QL corrects the values
-  of actions that the data do not hold, so this is the number that says how many of those there are.
-* *start spread* and *effective dimension*: how far starts lie apart, relative to all states (0 = one start, 1 = starts
-  are anywhere); and (Σλ)²/Σλ² over the eigenvalues λ of the states' correlations.
-"""
+"""What a user should know of a data set before training on it: `calql data info` (describe) and `calql data check`."""
 
 from __future__ import annotations
 
@@ -21,13 +9,11 @@ import numpy as np
 
 from calql.datasets.arrays import named_leaves
 from calql.datasets.episodes import Episodes
+from calql.datasets.fit import fit
+from calql.datasets.narrowness import narrowness
 from calql.datasets.success import success_steps
 from calql.tasks import Task
-from calql.types import PyTree
 
-NEIGHBOURS = 8
-SAMPLES = 2_000
-COLUMNS = 256
 NARROW, WIDE = 0.6, 0.9
 """Behaviour spreads. Between them nothing is expected. Set by hand, on mazes with known noise."""
 UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
@@ -54,7 +40,9 @@ class Report:
         return "\n".join([*lines, f"expect   {self.expectation}"])
 
 
-def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate: float = 0.005) -> dict[str, Any]:
+def describe(
+    episodes: Episodes, task: Task, discount: float = 0.99, target_rate: float = 0.005, tail_bootstrap: bool = False
+) -> dict[str, Any]:
     """Everything measured, as nested dicts of plain numbers and texts (JSON).
 
     Episodes of one terminal step (`single_step`) are left out of what is counted by the episode, if there are others.
@@ -64,9 +52,10 @@ def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate
         task: says how rewards are mapped, what failing pays and when the clock stops.
         discount: γ of the returns.
         target_rate: τ, the share by which the target network moves an update.
+        tail_bootstrap: see `calql.datasets.returns.monte_carlo_returns`.
     """
     data = episodes.episodes
-    flat = episodes.transitions(task, discount)
+    flat = episodes.transitions(task, discount, tail_bootstrap=tail_bootstrap)
     lengths = np.array([e.length for e in data])
     terminated = np.array([bool(e.terminations[-1]) for e in data])
     # Leftovers of relabelled recordings: a hundred of them would drown the one episode that they are the tail of.
@@ -88,6 +77,15 @@ def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate
         "fingerprint": episodes.fingerprint(),
         "notes": list(episodes.notes),
         "task": task.id,
+        "environment": task.env if isinstance(task.env, str) else f"{task.env.__module__}:{task.env.__qualname__}",
+        "env_options": dict(task.env_options),
+        "reward_scale": task.reward_scale,
+        "reward_bias": task.reward_bias,
+        "reward_range": sorted(map(float, task.reward_range)),
+        "failure_reward": failing,
+        "stop_at_success": task.stop_at_success,
+        "score": task.score,
+        "tail_bootstrap": tail_bootstrap,
         "discount": discount,
         "episodes": episodes.num_episodes,
         "transitions": episodes.num_transitions,
@@ -114,17 +112,28 @@ def describe(episodes: Episodes, task: Task, discount: float = 0.99, target_rate
         "terminal_steps": int(sum(e.terminations.sum() for e in data)),
         "updates_to_converge": int(round(float(backups) / target_rate, -2)),
         "target_rate": target_rate,
-        **_narrowness(flat.observations, np.clip(actions, -1.0, 1.0), np.repeat(np.arange(len(data)), lengths), firsts),
+        **narrowness(flat.observations, np.clip(actions, -1.0, 1.0), np.repeat(np.arange(len(data)), lengths), firsts),
     }
 
 
 def check(
-    episodes: Episodes, task: Task, env: Any = None, discount: float = 0.99, target_rate: float = 0.005
+    episodes: Episodes,
+    task: Task,
+    env: Any = None,
+    discount: float = 0.99,
+    target_rate: float = 0.005,
+    tail_bootstrap: bool = False,
 ) -> Report:
-    """Is this data set fit for the task (and its Gymnasium environment, if given), and will calibration matter?"""
-    facts = describe(episodes, task, discount, target_rate)
-    errors = [] if env is None else _mismatches(episodes, env)
-    warnings = []
+    """Is this data set fit for the task (and its Gymnasium environment, if given), and will calibration matter?
+
+    The arguments are those of `describe`. With an environment there is one more fact, `physics_error`, which is None
+    where the environment cannot be put into recorded states: see `calql.datasets.fit`.
+    """
+    facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
+    errors: list[str] = []
+    warnings: list[str] = []
+    if env is not None:
+        errors, warnings, facts["physics_error"] = fit(episodes, task, env)
     arrays, outside = facts["arrays"], facts["actions_outside"]
     largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
     if outside > UNIT_SHARE or largest > UNIT_SIZE:
@@ -194,12 +203,26 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     def spread(quantiles: dict[str, float]) -> str:
         return " | ".join(f"{value:.4g}" for value in quantiles.values())
 
+    low, high = facts["reward_range"]
+    scale, bias = facts["reward_scale"], facts["reward_bias"]
+    options = ", ".join(f"{name}={value!r}" for name, value in facts["env_options"].items())
     rows = [
         ("data", f"{facts['reference']}, fingerprint {facts['fingerprint'][:12]}"),
-        ("task", f"{facts['task']}, horizon {facts['horizon']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
+        *(("note", note) for note in facts["notes"]),
+        ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
+        ("task", f"rewards are mapped to {_map(scale, bias)}: {_map(scale, bias, low)} to {_map(scale, bias, high)}"),
+        ("task", _failure_rule(facts)),
+        (
+            "task",
+            f"its episodes end {_ends(facts['stop_at_success'])} (terminated), or after {facts['horizon']} steps (cut)",
+        ),
+        ("task", f"its score is {_score(facts['score'])}"),
+        ("physics", f"{facts['environment']}({options})"),
+        *[("physics", _replay(facts.get("physics_error")))] * ("physics_error" in facts),
         ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
         ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
         ("ends", f"{facts['terminal_steps']:,} steps are terminal: what follows them has no value"),
+        *[("ends", "what follows a cut is valued as the last reward for ever")] * facts["tail_bootstrap"],
         *(
             ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
             for name, x in facts["arrays"].items()
@@ -207,98 +230,45 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
         * (facts["single_step"] > 0),
         ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),
+        ("length", f"{facts['over_horizon']:.1%} of the episodes are longer than the horizon"),
         ("success", f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"),
+        ("failing", f"{facts['failures']:.1%} of the episodes fail at every step"),
         ("returns", f"{spread(facts['return_start'])}   from the first step, on mapped rewards"),
         ("returns", f"{spread(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor"),
-        ("failing", f"{facts['failures']:.1%} of the episodes fail at every step" + _failure_rule(facts)),
         ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
         ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
         ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
         ("critic", f"about {facts['updates_to_converge']:,} updates until its values are those of the data"),
-        *(("note", note) for note in facts["notes"]),
     ]
     return [f"{label:8} {value}" for label, value in rows]
 
 
+def _map(scale: float, bias: float, reward: float | None = None) -> str:
+    """`10 r − 5`, or its value at a reward."""
+    if reward is not None:
+        return f"{scale * reward + bias:g}"
+    return f"{scale:g} r {'−' if bias < 0 else '+'} {abs(bias):g}" if bias else f"{scale:g} r"
+
+
 def _failure_rule(facts: dict[str, Any]) -> str:
-    value = facts["failure_return"]
-    return "; no failure rule" if value is None else f": each of their steps gets the return {value:.4g}"
+    if facts["failure_return"] is None:
+        return "no failure rule: every return is the discounted sum of what was paid"
+    paid, worth = facts["failure_reward"], facts["failure_return"]
+    return f"failure rule: where every step of an episode pays {paid:g}, each has the return {worth:.4g}"
 
 
-def _mismatches(episodes: Episodes, env: Any) -> list[str]:
-    """Where the data do not fit a Gymnasium environment's observation and action spaces, both shapes named."""
-    spec = episodes.spec()
-    errors = []
-    found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
-    if wanted != found:
-        errors.append(
-            f"the data's observations are {found}, the environment's are {wanted}; "
-            "use the data of this task, or an environment with the same observations"
-        )
-    box = env.action_space
-    if getattr(box, "low", None) is None or box.shape is None:
-        errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
-    elif box.shape != (spec.action_dim,):
-        errors.append(f"the data's actions are ({spec.action_dim},), the environment's {box.shape}; use matching data")
-    elif not (np.allclose(box.low, -1.0) and np.allclose(box.high, 1.0)):
-        errors.append(
-            f"the environment takes actions in [{box.low.min():.3g}, {box.high.max():.3g}], the data hold [−1, 1]; "
-            "wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
-        )
-    return errors
+def _ends(stop_at_success: bool) -> str:
+    return "at the first success" if stop_at_success else "where the environment ends them"
 
 
-def _spaces(space: Any) -> PyTree:
-    """A Dict space as nested dicts of spaces."""
-    return {key: _spaces(inner) for key, inner in space.spaces.items()} if hasattr(space, "keys") else space
+def _score(rule: str) -> str:
+    return "1 if any step succeeds, else 0" if rule == "success" else rule.replace("_", " ").replace("/", " / ")
 
 
-def _shapes(tree: PyTree) -> str:
-    """Keys and shapes of an observation or of its spaces, and which are pictures: equal texts where the two fit."""
-    named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
-    kind = {True: " uint8", False: ""}
-    return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
-
-
-def _narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, firsts: np.ndarray) -> dict[str, Any]:
-    """The measures of the module's docstring; `episode` [N] numbers each step's episode, `firsts` are first steps."""
-    from scipy.spatial.distance import cdist
-
-    rng = np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(actions))[:SAMPLES])
-    states = _features(observations, chosen)
-    center, scale = states.mean(axis=0), states.std(axis=0)
-    used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
-    states = (states[:, used] - center[used]) / scale[used]
-    eigenvalues = np.linalg.svd(states, compute_uv=False) ** 2
-    starts = (_features(observations, rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
-
-    distance = cdist(states, states, "sqeuclidean")
-    apart = episode[chosen] if episode[-1] else chosen  # a single episode has only itself to compare with
-    distance[apart[:, None] == apart] = np.inf
-    k = min(NEIGHBOURS, int(np.isfinite(distance).sum(axis=1).min()))
-    noise = spread = 0.0
-    if k:
-        nearest = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        rest = actions[chosen] - actions[chosen][nearest].mean(axis=1)
-        unexplained = (rest**2).mean() / (1.0 + 1.0 / k)  # a mean of k noisy actions is noisy, too
-        noise = min(1.0, unexplained / max(actions[chosen].var(axis=0).mean(), 1e-12))
-        spread = float(np.sqrt(3.0 * unexplained))
-    return {
-        "action_noise": float(noise),
-        "behaviour_spread": spread,
-        "start_spread": float(np.sqrt(starts.var(axis=0).mean())) if used.any() else 0.0,
-        "effective_dimension": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum()) if used.any() else 0.0,
-    }
-
-
-def _features(observations: PyTree, rows: np.ndarray) -> np.ndarray:
-    """[rows, D] float64: all leaves side by side, of each at most 256 evenly spaced columns (pictures have more)."""
-    columns = []
-    for _, leaf in named_leaves("", observations):
-        flat = leaf[rows].reshape(len(rows), -1)
-        columns.append(flat[:, :: -(-flat.shape[1] // COLUMNS) or 1].astype(np.float64))
-    return np.concatenate(columns, axis=1)
+def _replay(error: float | None) -> str:
+    if error is None:
+        return "not compared: the environment cannot be put into recorded states"
+    return f"recorded steps, taken again in it, miss by {error:.2g} of the change (0 = the same physics)"
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

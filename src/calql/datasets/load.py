@@ -9,9 +9,9 @@ from calql.datasets.d4rl_hdf5 import read_d4rl
 from calql.datasets.episodes import Episodes
 from calql.datasets.minari_reader import list_local, read_minari, root
 from calql.datasets.npz import read_npz
-from calql.datasets.success import end_at_success
-from calql.tasks import Task
-from calql.types import InputError
+from calql.datasets.success import end_at_success, split_at_terminations, success_steps
+from calql.tasks import Source, Task, load_attribute
+from calql.types import Episode, InputError
 
 __all__ = ["list_local", "load", "local_id"]
 
@@ -38,14 +38,42 @@ READERS = {
 
 
 def load_for(task: Task, reference: str, cut_at_horizon: bool = False) -> Episodes:
-    """The episodes as the task would have cut them: at the first success where it ends there (a note says so).
+    """The episodes as the task would have recorded them; a note tells of everything that was done to them.
 
-    Episodes beyond the horizon are kept whole, and `check` warns of them, unless `cut_at_horizon`.
+    Recordings that the task's `sources` cover are read and adapted as said there. Where the task stops at success, an
+    episode that goes on after one is cut there. (AWAC's are not: see `read_awac`.) Episodes beyond the horizon are kept
+    whole, and `check` warns of them, unless `cut_at_horizon`.
+
+    Raises InputError where the reference is none, belongs to another task, or cannot be read or adapted.
     """
-    episodes = load(reference)
+    source = task.source_of(reference) or Source(reference)
+    episodes = load(reference, **source.reader)
+    if source.adapt:
+        episodes = _adapted(episodes, task.for_data(reference), source.adapt)
     if cut_at_horizon:
         episodes = episodes.truncate_at_horizon(task.horizon)
-    return end_at_success(episodes, task) if task.stop_at_success else episodes
+    late = task.stop_at_success and any((success_steps(e, task) & ~e.terminations).any() for e in episodes.episodes)
+    return end_at_success(episodes, task) if late else episodes
+
+
+def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
+    """Every episode as the task would have recorded it, ending where the task ends; a note says by which function."""
+    function = load_attribute(adapt)
+    changed: list[Episode] = []
+    for number, episode in enumerate(episodes.episodes):
+        try:
+            changed += split_at_terminations(function(episode, **task.env_options))
+        except InputError as error:
+            raise InputError(f"{episodes.reference}: episode {number}: {error}") from error
+        except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a quite different layout
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(
+                f"{episodes.reference}: episode {number} is nothing that {adapt} knows ({reason}); "
+                f"check that it was recorded in '{task.id}'"
+            ) from error
+    summary = (function.__doc__ or "").strip().splitlines()[0]
+    note = f"all {episodes.num_episodes} recorded episodes were adapted by {adapt} ({summary.rstrip('.')})"
+    return Episodes(tuple(changed), episodes.reference, (*episodes.notes, note))
 
 
 def load(reference: str, **options: Any) -> Episodes:

@@ -1,9 +1,10 @@
-"""What success is in a recording, and how the recordings of tasks that stop at success are cut."""
+"""What success is in a recording, and how recordings are cut that go on where the task would have ended."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from calql.datasets.arrays import map_leaves
 from calql.datasets.episodes import Episodes, first_steps
 from calql.tasks import Task
 from calql.types import Episode, InputError
@@ -48,3 +49,25 @@ def end_at_success(
         f"({episodes.num_episodes - len(cut)} episodes without success and {lost} transitions in all were dropped)"
     )
     return Episodes(tuple(cut), episodes.reference, (*episodes.notes, note))
+
+
+def split_at_terminations(episode: Episode) -> list[Episode]:
+    """The parts of an episode that end in a termination, and what remains; as if each had been recorded by itself.
+
+    So a recording that goes on behind the goal becomes what D4RL's flat files are read as: a way there, one-step
+    episodes for as long as it stays, and a way from there to nowhere.
+    """
+    ends = (np.flatnonzero(episode.terminations[:-1]) + 1).tolist()
+    return [_steps(episode, start, stop) for start, stop in zip([0, *ends], [*ends, episode.length], strict=True)]
+
+
+def _steps(episode: Episode, start: int, stop: int) -> Episode:
+    last = stop == episode.length
+    return Episode(
+        observations=map_leaves(lambda x: x[start : stop + 1], episode.observations),
+        actions=episode.actions[start:stop],
+        rewards=episode.rewards[start:stop],
+        terminations=episode.terminations[start:stop],
+        truncated=episode.truncated and last,
+        successes=None if episode.successes is None else episode.successes[start:stop],
+    )

@@ -2,11 +2,13 @@
 
 `physics="d4rl"` is `antmaze-{medium,large}-{play,diverse}-v2` (Farama-Foundation/D4RL, `d4rl/locomotion`) on today's
 MuJoCo, and what the paper ran. D4RL's ant is gymnasium's `ant.xml` with another time step, other motors and softer
-contacts. Trajectories from equal states equal those of OGBench's antmaze bit for bit.
+contacts. Trajectories from equal states equal those of OGBench's antmaze bit for bit, once contacts begin where they
+did when the data were recorded (`antmaze_model.SUMS_MARGINS`).
 
 `physics="gymnasium"` is Gymnasium-Robotics' `AntMaze_{Medium,Large}-v4` with one start and one goal cell (the maps that
 Minari's `D4RL/antmaze` sets name for evaluation) and `continuing_task=False`. Starts, goals and trajectories equal v4's
-bit for bit, and also v5's with `include_cfrc_ext_in_observation=False`: the two differ in nothing that matters here.
+bit for bit (with the same remark), and also v5's with `include_cfrc_ext_in_observation=False`: the two differ in
+nothing that matters here.
 
 The ant may fall on its back. Neither original ends the episode there, and so neither does this.
 """

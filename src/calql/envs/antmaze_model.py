@@ -34,6 +34,10 @@ ANT = "envs/mujoco/assets/ant.xml"
 """In the package gymnasium."""
 FRAME_SKIP = 5
 """Physics steps a decision."""
+SUMS_MARGINS = tuple(map(int, mujoco.mj_versionString().split(".")[:2])) >= (3, 5)
+"""Since 3.5 MuJoCo detects a contact at the sum of the two geoms' margins, before at the larger one. D4RL's and
+Minari's sets were recorded before. All margins of the ant are equal, so that half of them gives the older contacts:
+steps recorded in 2.3, 3.2 and 3.3 are then met to 1e-6 (relative to the step), and without it to 0.1."""
 PIXELS = 64
 """Side of a cell in the picture."""
 
@@ -132,6 +136,8 @@ def build_model(maze: Maze, physics: Physics) -> mujoco.MjModel:
     view = model.vis.global_
     view.orthographic, view.fovy = 1, maze.shape[0] * CELL  # metres from top to bottom
     view.offheight, view.offwidth = (cells * PIXELS for cells in maze.shape)
+    if SUMS_MARGINS:
+        model.geom_margin[:] /= 2
     model.vis.headlight.specular[:] = 0.0
     model.mat_reflectance[:], model.light_castshadow[:] = 0.0, False  # neither shows from above, and both are slow
     return model
