@@ -88,7 +88,11 @@ def test_attempts_depend_on_seed_and_index_alone():
 
 @pytest.mark.parametrize("tasks", [FOUR, OTHER_FOUR])
 def test_random_sequences_never_hold_the_target(tasks):
-    drawn = [draw_sequence(Recipe(tasks, 1, target_share=0.0), np.random.default_rng(i)) for i in range(400)]
+    recipe = Recipe(tasks, 1, target_share=0.0)
+    in_order = {draw_sequence(recipe, np.random.default_rng(i)) for i in range(400)}
+    assert in_order == set(recipe.sequences())
+    shuffled = dataclasses.replace(recipe, shuffled=1.0)
+    drawn = [draw_sequence(shuffled, np.random.default_rng(i)) for i in range(400)]
     assert all(len(set(names)) == 4 and set(names) != set(tasks) for names in drawn)
     assert {frozenset(names) for names in drawn} == set(map(frozenset, itertools.combinations(SCRIPTS, 4))) - {
         frozenset(tasks)

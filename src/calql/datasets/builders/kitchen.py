@@ -36,12 +36,14 @@ class Recipe:
     transitions: int
     """Collect whole episodes until there are at least this many transitions."""
     target_share: float = 1.0
-    """Chance that a demonstration goes for the target. The others go for random subtasks in random order, never for
-    all of the target's; a few solve it by accident, a passing arm turning on a light. At 0 those are thrown away."""
+    """Chance that a demonstration goes for the target. The others go for other subtasks, never for all of the target's;
+    a few solve it by accident, a passing arm turning on a light. At 0 those are thrown away."""
     failures: bool = True
     """Keep episodes in which a subtask was tried and not solved."""
     sequence_length: int = 4
-    """Subtasks in a random sequence."""
+    """Subtasks in a sequence that is not the target."""
+    shuffled: float = 0.0
+    """Chance that such a sequence is done in random order; else in that of `SCRIPTS`, which is that of people, too."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on each of the arm's 7 actions, recorded as executed."""
     tries: int = 3
@@ -59,11 +61,13 @@ class Recipe:
             raise InputError(f"there is no script for {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
         if self.target_share < 1 and not self.sequences():
             raise InputError(f"{self.sequence_length} of {len(SCRIPTS)} subtasks cannot miss the target; change one")
-        if self.action_noise < 0 or not 0 <= self.target_share <= 1 or min(self.tries, self.steps) < 1:
-            raise InputError("action_noise must be >= 0, target_share within [0, 1], tries and steps at least 1")
+        if self.action_noise < 0 or min(self.tries, self.steps) < 1:
+            raise InputError("action_noise must be >= 0, tries and steps at least 1")
+        if not 0 <= self.target_share <= 1 or not 0 <= self.shuffled <= 1:
+            raise InputError("target_share and shuffled must lie within [0, 1]")
 
     def sequences(self) -> list[tuple[str, ...]]:
-        """The sets of subtasks, in no order, that do not hold all of the target."""
+        """The sequences of subtasks that do not hold all of the target."""
         sets = combinations(SCRIPTS, self.sequence_length)
         return [names for names in sets if names and not set(self.tasks) <= set(names)]
 
@@ -94,11 +98,12 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
 
 
 def draw_sequence(recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:
-    """The subtasks of one demonstration, in order: the target's, or a random sequence."""
+    """The subtasks of one demonstration, in order: the target's, or others."""
     if rng.random() < recipe.target_share:
         return recipe.tasks
-    sets = recipe.sequences()
-    return tuple(rng.permutation(sets[rng.integers(len(sets))]).tolist())
+    others = recipe.sequences()
+    names = others[rng.integers(len(others))]
+    return tuple(rng.permutation(names).tolist()) if rng.random() < recipe.shuffled else names
 
 
 def perform(recipe: Recipe, names: Sequence[str], rng: np.random.Generator) -> tuple[Episode, bool]:
