@@ -15,7 +15,8 @@ import pytest
 from calql.datasets.builders import ant_clone, ant_gait
 from calql.datasets.builders import antmaze as builder
 from calql.datasets.builders.ant_gait import BOUNDS, Gait, open_ground, trot, tune
-from calql.datasets.builders.antmaze import HAND_PICKED, Recipe, demonstrate, shortest_ways, waypoint
+from calql.datasets.builders.antmaze import HAND_PICKED, Recipe, demonstrate, waypoint
+from calql.datasets.builders.ways import shortest_ways
 from calql.datasets.load import load
 from calql.envs import antmaze
 from calql.tasks import TASKS
@@ -105,7 +106,7 @@ def test_collection_needs_no_jax():
 @pytest.mark.parametrize("name", ["medium", "large"])
 def test_shortest_ways(name):
     maze = antmaze.make(name).maze
-    ways = shortest_ways(maze, maze.goal)
+    ways = shortest_ways(maze.is_free, maze.goal)
     assert set(ways) == set(maze.free_cells)
     for cell, way in ways.items():
         assert (way[0], way[-1]) == (cell, maze.goal)
@@ -116,7 +117,7 @@ def test_shortest_ways(name):
 def test_waypoints_keep_to_the_middle():
     maze = antmaze.make("medium").maze
     goal = maze.cell_center(maze.goal)
-    way = shortest_ways(maze, maze.goal)[maze.start]
+    way = shortest_ways(maze.is_free, maze.goal)[maze.start]
     first, second = map(maze.cell_center, way[:2])
     axis = (second - first) / antmaze.CELL
     np.testing.assert_array_equal(waypoint(maze, first, goal), second)
@@ -224,7 +225,7 @@ def test_to_goal_is_the_share_of_commands_that_pay():
 def test_farthest_bounds_the_way():
     recipe = dataclasses.replace(ONE_STEP, farthest=2, to_goal=1.0)
     maze, _, cells = starts(recipe)
-    assert {len(shortest_ways(maze, maze.goal)[cell]) - 1 for cell in cells} == {1, 2}
+    assert {len(shortest_ways(maze.is_free, maze.goal)[cell]) - 1 for cell in cells} == {1, 2}
 
 
 def test_the_stranded_fail_on_the_way():
@@ -232,7 +233,7 @@ def test_the_stranded_fail_on_the_way():
     episode, maze = demonstrate(recipe, 0, 1), antmaze.make("medium").maze
     assert not episode.successes.any()
     assert episode.length == 300
-    assert maze.cell_of(episode.observations[-1, :2]) in shortest_ways(maze, maze.goal)[maze.start][:-1]
+    assert maze.cell_of(episode.observations[-1, :2]) in shortest_ways(maze.is_free, maze.goal)[maze.start][:-1]
 
 
 def test_labels_as_d4rl_released_them():

@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 import calql
 from calql.datasets.builders import pointmaze as builder
-from calql.datasets.builders.pointmaze import Recipe, demonstrate, demonstrations, shortest_path
+from calql.datasets.builders.pointmaze import Recipe, demonstrate, demonstrations
+from calql.datasets.builders.ways import shortest_ways
 from calql.datasets.load import local_id
 from calql.datasets.minari_writer import write_minari
 from calql.envs import pointmaze
@@ -40,7 +41,7 @@ def same(one, other) -> bool:
 
 
 def test_shortest_path():
-    way = shortest_path(pointmaze.START_CELL, pointmaze.GOAL_CELL)
+    way = shortest_ways(builder._is_free, pointmaze.GOAL_CELL)[pointmaze.START_CELL]
     assert (way[0], way[-1], len(way)) == (pointmaze.START_CELL, pointmaze.GOAL_CELL, 11)
     assert all(math.dist(a, b) == 1 for a, b in itertools.pairwise(way))
     assert all(pointmaze.MEDIUM_MAZE[row][column] != 1 for row, column in way)

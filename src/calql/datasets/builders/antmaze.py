@@ -18,6 +18,7 @@ import numpy as np
 
 from calql.datasets.builders import ant_clone
 from calql.datasets.builders.run import Progress, collect, make_recipe, store
+from calql.datasets.builders.ways import shortest_ways
 from calql.envs import antmaze
 from calql.envs.antmaze import CELL, LAYOUTS, AntMaze, Cell, Maze
 from calql.tasks import Task
@@ -155,7 +156,7 @@ def _start(recipe: Recipe, maze: Maze, aim: Cell | None, rng: np.random.Generato
     """A free cell that is not the command's (in D4RL's "play" sets, not one of any command) and not too far from it."""
     aim = aim or maze.goal
     others = {aim, *HAND_PICKED[recipe.maze]} if recipe.commands == "play" else {aim}
-    ways = shortest_ways(maze, aim)
+    ways = _ways(maze, aim)
     reach = recipe.farthest or len(ways)
     return _any([cell for cell in maze.free_cells if cell not in others and len(ways[cell]) - 1 <= reach], rng)
 
@@ -164,7 +165,7 @@ def _command(
     recipe: Recipe, env: AntMaze, aim: Cell | None, position: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, bool]:
     """The point [2] that the ant is sent to, and whether it stays there."""
-    way = shortest_ways(env.maze, aim or env.maze.goal)[env.maze.cell_of(position)]
+    way = _ways(env.maze, aim or env.maze.goal)[env.maze.cell_of(position)]
     if rng.random() < recipe.stranded and len(way) > 2:
         return _inside(env.maze, _any(way[1:-1], rng), rng), True
     return env.goal if aim is None else _inside(env.maze, aim, rng), recipe.on_arrival == "stay"
@@ -208,7 +209,7 @@ class Guide:
 
 def waypoint(maze: Maze, position: np.ndarray, command: np.ndarray) -> np.ndarray:
     """The point [2] to head for: the command in the next cell at the latest, before that the next cell's middle."""
-    way = shortest_ways(maze, maze.cell_of(command)).get(maze.cell_of(position), [])
+    way = _ways(maze, maze.cell_of(command)).get(maze.cell_of(position), [])
     if len(way) <= 2:
         return command
     middle, ahead = maze.cell_center(way[0]), maze.cell_center(way[1])
@@ -220,15 +221,8 @@ def waypoint(maze: Maze, position: np.ndarray, command: np.ndarray) -> np.ndarra
 
 
 @cache
-def shortest_ways(maze: Maze, goal: Cell) -> dict[Cell, list[Cell]]:
-    """From every free cell the cells of a shortest way to the goal, both ends included, by breadth-first search."""
-    ways, queue = {goal: [goal]}, [goal]
-    for row, column in queue:
-        for near in ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)):
-            if maze.is_free(near) and near not in ways:
-                ways[near] = [near, *ways[row, column]]
-                queue.append(near)
-    return ways
+def _ways(maze: Maze, goal: Cell) -> dict[Cell, list[Cell]]:
+    return shortest_ways(maze.is_free, goal)
 
 
 @cache

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from calql.datasets.builders.run import Progress, collect, make_recipe, store
+from calql.datasets.builders.ways import Cell, neighbours, shortest_ways
 from calql.envs import pointmaze
 from calql.tasks import Task
 from calql.types import Episode, InputError
-
-Cell = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
 
 def _route(recipe: Recipe, start: Cell, rng: np.random.Generator) -> list[Cell]:
     """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
-    way = shortest_path(start, pointmaze.GOAL_CELL)
+    way = shortest_ways(_is_free, start)[pointmaze.GOAL_CELL][::-1]
     route: list[Cell] = []
     for cell in way[:-1]:
         route.append(cell)
@@ -149,26 +148,14 @@ def _branch(cell: Cell, way: list[Cell], depth: int, rng: np.random.Generator) -
     """Up to `depth` cells of a side branch that begins at a cell of the way (none where there is no branch)."""
     branch: list[Cell] = []
     while len(branch) < depth:
-        ahead = [near for near in _neighbours((branch or [cell])[-1]) if near not in way and near not in branch]
+        ahead = [
+            near for near in neighbours((branch or [cell])[-1], _is_free) if near not in way and near not in branch
+        ]
         if not ahead:
             break
         branch.append(ahead[rng.integers(len(ahead))])
     return branch
 
 
-def shortest_path(start: Cell, goal: Cell) -> list[Cell]:
-    """Cells from start to goal, both included, by breadth-first search."""
-    paths, queue = {start: [start]}, [start]
-    for cell in queue:
-        for near in _neighbours(cell):
-            if near not in paths:
-                paths[near] = [*paths[cell], near]
-                queue.append(near)
-    return paths[goal]
-
-
-def _neighbours(cell: Cell) -> list[Cell]:
-    """Free cells next to this one."""
-    row, column = cell
-    around = [(row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)]
-    return [(r, c) for r, c in around if pointmaze.MEDIUM_MAZE[r][c] != 1]
+def _is_free(cell: Cell) -> bool:
+    return pointmaze.MEDIUM_MAZE[cell[0]][cell[1]] != 1

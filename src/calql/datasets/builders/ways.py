@@ -1,0 +1,25 @@
+"""Ways through mazes made of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+Cell = tuple[int, int]
+"""(row, column)."""
+
+
+def neighbours(cell: Cell, is_free: Callable[[Cell], bool]) -> Iterator[Cell]:
+    """Free cells next to this one: right, below, left, above."""
+    row, column = cell
+    yield from filter(is_free, [(row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)])
+
+
+def shortest_ways(is_free: Callable[[Cell], bool], goal: Cell) -> dict[Cell, list[Cell]]:
+    """From every free cell the cells of a shortest way to the goal, both ends included, by breadth-first search."""
+    ways, queue = {goal: [goal]}, [goal]
+    for cell in queue:
+        for near in neighbours(cell, is_free):
+            if near not in ways:
+                ways[near] = [near, *ways[cell]]
+                queue.append(near)
+    return ways
