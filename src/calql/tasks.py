@@ -112,7 +112,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
         env_options={"maze": maze, "physics": "d4rl"},
         data=f"local:{id}",
         builder="calql.datasets.builders.antmaze:build",
-        recipe={"maze": maze, "commands": commands, **(recipe or {})},
+        recipe={"maze": maze, "commands": commands, "on_arrival": "continue", "to_goal": 0.25, **(recipe or {})},
         sources=(
             Source(
                 f"minari:D4RL/antmaze/{maze}-{commands}-*",
@@ -283,7 +283,7 @@ TASKS: dict[str, Task] = {
             "medium",
             "narrow",
             "an ant through the medium maze, from one start to one goal (Fig. 8)",
-            recipe={"transitions": 100_000},
+            recipe={"transitions": 100_000, "stranded": 0.5},
             offline_steps=250_000,
         ),
         _kitchen(

@@ -68,7 +68,8 @@ class Recipe:
     farthest: int | None = None
     """Most cells from the start to the first command; few, and the way to the goal must be stitched. None: any."""
     stranded: float = 0.0
-    """Share of commands of which the ant goes but a part of the way, to stay there: failures without new places."""
+    """Share of commands of which the ant goes but a part of the way: failures without new places. There it stays, if it
+    stays on arrival, and otherwise the episode ends."""
     d4rl_labels: bool = False
     """Label as D4RL's released sets are (see above)."""
 
@@ -115,7 +116,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     if info["success"] and not recipe.d4rl_labels:
         return None
     walk, guide = _walker(), Guide(env.maze, rng)
-    command, stays = _command(recipe, env, aim, observation[:2], rng)
+    command, then = _command(recipe, env, aim, observation[:2], rng)
     observations, actions, rewards, terminations = [observation], [], [], []
     for _ in range(recipe.horizon):
         action = walk(observation, guide.heading(observation[:2], command))
@@ -127,11 +128,11 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         terminations.append(terminated)
         if terminated and not recipe.d4rl_labels:
             break
-        if not stays and np.linalg.norm(observation[:2] - command) <= NEAR:
-            if recipe.on_arrival == "end":
+        if then != "stay" and np.linalg.norm(observation[:2] - command) <= NEAR:
+            if then == "end":
                 break
             aim = _aim(recipe, env.maze, rng)
-            command, stays = _command(recipe, env, aim, observation[:2], rng)
+            command, then = _command(recipe, env, aim, observation[:2], rng)
     return Episode(
         observations=np.stack(observations),
         actions=np.stack(actions),
@@ -163,12 +164,12 @@ def _start(recipe: Recipe, maze: Maze, aim: Cell | None, rng: np.random.Generato
 
 def _command(
     recipe: Recipe, env: AntMaze, aim: Cell | None, position: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, bool]:
-    """The point [2] that the ant is sent to, and whether it stays there."""
+) -> tuple[np.ndarray, str]:
+    """The point [2] that the ant is sent to, and what follows there (one of `ARRIVALS`)."""
     way = _ways(env.maze, aim or env.maze.goal)[env.maze.cell_of(position)]
     if rng.random() < recipe.stranded and len(way) > 2:
-        return _inside(env.maze, _any(way[1:-1], rng), rng), True
-    return env.goal if aim is None else _inside(env.maze, aim, rng), recipe.on_arrival == "stay"
+        return _inside(env.maze, _any(way[1:-1], rng), rng), "stay" if recipe.on_arrival == "stay" else "end"
+    return env.goal if aim is None else _inside(env.maze, aim, rng), recipe.on_arrival
 
 
 def _any(cells: Sequence[Cell], rng: np.random.Generator) -> Cell:
