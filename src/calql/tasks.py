@@ -196,7 +196,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
     )
 
 
-def _adroit(hand: str, horizon: int, summary: str, **paper: Any) -> Task:
+def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: Any) -> Task:
     """An Adroit row with binary rewards (Appendix G.3; `nakamotoo/Cal-QL:scripts/run_adroit.sh`)."""
     relabel = "calql.envs.adroit:relabel"
     return Task(
@@ -206,7 +206,7 @@ def _adroit(hand: str, horizon: int, summary: str, **paper: Any) -> Task:
         env_options={"hand": hand},
         data=f"local:{hand}-binary",
         builder="calql.datasets.builders.adroit:build",
-        recipe={"hand": hand},
+        recipe={"hand": hand, "transitions": transitions},
         sources=(
             Source("awac:*", reader={"task": hand}),
             Source(f"minari:D4RL/{hand}/*", adapt=relabel),
@@ -319,9 +319,9 @@ TASKS: dict[str, Task] = {
             target_share=1.0,
             failures=False,
         ),
-        _adroit("pen", 100, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
-        _adroit("door", 200, "a 24-joint hand opens a latched door"),
-        _adroit("relocate", 200, "a 24-joint hand carries a ball to a given place"),
+        _adroit("pen", 100, 8_000, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
+        _adroit("door", 200, 10_000, "a 24-joint hand opens a latched door"),
+        _adroit("relocate", 200, 3_000, "a 24-joint hand carries a ball to a given place"),
     ]
 }
 

@@ -344,7 +344,7 @@ def test_info_says_what_the_row_does(tmp_path, capfd):
     code, said = said_of(capfd, "info", f"d4rl:{tmp_path}/kitchen.hdf5", "--task", "kitchen-mixed")
     assert code == 0
     for line in (
-        "rewards are mapped to 1 r: 0 to 4",
+        "rewards are mapped to 0.25 r − 1: -1 to 0",
         "no failure rule",
         "its score is last reward / 4",
         "'bottom burner'",
