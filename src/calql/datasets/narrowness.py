@@ -35,12 +35,12 @@ def narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, f
 
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(actions))[:SAMPLES])
-    states = _features(observations, chosen)
+    states = features(observations, chosen)
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
     states = (states[:, used] - center[used]) / scale[used]
     eigenvalues = np.linalg.svd(states, compute_uv=False) ** 2
-    starts = (_features(observations, rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
+    starts = (features(observations, rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
 
     distance = cdist(states, states, "sqeuclidean")
     apart = episode[chosen] if episode[-1] else chosen  # a single episode has only itself to compare with
@@ -61,7 +61,7 @@ def narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, f
     }
 
 
-def _features(observations: PyTree, rows: np.ndarray) -> np.ndarray:
+def features(observations: PyTree, rows: np.ndarray) -> np.ndarray:
     """[rows, D] float64: all leaves side by side, of each at most 256 evenly spaced columns (pictures have more)."""
     columns = []
     for _, leaf in named_leaves("", observations):

@@ -15,8 +15,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 
-from calql.datasets.arrays import named_leaves
 from calql.datasets.episodes import Episodes
+from calql.datasets.narrowness import features
 from calql.datasets.success import success_steps
 from calql.envs.registry import make_env
 from calql.reporting.figures import INK
@@ -29,8 +29,6 @@ BINS = 120
 """Bins of a density along the longer side."""
 SAMPLES = 50_000
 """States that are projected."""
-COLUMNS = 256
-"""Most columns taken of one array of an observation (pictures have more)."""
 MARKS = 500
 """Most starts and successes that are marked."""
 
@@ -152,7 +150,7 @@ def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
     """[names] the place of each subtask in the order of their first solution, from 1; 0: never solved."""
     from calql.envs.kitchen import is_solved
 
-    solved = np.array([[is_solved(name, row) for name in names] for row in joints])
+    solved = np.stack([is_solved(name, joints) for name in names], axis=1)
     first = np.where(solved.any(axis=0), solved.argmax(axis=0), len(joints))
     ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
     return np.where(first < len(joints), ranks, 0)
@@ -163,7 +161,7 @@ def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
 
 def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
     """Density of the states' first two principal components; where episodes start, and where they first succeed."""
-    states = np.concatenate([_table(e.observations) for e in episodes.episodes])
+    states = np.concatenate([features(e.observations, np.arange(e.length + 1)) for e in episodes.episodes])
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
     used[:2] |= not used.any()  # states that are all alike are one point
@@ -189,12 +187,3 @@ def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
     axes.set(aspect="auto", xlabel="first principal component", ylabel="second")
     axes.legend(frameon=False, loc="best", markerscale=2, handletextpad=0.2)
     axes.set_title(f"where the steps are ({explained:.0%} of the states' variance)", loc="left", fontsize=8.5)
-
-
-def _table(observations: Any) -> np.ndarray:
-    """[T + 1, D] float64: all arrays of the observations side by side."""
-    columns = []
-    for _, leaf in named_leaves("", observations):
-        flat = leaf.reshape(len(leaf), -1)
-        columns.append(flat[:, :: -(-flat.shape[1] // COLUMNS)])
-    return np.concatenate(columns, axis=1).astype(np.float64)
