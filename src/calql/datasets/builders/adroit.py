@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
+from calql.datasets.builders import run
 from calql.datasets.builders.clone import Clone, fit
 from calql.datasets.builders.planning import Planner
-from calql.datasets.builders.run import Progress, collect, make_recipe, store
 from calql.envs import adroit
-from calql.tasks import Task, nearest
+from calql.tasks import nearest
 from calql.types import Episode, InputError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -75,21 +75,6 @@ class Recipe:
             raise InputError(f"horizon is {self.horizon}; give at least one step")
 
 
-def build(
-    task: Task,
-    seed: int = 0,
-    transitions: int | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-    **knobs: Any,
-) -> str:
-    """Collect and store the data set (replacing an older one); return its Minari id. `knobs`: see `Recipe`."""
-    recipe = make_recipe(Recipe, task, transitions, knobs)
-    attempt = partial(demonstrate, recipe, seed)
-    episodes = collect(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
-    return store(task, episodes, recipe, seed)
-
-
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     """Attempt number `index`, from reset to success or to the horizon; None where it fails and failures are dropped."""
     if index < recipe.demonstrations:
@@ -100,6 +85,10 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         rng = np.random.default_rng([seed, index])
         episode = _episode(recipe.hand, int(rng.integers(2**31)), _hesitant(recipe, rng), recipe.horizon)
     return episode if recipe.keep_failures or episode.successes[-1] else None
+
+
+build = partial(run.build, Recipe, demonstrate)
+"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
 
 
 def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray], horizon: int) -> Episode:

@@ -12,16 +12,13 @@ import dataclasses
 from collections import deque
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 
-from calql.datasets.builders import ant_clone
-from calql.datasets.builders.run import Progress, collect, make_recipe, store
+from calql.datasets.builders import ant_clone, run
 from calql.datasets.builders.ways import shortest_ways
 from calql.envs import antmaze
 from calql.envs.antmaze import CELL, LAYOUTS, AntMaze, Cell, Maze
-from calql.tasks import Task
 from calql.types import Episode, InputError
 
 COMMANDS = ("play", "diverse", "narrow")
@@ -87,21 +84,6 @@ class Recipe:
             raise InputError("horizon, transitions and farthest must be at least 1")
 
 
-def build(
-    task: Task,
-    seed: int = 0,
-    transitions: int | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-    **knobs: Any,
-) -> str:
-    """Collect and store the task's data set, replacing an older one; return its Minari id. `knobs`: see `Recipe`."""
-    recipe = make_recipe(Recipe, task, transitions, knobs)
-    attempt = partial(demonstrate, recipe, seed)
-    episodes = collect(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
-    return store(task, episodes, recipe, seed)
-
-
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     """Attempt number `index`, a function of its arguments alone; None where the ant would start at its goal."""
     rng, env = np.random.default_rng([seed, index]), _environment(recipe.maze)
@@ -141,6 +123,10 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         truncated=not terminations[-1],
         successes=np.array(terminations),
     )
+
+
+build = partial(run.build, Recipe, demonstrate)
+"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
 
 
 # -- where from and where to -------------------------------------------------------------------------------------------

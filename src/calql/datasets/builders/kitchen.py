@@ -18,10 +18,9 @@ from itertools import combinations
 
 import numpy as np
 
+from calql.datasets.builders import run
 from calql.datasets.builders.kitchen_script import SCRIPTS, Arm, Targets
-from calql.datasets.builders.run import Progress, collect, make_recipe, store
 from calql.envs import kitchen
-from calql.tasks import Task
 from calql.types import Episode, InputError
 
 _env = functools.cache(kitchen.make)
@@ -72,21 +71,6 @@ class Recipe:
         return [names for names in sets if names and not set(self.tasks) <= set(names)]
 
 
-def build(
-    task: Task,
-    seed: int = 0,
-    transitions: int | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-    **knobs,
-) -> str:
-    """Collect and store the task's data set (replacing an older one); return its Minari id. `knobs`: see `Recipe`."""
-    recipe = make_recipe(Recipe, task, transitions, knobs)
-    attempt = functools.partial(demonstrate, recipe, seed)
-    episodes = collect(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
-    return store(task, episodes, recipe, seed)
-
-
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     """Demonstration number `index`; None where the recipe throws it away."""
     rng = np.random.default_rng([seed, index])
@@ -95,6 +79,10 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     unwanted = not recipe.failures and not solved
     leaked = recipe.target_share == 0 and episode.successes.any()
     return None if unwanted or leaked else episode
+
+
+build = functools.partial(run.build, Recipe, demonstrate)
+"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
 
 
 def draw_sequence(recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

@@ -49,6 +49,27 @@ MOST_REJECTED = 100
 """Attempts for each kept episode beyond which a recipe is taken to be impossible."""
 
 
+def build(
+    kind: type,
+    demonstrate: Callable[[Any, int, int], Episode | None],
+    task: Task,
+    seed: int = 0,
+    transitions: int | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    **knobs: Any,
+) -> str:
+    """Collect and store the task's data set, replacing an older one; return its Minari id.
+
+    A builder binds the first two: its `Recipe`, whose fields are the `knobs`, and `demonstrate(recipe, seed, index)`,
+    which makes attempt number `index`. Raises InputError on an unknown or impossible knob.
+    """
+    recipe = make_recipe(kind, task, transitions, knobs)
+    attempt = partial(demonstrate, recipe, seed)
+    episodes = collect(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
+    return store(task, episodes, recipe, seed)
+
+
 def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, knobs: dict[str, Any]) -> Recipe:
     """The recipe of the task's row with the caller's knobs laid over it. Raises InputError on an unknown knob."""
     names = {field.name for field in dataclasses.fields(kind)}
