@@ -293,7 +293,7 @@ TASKS: dict[str, Task] = {
             "medium",
             "narrow",
             "an ant through the medium maze, from one start to one goal (Fig. 8)",
-            recipe={"transitions": 100_000, "stranded": 0.5},
+            recipe={"transitions": 100_000, "stranded": 0.5, "wander": 0.3, "stumbling": 0.1},
             offline_steps=250_000,
         ),
         _kitchen(

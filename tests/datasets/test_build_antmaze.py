@@ -169,6 +169,41 @@ def test_recorded_actions_are_the_executed_ones():
         np.testing.assert_allclose(env.step(episode.actions[step])[0], episode.observations[step + 1], atol=2e-2)
 
 
+def off_the_walk(recipe, index):
+    """[T] whether a step's action is another than the walker's towards the next cell."""
+    episode, maze, walk = demonstrate(recipe, 0, index), antmaze.make(recipe.maze).maze, ant_clone.load()
+    goal, off = maze.cell_center(maze.goal), []
+    for observation, action in zip(episode.observations, episode.actions, strict=False):
+        x, y = waypoint(maze, observation[:2], goal) - observation[:2]
+        off.append(not np.allclose(walk(observation, np.arctan2(y, x)), action, atol=1e-4))
+    return np.array(off)
+
+
+def test_a_stumble_is_eight_random_actions():
+    recipe = Recipe(commands="narrow", horizon=150, action_noise=0.0)
+    assert not off_the_walk(recipe, 0).any()
+    off = off_the_walk(dataclasses.replace(recipe, stumbling=0.2), 0)
+    runs = [sum(run) for stumbles, run in itertools.groupby(off) if stumbles]
+    assert set(runs[:-1]) <= {8, 16, 24}  # the last one may be cut short
+    assert 0.1 < off.mean() < 0.3
+
+
+def test_a_wandering_ant_weaves_and_arrives():
+    recipe = Recipe(commands="narrow", horizon=1000, action_noise=0.0)
+
+    def aside(recipe):
+        """Median distance from the corridor's line, in metres, over two walks."""
+        maze, found = antmaze.make("medium").maze, []
+        for index in range(2):
+            episode = demonstrate(recipe, 0, index)
+            assert episode.successes[-1]
+            middles = np.stack([maze.cell_center(maze.cell_of(place)) for place in episode.observations[:, :2]])
+            found.append(np.abs(episode.observations[:, :2] - middles).min(axis=1))
+        return np.median(np.concatenate(found))
+
+    assert aside(dataclasses.replace(recipe, wander=0.6)) > 1.5 * aside(recipe)
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +293,8 @@ def test_labels_as_d4rl_released_them():
         {"commands": "any"},
         {"on_arrival": "dance"},
         {"action_noise": -1.0},
+        {"wander": -0.1},
+        {"stumbling": 1.0},
         {"to_goal": 1.5},
         {"stranded": -0.1},
         {"horizon": 0},

@@ -19,6 +19,7 @@ from calql.datasets.load import local_id
 from calql.datasets.minari_writer import write_minari
 from calql.envs import pointmaze
 from calql.tasks import TASKS
+from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 TASK = TASKS["pointmaze-medium-narrow"]
@@ -147,6 +148,7 @@ def test_stored_and_read_back(root):
     assert (provenance["version"], provenance["seed"]) == (calql.__version__, 3)
     assert provenance["recipe"]["action_noise"] == 0.2
     assert provenance["build_s"] > 0
+    assert provenance["git_commit"] == git_commit()
     assert calls[-1] == (600, 600)
     assert list(minari.list_local_datasets()) == [DATASET_ID]
 

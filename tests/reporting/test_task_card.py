@@ -22,6 +22,7 @@ from calql.reporting.data_table import read_table, write_table
 from calql.reporting.task_card import family, pages, write_card
 from calql.reporting.task_page import budgets, settings
 from calql.tasks import TASKS, Task
+from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 CARDS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
@@ -109,6 +110,7 @@ def test_a_card_is_measured_and_written(point_data, tmp_path):
     assert float(row["length_max"]) <= TASKS[POINT].horizon
     assert float(row["score"]) == float(row["success"])
     assert float(row["build_s"]) > 0
+    assert row["git_commit"] == (git_commit() or "")
     assert json.loads(row["recipe"])["transitions"] == 300
     assert row["fingerprint"][:16] in text
     assert {path.name for path in tmp_path.iterdir()} == {

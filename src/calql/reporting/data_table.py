@@ -48,6 +48,7 @@ def measure(episodes: Episodes, task: Task) -> Row:
         "build_s": about.get("build_s"),
         "megabytes": about.get("bytes") and about["bytes"] / 1e6,
         "calql": about.get("version"),
+        "git_commit": about.get("git_commit"),
         "builder": about.get("builder"),
         "recipe": json.dumps(about["recipe"], sort_keys=True) if "recipe" in about else None,
     }

@@ -125,14 +125,16 @@ def provenance() -> dict[str, Any]:
     command = ["calql", *sys.argv[1:]] if Path(sys.argv[0]).name in ("calql", "__main__.py") else sys.argv
     return {
         "command": shlex.join(command),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "packages": versions,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """Commit of the source tree, `-dirty` where it has changes; None outside a checkout."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from itertools import islice
 
 import numpy as np
 
@@ -34,6 +35,10 @@ OFF_AXIS, LOOK_AHEAD = 0.9, 0.7
 """Farther than this from the line between two cells' middles (metres), the ant first heads for it, so much ahead."""
 STUCK_STEPS, STUCK_DISTANCE, FREEING_STEPS = 20, 0.25, 8
 """The ant is stuck if it has moved less than this (metres) in so many steps; it then goes elsewhere for a while."""
+WANDER_MEMORY = 0.95
+"""Correlation between neighbouring steps of how far the ant wanders from its heading: 20 steps, 2 s of D4RL's ant."""
+STUMBLE_STEPS = 8
+"""Steps of one stumble."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +62,12 @@ class Recipe:
     """Steps after which an episode is cut."""
     action_noise: float = 0.2
     """Standard deviation of the Gaussian noise on actions, which are clipped to [−1, 1] and recorded as executed."""
+    wander: float = 0.0
+    """Standard deviation, in rad, of slow noise on the heading: the ant weaves through the corridors, so that the data
+    show ways back to their middle. (D4RL's ant is sent to random points in the cells on its way.)"""
+    stumbling: float = 0.0
+    """Share of steps at which the ant does not walk but moves its legs at random, for 8 steps at a time: without, the
+    data do not show how to walk on from a wrong posture, and whoever learns from them stands still after the first."""
     to_goal: float = 0.1
     """Share of commands that are the goal itself, besides those that are by chance. D4RL has no such share."""
     on_arrival: str = "stay"
@@ -78,8 +89,10 @@ class Recipe:
         ):
             if value not in known:
                 raise InputError(f"{name} is '{value}'; it must be one of {', '.join(known)}")
-        if self.action_noise < 0 or not 0 <= self.to_goal <= 1 or not 0 <= self.stranded <= 1:
-            raise InputError("action_noise must be >= 0, to_goal and stranded within [0, 1]")
+        if min(self.action_noise, self.wander) < 0 or not 0 <= self.stumbling < 1:
+            raise InputError("action_noise and wander must be >= 0, stumbling within [0, 1)")
+        if not 0 <= self.to_goal <= 1 or not 0 <= self.stranded <= 1:
+            raise InputError("to_goal and stranded must be within [0, 1]")
         if self.horizon < 1 or self.transitions < 1 or (self.farthest is not None and self.farthest < 1):
             raise InputError("horizon, transitions and farthest must be at least 1")
 
@@ -100,9 +113,12 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     walk, guide = _walker(), Guide(env.maze, rng)
     command, then = _command(recipe, env, aim, observation[:2], rng)
     observations, actions, rewards, terminations = [observation], [], [], []
-    for _ in range(recipe.horizon):
-        action = walk(observation, guide.heading(observation[:2], command))
-        action = np.clip(action + recipe.action_noise * rng.standard_normal(8), -1.0, 1.0).astype(np.float32)
+    for astray, stumbles in islice(_mishaps(recipe, rng), recipe.horizon):
+        action = walk(observation, guide.heading(observation[:2], command) + astray)
+        action += recipe.action_noise * rng.standard_normal(8)
+        if stumbles:
+            action = rng.uniform(-1.0, 1.0, 8)
+        action = np.clip(action, -1.0, 1.0).astype(np.float32)
         observation, reward, terminated, _, _ = env.step(action)
         observations.append(observation)
         actions.append(action)
@@ -127,6 +143,17 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
 
 build = partial(run.build, Recipe, demonstrate)
 """`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+
+
+def _mishaps(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[float, bool]]:
+    """At every step: how far the ant wanders from its heading, in rad, and whether it stumbles."""
+    stumble = recipe.stumbling / (1 - recipe.stumbling) / STUMBLE_STEPS  # the chance that one begins
+    astray, left = recipe.wander * rng.standard_normal(), 0
+    while True:
+        yield astray, left > 0
+        fresh = recipe.wander * rng.standard_normal()
+        astray = WANDER_MEMORY * astray + np.sqrt(1 - WANDER_MEMORY**2) * fresh
+        left = left - 1 if left > 1 else STUMBLE_STEPS * (rng.random() < stumble)
 
 
 # -- where from and where to -------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from calql.datasets.minari_reader import root
 from calql.datasets.minari_writer import write_minari
 from calql.envs.registry import make_env
 from calql.tasks import Task
+from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 Attempt = Callable[[int], Episode | None]
@@ -128,6 +129,7 @@ def store(task: Task, episodes: Sequence[Episode], recipe: Any, seed: int) -> st
     env, folder = make_env(task), _folder(task, recipe, seed)
     provenance = {
         "builder": task.builder, "seed": seed, "recipe": dataclasses.asdict(recipe), "build_s": _seconds(folder),
+        "git_commit": git_commit(),
     }  # fmt: skip
     made = write_minari(local_id(task.id), episodes, env, provenance)
     env.close()
