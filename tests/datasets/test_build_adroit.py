@@ -136,6 +136,22 @@ def test_cloning_lowers_the_error():
     assert errors[1].mean() < 0.7 * errors[0].mean()
 
 
+def test_practice_adds_the_clone_s_own_successes():
+    clone = builder._clone("door")
+    successes, tried = builder.practise("door", clone, seed=7, count=2)
+    assert len(successes) == 2 <= tried
+    for episode in successes:
+        assert episode.successes[-1]
+        assert not episode.successes[:-1].any()
+    assert same(builder.practise("door", clone, seed=7, count=1)[0][0], successes[0])
+
+    def error(added):
+        made = builder.fit_clone("door", successes=added, steps=300, hidden=(16,))
+        return np.mean([np.square(made(e.observations[:-1]) - e.actions).mean() for e in successes])
+
+    assert error(successes) < error([])
+
+
 # -- data --------------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Weak data of the hand's tasks: a few good demonstrations, and the successes of a shaky clone of them.
 
 A planner (`planning`) solved each task 25 times; those actions ship with the library, and so does a network cloned from
-them. `python -m calql.datasets.builders.adroit HAND` remakes both. The paper's data have the same two parts
+them, which where it seldom succeeded has practised: it was cloned again from the demonstrations and its own successes.
+`python -m calql.datasets.builders.adroit HAND` remakes both. The paper's data have the same two parts
 ("offpolicy_hand_data" of AWAC): 25 human demonstrations, and trajectories of a policy cloned from them.
 """
 
@@ -30,6 +31,10 @@ STEPS_AFTER_SUCCESS = 5
 """A demonstration goes on for as long, so that a success that comes a step later elsewhere is still one."""
 BLUR, BLURRED_COPIES = 1.0, 19
 """Noise on the inputs of cloning, in standard deviations of each, and how many noisy copies there are."""
+PRACTICE, PRACTISED = {"pen": 0, "door": 2, "relocate": 3}, 100
+"""Rounds in which a clone is cloned again, and how many of its own successes each adds to the demonstrations."""
+PRACTICE_ATTEMPTS = 6_000
+"""Most attempts of one round; after them it makes do with the successes that there are."""
 PLANNING_STEPS = {"pen": 100, "door": 200, "relocate": 200}
 """Steps after which the planner gives up: the paper's horizons."""
 
@@ -82,13 +87,18 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         horizon = min(recipe.horizon, len(shown.actions))
         episode = _episode(recipe.hand, shown.seed, lambda step, _: shown.actions[step], horizon)
     else:
-        rng = np.random.default_rng([seed, index])
-        episode = _episode(recipe.hand, int(rng.integers(2**31)), _hesitant(recipe, rng), recipe.horizon)
+        episode = _attempt(recipe, _clone(recipe.hand), seed, index)
     return episode if recipe.keep_failures or episode.successes[-1] else None
 
 
 build = partial(run.build, Recipe, demonstrate)
 """`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+
+
+def _attempt(recipe: Recipe, clone: Clone, seed: int, index: int) -> Episode:
+    """The clone's attempt number `index`, with noise and pauses."""
+    rng = np.random.default_rng([seed, index])
+    return _episode(recipe.hand, int(rng.integers(2**31)), _hesitant(recipe, clone, rng), recipe.horizon)
 
 
 def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray], horizon: int) -> Episode:
@@ -112,9 +122,9 @@ def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray],
     )
 
 
-def _hesitant(recipe: Recipe, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:
+def _hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:
     """The clone with one episode's noise and pauses."""
-    clone, last, noise, pausing = _clone(recipe.hand), 0.0, 0.0, False
+    last, noise, pausing = 0.0, 0.0, False
     scale, share = rng.uniform(*recipe.noise), rng.uniform(*recipe.pausing)
     memory = recipe.noise_correlation
 
@@ -186,20 +196,36 @@ def save_demonstrations(hand: str, shown: Sequence[Demonstration]) -> None:
 
 
 def fit_clone(
-    hand: str, seed: int = 0, hidden: Sequence[int] = (128, 128), steps: int = 5_000, **options: Any
+    hand: str,
+    seed: int = 0,
+    successes: Sequence[Episode] = (),
+    hidden: Sequence[int] = (128, 128),
+    steps: int = 5_000,
+    **options: Any,
 ) -> Clone:
-    """A small network that does in each state, and around it, what the demonstrations did there.
+    """A small network that does in each state, and around it, what the demonstrations and other successes did there.
 
     Inputs are blurred: without that a clone of 25 demonstrations leaves them and does not find back. `options`: see
     `clone.fit`.
     """
-    episodes = [demonstrate(Recipe(hand), seed, index) for index in range(DEMONSTRATIONS)]
+    episodes = [*(demonstrate(Recipe(hand), seed, index) for index in range(DEMONSTRATIONS)), *successes]
     states = np.concatenate([episode.observations[:-1] for episode in episodes])
     actions = np.concatenate([episode.actions for episode in episodes])
-    noise = np.random.default_rng(seed).standard_normal((BLURRED_COPIES, *states.shape))
-    blurred = (states + BLUR * states.std(0) * noise).astype(np.float32)
-    inputs = np.concatenate([states, *blurred])
+    noise = np.random.default_rng(seed).standard_normal((BLURRED_COPIES, *states.shape), np.float32)
+    inputs = np.concatenate([states[None], states + BLUR * states.std(0) * noise]).reshape(-1, states.shape[1])
     return fit(inputs, np.tile(actions, (BLURRED_COPIES + 1, 1)), hidden=hidden, steps=steps, seed=seed, **options)
+
+
+def practise(hand: str, clone: Clone, seed: int, count: int = PRACTISED) -> tuple[list[Episode], int]:
+    """The first `count` successes of a clone with the noise of the data, and how many attempts they took."""
+    recipe, successes = Recipe(hand, horizon=PLANNING_STEPS[hand]), []
+    for index in range(PRACTICE_ATTEMPTS):
+        episode = _attempt(recipe, clone, seed, index)
+        if episode.successes[-1]:
+            successes.append(episode)
+        if len(successes) == count:
+            break
+    return successes, index + 1
 
 
 @cache
@@ -216,6 +242,7 @@ def main(
     hand: Annotated[Literal["pen", "door", "relocate"], tyro.conf.Positional],
     seed: int = 0,
     attempts: int = 50,
+    practice: int | None = None,
 ) -> None:
     """Remake the hand's assets: the first 25 successes of the planner in so many attempts, and their clone.
 
@@ -223,6 +250,7 @@ def main(
         hand: whose assets.
         seed: of everything.
         attempts: to plan; 0 keeps the demonstrations and only clones them again.
+        practice: rounds in which the clone is cloned again with its own successes; by default those of `PRACTICE`.
     """
     made: list[Demonstration] = []
     for index in range(attempts):
@@ -235,7 +263,11 @@ def main(
         print(f"attempt {index + 1}/{attempts}: {steps or 'no'} steps; {len(made)} successes", flush=True)
     if attempts and len(made) < DEMONSTRATIONS:
         raise SystemExit(f"{DEMONSTRATIONS} successes are needed; give more attempts")
-    clone = fit_clone(hand, seed, progress=lambda done, total, loss: print(f"clone {done}/{total}: loss {loss:.4f}"))
+    clone = fit_clone(hand, seed)
+    for number in range(1, (PRACTICE[hand] if practice is None else practice) + 1):
+        successes, tried = practise(hand, clone, seed + number)
+        print(f"round {number} of practice: {len(successes)} successes in {tried} attempts", flush=True)
+        clone = fit_clone(hand, seed, successes)
     clone.save(_path(hand, "clone.safetensors"))
     _clone.cache_clear()
 
