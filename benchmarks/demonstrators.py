@@ -114,7 +114,7 @@ def row(name: str, attempts: list[Attempt]) -> dict[str, object]:
 def write(path: Path, rows: list[dict[str, object]]) -> None:
     """The rows so far; other demonstrators' rows of an older file stay."""
     names = {made["demonstrator"] for made in rows}
-    older = list(csv.DictReader(path.open())) if path.exists() else []
+    older = csv.DictReader(path.read_text().splitlines()) if path.exists() else ()
     rows = [old for old in older if old["demonstrator"] not in names] + rows
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib.util
 import io
 import json
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 from calql.algorithms import CalQL
 from calql.cli.bench import SIZES
+from calql.tasks import TASKS
 
-FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "peers.py"
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def peers():
-    spec = importlib.util.spec_from_file_location("peers", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("peers")
+
+
+@pytest.fixture(scope="module")
+def environments():
+    return load("environments")
+
+
+@pytest.fixture(scope="module")
+def demonstrators():
+    return load("demonstrators")
 
 
 def test_sizes_are_those_of_calql_bench(peers):
@@ -108,3 +125,79 @@ def test_the_table(peers, monkeypatch, capsys):
     peers.show([row | {"ratio": 2.0, "ratio_cpu_time": 2.1}], 1)
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("laptop", "2.00", "2.10", "700", "600"))
+
+
+# -- environments ------------------------------------------------------------------------------------------------------
+
+
+class Counted(gymnasium.Env):
+    """Three steps to the end; counts what is done to it."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-2, 2, (2,))
+
+    def __init__(self):
+        self.resets, self.actions = 0, []
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        return np.zeros(1), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return np.zeros(1), 0.0, len(self.actions) % 3 == 0, False, {}
+
+
+def test_steps_are_counted_over_resets(environments):
+    env = Counted()
+    step = environments.stepper(env, horizon=2)
+    assert step(5) > 0
+    assert step(4) > 0
+    assert len(env.actions) == 9
+    assert env.resets == 6  # steps 1 2 | 3 | 4 5 | 6 | 7 8 | 9: cut after two, or ended by the third
+    assert all(env.action_space.contains(action) for action in env.actions)
+
+
+def test_every_measured_task_exists(environments):
+    for task, relatives in environments.RELATIVES.items():
+        assert task in TASKS
+        assert relatives
+
+
+def test_our_rate_is_over_theirs(environments, monkeypatch, capsys):
+    monkeypatch.setattr(environments, "make_env", lambda task: Counted())
+    monkeypatch.setattr(environments, "_make", lambda package, name: Counted())
+    row = environments.compare("pen-binary", seconds=0.05)
+    best = row["steps_per_s"]
+    assert row["ratio"]["Gymnasium-Robotics"] == pytest.approx(best["calql"] / best["Gymnasium-Robotics"])
+    assert all(len(blocks) == environments.ROUNDS for blocks in row["blocks"].values())
+    environments.show([{"task": "pen-binary"} | row])
+    assert "| pen-binary |" in capsys.readouterr().out
+
+
+# -- demonstrators -----------------------------------------------------------------------------------------------------
+
+
+def test_demonstrators_are_told_by_their_successes(demonstrators, tmp_path):
+    made = demonstrators.row(
+        "ant", [demonstrators.Attempt(*a) for a in ((True, 10, 1.0), (True, 30, 2.0), (False, 99, 6.0))]
+    )
+    assert (made["attempts"], made["successes"]) == (3, 2)
+    assert (made["steps_min"], made["steps_median"], made["steps_max"]) == (10, 20.0, 30)
+    assert made["seconds_an_attempt"] == 3.0
+    none = demonstrators.row("arm", [demonstrators.Attempt(False, 99, 1.0)])
+    assert none["successes"] == 0
+    path = tmp_path / "d.csv"
+    demonstrators.write(path, [made])
+    demonstrators.write(path, [none])
+    demonstrators.write(path, [made | {"successes": 1}])
+    rows = {line["demonstrator"]: line["successes"] for line in csv.DictReader(path.read_text().splitlines())}
+    assert rows == {"arm": "0", "ant": "1"}
+
+
+@pytest.mark.parametrize("name", ["ant-medium", "door-clone", "kitchen-complete"])
+def test_an_attempt_is_one_whole_episode(demonstrators, name):
+    attempt = demonstrators.DEMONSTRATORS[name](0)
+    assert 1 < attempt.steps <= 1000
+    assert attempt.seconds > 0
+    assert demonstrators.DEMONSTRATORS[name](0)[:2] == attempt[:2]
