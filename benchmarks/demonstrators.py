@@ -27,7 +27,9 @@ from typing import NamedTuple
 import numpy as np
 
 from calql.datasets.builders import adroit, antmaze, kitchen
+from calql.reporting.tables import dicts_to_csv
 from calql.tasks import get_task
+from calql.tracking.run_dir import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1000
@@ -107,6 +109,7 @@ def row(name: str, attempts: list[Attempt]) -> dict[str, object]:
         "steps_min": min(steps),
         "steps_median": round(float(np.median(steps)), 1),
         "steps_max": max(steps),
+        "git_commit": git_commit(),
         "seconds_an_attempt": round(float(np.mean([attempt.seconds for attempt in attempts])), 2),
     }
 
@@ -117,10 +120,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> None:
     older = csv.DictReader(path.read_text().splitlines()) if path.exists() else ()
     rows = [old for old in older if old["demonstrator"] not in names] + rows
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(dicts_to_csv(rows))
 
 
 if __name__ == "__main__":

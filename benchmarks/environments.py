@@ -5,8 +5,7 @@
 steps each task's environment as the learner gets it, and its nearest relatives as `gymnasium.make` gives them, with the
 same random actions, an episode's reset included; prints a table and writes every block to results/environments.json.
 
-Not the same: OGBench's ant is this ant bit for bit, but its observation also counts the goal's distance; the ant of
-Gymnasium-Robotics takes smaller physics steps; its kitchen computes what D4RL's 60 numbers leave out, and its hands
+OGBench's ant is this ant; Gymnasium-Robotics' has other physics, its kitchen also observes velocities, and its hands
 have dense rewards. Needs the development environment (OGBench), and a MuJoCo with which FrankaKitchen-v1 runs (< 3.12).
 """
 
@@ -15,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ import numpy as np
 from calql.cli.bench import machine
 from calql.envs.registry import make_env
 from calql.tasks import TASKS, get_task
+from calql.tracking.run_dir import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 8
@@ -57,15 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append({"task": task} | compare(task, args.seconds))
     show(rows)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "benchmarks/environments.py", *(sys.argv[1:] if arguments is None else arguments)])
-    packages = ("calql", "mujoco", "gymnasium", "gymnasium-robotics", "ogbench", "numpy")
-    record = {
-        "command": command,
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": machine()["cpu"],
-        "versions": {name: metadata.version(name) for name in packages},
-    }
-    args.out.write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
+    about = provenance() | {"cpu": machine()["cpu"], "ogbench": metadata.version("ogbench")}
+    args.out.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
     return 0
 
 

@@ -225,8 +225,7 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
                 eval_every_online=1_000,
                 checkpoint_every=10_000,
                 # Fewer and smaller updates than at `paper` scale: faster learners, and a weight that they feel. Targets
-                # as in the release, not as in the listing: the value of one sampled action of 24 to 30 dimensions is
-                # mostly noise.
+                # are the release's best of ten actions, not the listing's single one.
                 actor_lr=1e-3,
                 critic_lr=1e-3,
                 tau=0.01,

@@ -32,8 +32,7 @@ STEPS_AFTER_SUCCESS = 5
 BLUR, BLURRED_COPIES = 1.0, 19
 """Noise on the inputs of cloning, in standard deviations of each, and how many noisy copies there are."""
 PRACTICE, PRACTISED = {"pen": 0, "door": 2, "relocate": 0}, 100
-"""Rounds in which a clone is cloned again, and how many of its own successes each adds to the demonstrations. (Three
-rounds would take ten minutes and the ball's from 1 to 5 % of its attempts.)"""
+"""Rounds in which a clone is cloned again, and how many of its own successes each adds to the demonstrations."""
 PRACTICE_ATTEMPTS = 6_000
 """Most attempts of one round; after them it makes do with the successes that there are."""
 PLANNING_STEPS = {"pen": 100, "door": 200, "relocate": 200}
