@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 
 from calql.datasets.builders import adroit, antmaze, kitchen
+from calql.provenance import git_commit
 from calql.reporting.tables import dicts_to_csv
 from calql.tasks import get_task
-from calql.tracking.run_dir import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1000

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
-    {"types", "tasks"},
+    {"types", "tasks", "provenance"},
     {"envs", "datasets", "networks", "theory"},
     {"replay"},
     {"algorithms"},

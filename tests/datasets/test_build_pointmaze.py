@@ -18,8 +18,8 @@ from calql.datasets.builders.ways import shortest_ways
 from calql.datasets.load import local_id
 from calql.datasets.minari_writer import write_minari
 from calql.envs import pointmaze
+from calql.provenance import git_commit
 from calql.tasks import TASKS
-from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 TASK = TASKS["pointmaze-medium-narrow"]

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from calql.cli import main
 from calql.datasets.builders.pointmaze import build
 from calql.datasets.episodes import Episodes
+from calql.provenance import git_commit
 from calql.reporting import coverage, data_figures
 from calql.reporting.data_figures import data_figure
 from calql.reporting.data_table import read_table, write_table
 from calql.reporting.task_card import family, pages, write_card
 from calql.reporting.task_page import budgets, settings
 from calql.tasks import TASKS, Task
-from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 CARDS = Path(__file__).resolve().parents[2] / "docs" / "tasks"

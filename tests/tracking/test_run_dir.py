@@ -7,7 +7,6 @@ import math
 import pytest
 
 from calql.tracking import EVAL_COLUMNS, RunDir
-from calql.tracking.run_dir import provenance
 from calql.types import InputError
 
 
@@ -122,12 +121,6 @@ def test_done_means_that_the_summary_is_there(run_dir):
     run_dir.finish({"regret": 0.25, "dip": math.nan})
     assert run_dir.done
     assert json.loads((run_dir.path / "summary.json").read_text()) == {"regret": 0.25, "dip": None}
-
-
-def test_provenance_is_json():
-    told = json.loads(json.dumps(provenance()))
-    assert {"command", "git_commit", "packages", "python", "platform"} <= set(told)
-    assert {"calql", "jax", "numpy"} <= set(told["packages"])
 
 
 def test_a_crash_before_the_configuration_is_written_leaves_a_folder_that_can_be_used(tmp_path):

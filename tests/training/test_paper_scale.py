@@ -84,11 +84,15 @@ def test_every_task_of_the_table_has_its_sources():
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_it_runs(task, tmp_path):
-    """Data from the task's own builder, then a few hundred gradient steps across the border."""
+    """Data from the task's own builder, then a few hundred gradient steps across the border.
+
+    An eighth of the batch, as one step of the kitchens' networks takes a second otherwise.
+    """
     row = TASKS[task]
     load_attribute(row.builder)(row, seed=0, transitions=600)
     few = dict(offline_steps=100, online_steps=100, eval_episodes=1, eval_every_offline=100, eval_every_online=100)
-    config = resolve(row, "cal-ql", "paper", overrides=few | dict(log_every=50, replay_capacity=1_000))
+    smaller = dict(batch_size=32, log_every=50, replay_capacity=1_000)
+    config = resolve(row, "cal-ql", "paper", overrides=few | smaller)
     data = load_for(config.task, config.data)
     run_dir = RunDir(tmp_path / "run")
     run_dir.create(describe(config, data))

@@ -7,12 +7,7 @@ import io
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,6 @@ EVAL_COLUMNS = (
     "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
     "q_data_mean", "mc_return_mean", "bounding_rate",
 )  # fmt: skip
-PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 
 
 class RunDir:
@@ -112,38 +106,6 @@ class RunDir:
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(text.getvalue())
         os.replace(temporary, path)
-
-
-def provenance() -> dict[str, Any]:
-    """What made this: the command, versions, platform, and the commit of the source tree (None outside a checkout)."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    command = ["calql", *sys.argv[1:]] if Path(sys.argv[0]).name in ("calql", "__main__.py") else sys.argv
-    return {
-        "command": shlex.join(command),
-        "git_commit": git_commit(),
-        "packages": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree, `-dirty` where it has changes; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _cell(value: Any) -> Any:

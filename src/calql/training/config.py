@@ -10,8 +10,9 @@ from typing import Any
 
 from calql.algorithms import CQL, SAC, VARIANTS
 from calql.methods import Method, get_method
+from calql.provenance import provenance
 from calql.tasks import SCALES, Task, get_task, nearest
-from calql.tracking.run_dir import plain, provenance
+from calql.tracking.run_dir import plain
 from calql.types import InputError
 
 

@@ -32,8 +32,8 @@ from calql.datasets.load import local_id
 from calql.datasets.minari_reader import root
 from calql.datasets.minari_writer import write_minari
 from calql.envs.registry import make_env
+from calql.provenance import git_commit
 from calql.tasks import Task
-from calql.tracking.run_dir import git_commit
 from calql.types import Episode, InputError
 
 Attempt = Callable[[int], Episode | None]
