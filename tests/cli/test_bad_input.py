@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from calql.cli import main
+from calql.cli.common import load_data
+from calql.tasks import TASKS
+from calql.tracking import RunDir
 from calql.training import checkpoint
+from calql.training.config import describe, resolve
+
+TASK = next(iter(TASKS))
 
 ROWS = 40
 
@@ -139,6 +147,24 @@ def test_a_folder_that_holds_something_else(complain, write, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").touch()
     assert "not an empty folder" in complain(*train("--out", tmp_path / "run", "--data", write()))
+
+
+def test_a_sweep_into_a_folder_of_another(complain, write, tmp_path):
+    sweep = ["sweep", "--tasks", TASK, "--methods", "bc", "--seeds", 0, "--scale", "smoke", "--out", tmp_path, "--set"]
+    out = tmp_path / TASK / "bc" / "seed-0"
+    RunDir(out).create(describe(resolve(TASK, "bc", "smoke", overrides={"batch_size": 7}), None))
+    assert f"{out} holds another run (overrides)" in complain(*sweep, "batch_size=8")
+
+
+def test_pretraining_that_is_not_the_same(complain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--pretrained" in complain(*train("--resume", "--out", "run", "--pretrained", "donor"))
+    assert "config.json" in complain(*train("--out", "run", "--pretrained", "nowhere"))
+    episodes = load_data(resolve(TASK, "cal-ql", "smoke"))
+    RunDir("donor").create(describe(resolve(TASK, "cal-ql", "smoke"), episodes))
+    assert "another one (seed)" in complain(*train("--seed", 1, "--out", "run", "--pretrained", "donor"))
+    assert "not finished its pre-training" in complain(*train("--out", "run", "--pretrained", "donor"))
+    assert not Path("run").exists()
 
 
 def test_resume_where_no_run_is(complain, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from calql.cli import main
 from calql.methods import METHODS
 from calql.tasks import TASKS
+from calql.tracking import RunDir
 
 TASK = next(iter(TASKS))
 
@@ -120,6 +121,17 @@ def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):
     before = [(run / "eval.csv").stat().st_mtime_ns for run in runs]
     calql(*command)
     assert before == [(run / "eval.csv").stat().st_mtime_ns for run in runs]
+
+
+def test_sweep_pretrains_once_for_all_that_fine_tune_it(tmp_path, capfd):
+    calql(
+        *("sweep", "--tasks", TASK, "--methods", "cql", "cql-sac", "--seeds", 0, "--scale", "smoke"),
+        *("--out", tmp_path, "--workers", 1),
+    )
+    cql, sac = (tmp_path / TASK / method / "seed-0" for method in ("cql", "cql-sac"))
+    assert json.loads((sac / "config.json").read_text())["pretrained"] == str(cql)
+    before = [RunDir(run).read_rows("eval.csv")[:3] for run in (cql, sac)]
+    assert before[0] == before[1]
 
 
 def test_sweep_names_the_run_that_failed(tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 
 from calql.tracking import RunDir
 from calql.training import checkpoint
+from calql.training.config import resolve
 from calql.training.loop import RunError
+from calql.training.pretrained import border, differences, take_over
 from calql.types import InputError
 
 LAST = 10**6
@@ -91,6 +94,64 @@ def test_time_on_the_clock_is_not_lost(tmp_path):
     run_in_pieces(tmp_path / "run", [20, 10])
     walls = [float(row["wall_s"]) for row in RunDir(tmp_path / "run").read_rows("eval.csv")]
     assert walls == sorted(walls)
+
+
+# -- the pre-training of another run -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def halfway(tmp_path):
+    """A new run of CQL+SAC that has taken over what a run of CQL did before fine-tuning."""
+    run_in_pieces(tmp_path / "cql", [], "cql")
+    made = tiny.trainer(tmp_path / "run", "cql-sac")
+    take_over(made.run_dir, RunDir(tmp_path / "cql"))
+    return made
+
+
+def test_what_is_taken_over_equals_what_is_done(halfway):
+    assert halfway.restore() == []
+    assert next(halfway.run()).phase == "online"
+    list(halfway.run())
+    assert_same(halfway, "cql-sac")
+
+
+def test_a_copy_that_was_stopped_halfway_is_done_anew(halfway):
+    for path in halfway.run_dir.checkpoints.iterdir():
+        shutil.rmtree(path)
+    halfway.restore()
+    list(halfway.run())
+    assert_same(halfway, "cql-sac")
+
+
+def test_there_is_nothing_to_take_over_before_the_border(tmp_path):
+    assert border(RunDir(tmp_path / "none")) is None
+    made = tiny.trainer(tmp_path / "run", "cql")
+    list(islice(made.run(), ACROSS[0] - 3))
+    made.save()
+    assert border(made.run_dir) is None
+    list(made.run())
+    assert border(made.run_dir).name == "step-000000014"
+    assert border(run_in_pieces(tmp_path / "sac", [], "sac").run_dir) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "seed", "overrides", "different"),
+    [
+        ("cql-sac", 0, {}, []),
+        ("cql", 0, dict(online_steps=7, utd=3, mixing=0.1, cql_alpha_online=0.5, eval_every_online=3), []),
+        ("cql", 0, dict(replay_capacity=99), []),
+        ("cql", 1, {}, ["seed"]),
+        ("cal-ql", 0, {}, ["offline phase"]),
+        ("cql", 0, dict(cql_alpha=3.0), ["offline phase"]),
+        ("cql", 0, dict(offline_steps=15), ["offline phase", "offline_steps"]),
+        ("cql", 0, dict(batch_size=9, reward_scale=2.0), ["batch_size", "reward_scale"]),
+    ],
+)
+def test_whose_pretraining_is_the_same(method, seed, overrides, different):
+    here = resolve(tiny.TASK, "cql", "smoke", overrides=tiny.SETTINGS)
+    assert (
+        differences(here, resolve(tiny.TASK, method, "smoke", seed, overrides=tiny.SETTINGS | overrides)) == different
+    )
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

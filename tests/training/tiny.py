@@ -19,7 +19,7 @@ from calql.datasets.episodes import Episodes
 from calql.tasks import Task
 from calql.tracking import RunDir
 from calql.training import checkpoint, loop
-from calql.training.config import resolve
+from calql.training.config import describe, resolve
 from calql.types import Episode
 
 HORIZON = 8
@@ -79,7 +79,7 @@ def trainer(folder: Path, method: str = "cal-ql", **overrides) -> loop.Trainer:
     config = resolve(TASK, method, "smoke", seed=5, overrides=SETTINGS | overrides)
     run_dir = RunDir(folder)
     if not (folder / "config.json").exists():
-        run_dir.create({"settings": config.settings})
+        run_dir.create(describe(config, DATA))
     return loop.Trainer(config, DATA, run_dir)
 
 

@@ -18,6 +18,7 @@ def train(
     out: Path | None = None,
     data: str | None = None,
     resume: bool = False,
+    pretrained: Path | None = None,
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -34,6 +35,7 @@ def train(
         out: Run directory; by default runs/TASK/METHOD/seed-N.
         data: local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE; by default the task's own.
         resume: Continue the run in --out from its newest complete checkpoint.
+        pretrained: Run directory whose pre-training is the same as this run's: only the fine-tuning is done.
         options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config).
         print_config: Print the resolved settings and what differs from the paper, and stop.
         dry_run: Check task, data and environment, print what would run, and stop.
@@ -42,10 +44,14 @@ def train(
     from calql.tracking import RunDir
     from calql.training.config import describe
     from calql.training.loop import Trainer
+    from calql.training.pretrained import require, take_over
 
+    donor = pretrained and RunDir(pretrained)
     if resume:
         if out is None:
             raise InputError("--resume needs the run to continue: add --out RUN_DIR")
+        if donor:
+            raise InputError("--resume goes on with what the run began from; leave --pretrained out")
         run_dir = RunDir(out)
         config = common.saved_config(run_dir, task=task, method=method, scale=scale, data=data, options=options)
         if run_dir.done:
@@ -58,16 +64,20 @@ def train(
         common.print_config(config)
         return 0
     episodes = common.load_data(config)
+    if donor:
+        require(config, episodes, donor)
     if dry_run:
         common.print_plan(config, episodes, run_dir)
         return 0
     common.enable_compilation_cache()
     if not resume:
-        run_dir.create(describe(config, episodes))
+        run_dir.create(describe(config, episodes) | ({"pretrained": str(pretrained)} if donor else {}))
     elif run_dir.read_config()["data"].get("fingerprint") != episodes.fingerprint():
         raise InputError(f"the data of {run_dir.path} have changed since it began; give the same --data, or start anew")
+    if donor:
+        take_over(run_dir, donor)
     trainer = Trainer(config, episodes, run_dir)
-    for complaint in trainer.restore() if resume else []:
+    for complaint in trainer.restore() if resume or donor else []:
         print(f"calql: {complaint}")
     common.show(trainer)
     common.print_summary(run_dir)

@@ -7,7 +7,10 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from calql.training.config import parse_options, resolve
+from calql.tracking import RunDir
+from calql.tracking.run_dir import plain
+from calql.training.config import RunConfig, describe, parse_options, resolve
+from calql.training.pretrained import border, same_pretraining
 from calql.types import InputError
 
 
@@ -23,6 +26,8 @@ class Job:
     options: tuple[str, ...]
     out: Path
     """Its run directory."""
+    siblings: tuple[Path, ...] = ()
+    """Run directories of the plan whose pre-training is the same."""
 
     @property
     def name(self) -> str:
@@ -35,12 +40,17 @@ class Job:
         return (self.out / "DONE").exists()
 
     def arguments(self) -> list[str]:
-        """The arguments of `calql` that begin this run, or continue it where it was begun."""
+        """The arguments of `calql` that begin this run, or continue it where it was begun.
+
+        Where a sibling has finished the same pre-training by now, it is taken over: the run is the same, but sooner.
+        """
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out)]
         arguments = ["train", "--task", self.task, "--method", self.method, "--seed", str(self.seed)]
         arguments += ["--scale", self.scale, "--out", str(self.out)]
         arguments += ["--data", self.data] if self.data else []
+        donor = next((path for path in self.siblings if border(RunDir(path))), None)
+        arguments += ["--pretrained", str(donor)] if donor else []
         return arguments + (["--set", *self.options] if self.options else [])
 
 
@@ -59,11 +69,25 @@ def make_plan(
     directory that holds a different run.
     """
     overrides = parse_options(options)
-    for task, method in itertools.product(tasks, methods):
-        resolve(task, method, scale, 0, data, overrides)
     if data and len(tasks) > 1:
         raise InputError("--data names one data set; sweep its task alone")
-    return [
-        Job(task, method, seed, scale, data, tuple(options), out / task.replace(":", ".") / method / f"seed-{seed}")
-        for seed, task, method in itertools.product(seeds, tasks, methods)
-    ]
+    plan = []
+    for seed, task in itertools.product(seeds, tasks):
+        configs = {method: resolve(task, method, scale, seed, data, overrides) for method in methods}
+        folders = {method: out / task.replace(":", ".") / method / f"seed-{seed}" for method in methods}
+        for method, config in configs.items():
+            _refuse_another_run(folders[method], config)
+            same = [m for m, other in configs.items() if m != method and same_pretraining(config, other)]
+            siblings = tuple(folders[m] for m in same)
+            plan.append(Job(task, method, seed, scale, data, tuple(options), folders[method], siblings))
+    return plan
+
+
+def _refuse_another_run(folder: Path, config: RunConfig) -> None:
+    if not (folder / "config.json").exists():
+        return
+    saved, here = RunDir(folder).read_config(), plain(describe(config, None))
+    saved["data"] = {"reference": saved["data"]["reference"]}
+    different = [name for name in ("task", "method", "scale", "seed", "data", "overrides") if saved[name] != here[name]]
+    if different:
+        raise InputError(f"{folder} holds another run ({', '.join(different)}); sweep into another --out")

@@ -51,8 +51,8 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
     A step that is already there and complete is left alone: nothing is ever deleted before its successor is safe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final, temporary = folder / f"step-{step:09d}", folder / f".writing-{step:09d}"
-    if final.exists() and _verify(final) is None:
+    final, temporary = at(folder, step), folder / f".writing-{step:09d}"
+    if is_complete(final):
         return final
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -71,6 +71,16 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
     _sync(folder)
     _prune(final, keep)
     return final
+
+
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of that gradient step is, or would be."""
+    return folder / f"step-{step:09d}"
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint is there, whole and undamaged."""
+    return path.exists() and _verify(path) is None
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
