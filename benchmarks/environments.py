@@ -26,8 +26,8 @@ import numpy as np
 
 from calql.cli.bench import machine
 from calql.envs.registry import make_env
+from calql.provenance import provenance
 from calql.tasks import TASKS, get_task
-from calql.tracking.run_dir import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 8
