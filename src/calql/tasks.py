@@ -225,8 +225,8 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
                 batch_size=128,
                 eval_every_online=1_000,
                 checkpoint_every=10_000,
-                # Fewer and smaller updates than at `paper` scale: a faster critic, and a weight that it feels. With the
-                # release's best of ten target actions values run ahead online; with the listing's one they drag.
+                # Fewer and smaller updates than at `paper` scale: a faster critic, and a weight that it feels. Target
+                # actions between the listing's one and the release's ten (`results/README.md` says how chosen).
                 actor_lr=3e-4,
                 critic_lr=1e-3,
                 tau=0.01,

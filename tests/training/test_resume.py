@@ -149,9 +149,8 @@ def test_there_is_nothing_to_take_over_before_the_border(tmp_path):
 )
 def test_whose_pretraining_is_the_same(method, seed, overrides, different):
     here = resolve(tiny.TASK, "cql", "smoke", overrides=tiny.SETTINGS)
-    assert (
-        differences(here, resolve(tiny.TASK, method, "smoke", seed, overrides=tiny.SETTINGS | overrides)) == different
-    )
+    there = resolve(tiny.TASK, method, "smoke", seed, overrides=tiny.SETTINGS | overrides)
+    assert differences(here, there) == different
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

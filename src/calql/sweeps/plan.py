@@ -9,8 +9,8 @@ from pathlib import Path
 
 from calql.tracking import RunDir
 from calql.tracking.run_dir import plain
-from calql.training.config import RunConfig, describe, parse_options, resolve
-from calql.training.pretrained import border, same_pretraining
+from calql.training.config import RunConfig, parse_options, resolve
+from calql.training.pretrained import border, differences
 from calql.types import InputError
 
 
@@ -71,23 +71,31 @@ def make_plan(
     overrides = parse_options(options)
     if data and len(tasks) > 1:
         raise InputError("--data names one data set; sweep its task alone")
+    configs = {
+        (task, method): resolve(task, method, scale, 0, data, overrides)
+        for task, method in itertools.product(tasks, methods)
+    }
+
+    def folder(task: str, method: str, seed: int) -> Path:
+        return out / task.replace(":", ".") / method / f"seed-{seed}"
+
     plan = []
-    for seed, task in itertools.product(seeds, tasks):
-        configs = {method: resolve(task, method, scale, seed, data, overrides) for method in methods}
-        folders = {method: out / task.replace(":", ".") / method / f"seed-{seed}" for method in methods}
-        for method, config in configs.items():
-            _refuse_another_run(folders[method], config)
-            same = [m for m, other in configs.items() if m != method and same_pretraining(config, other)]
-            siblings = tuple(folders[m] for m in same)
-            plan.append(Job(task, method, seed, scale, data, tuple(options), folders[method], siblings))
+    for seed, task, method in itertools.product(seeds, tasks, methods):
+        config, here = configs[task, method], folder(task, method, seed)
+        _refuse_another_run(here, config, seed)
+        same = [m for m in methods if m != method and not differences(config, configs[task, m])]
+        siblings = tuple(folder(task, m, seed) for m in same)
+        plan.append(Job(task, method, seed, scale, data, tuple(options), here, siblings))
     return plan
 
 
-def _refuse_another_run(folder: Path, config: RunConfig) -> None:
+def _refuse_another_run(folder: Path, config: RunConfig, seed: int) -> None:
     if not (folder / "config.json").exists():
         return
-    saved, here = RunDir(folder).read_config(), plain(describe(config, None))
-    saved["data"] = {"reference": saved["data"]["reference"]}
-    different = [name for name in ("task", "method", "scale", "seed", "data", "overrides") if saved[name] != here[name]]
+    saved = RunDir(folder).read_config()
+    here = {"task": config.task.id, "method": config.method.id, "scale": config.scale, "seed": seed}
+    different = [name for name, value in here.items() if saved[name] != value]
+    different += ["data"] if saved["data"]["reference"] != config.data else []
+    different += ["overrides"] if saved["overrides"] != plain(config.overrides) else []
     if different:
         raise InputError(f"{folder} holds another run ({', '.join(different)}); sweep into another --out")

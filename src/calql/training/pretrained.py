@@ -19,13 +19,8 @@ FINE_TUNING = {"online_steps", "utd", "mixing", "replay_capacity", "cql_alpha_on
 """Fields of the protocol that pre-training does not know."""
 
 
-def same_pretraining(one: RunConfig, other: RunConfig) -> bool:
-    """Whether two runs do the same until fine-tuning begins (given the same data)."""
-    return not differences(one, other)
-
-
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Names of what makes the pre-training of two runs differ."""
+    """Names of what makes two runs differ before fine-tuning; none: with the same data they are one until then."""
     found = [name for name in ("row", "seed", "data") if getattr(one, name) != getattr(other, name)]
     if one.phases[0] != other.phases[0]:
         found.append("offline phase")
