@@ -153,3 +153,14 @@ def test_demo(tmp_path, capfd):
 def test_python_dash_m():
     said = subprocess.run([sys.executable, "-m", "calql", "--help"], capture_output=True, text=True, check=True).stdout
     assert "demo" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes as POSIX has them")
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "list"]])
+def test_a_reader_that_has_had_enough(arguments):
+    """`calql --help | head -1`: no traceback."""
+    command = [sys.executable, "-m", "calql", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         app.command(name=name)(function)
     try:
         code = app.cli(prog="calql", description=HELP, args=arguments)
+        sys.stdout.flush()
     except InputError as error:
         print(f"calql: {error}", file=sys.stderr)
         code = 2
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("calql: interrupted; what was saved can be continued with --resume", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # whoever read the output has had enough: `calql --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        code = 1
     sys.exit(code or 0)
 
 
