@@ -38,6 +38,25 @@ class Transition(NamedTuple):
     """[N] 1 − terminated: 0 where the value of s′ must not be bootstrapped."""
     returns: PyTree
     """[N] Monte-Carlo return G of (s, a) on mapped rewards: the reference value of Cal-QL."""
+    to_go: PyTree = None
+    """[N] undiscounted sum of mapped rewards from here to the end of the episode, where sequences are learned from."""
+    timesteps: PyTree = None
+    """[N] int32 step in the episode, likewise."""
+
+
+class Window(NamedTuple):
+    """Stretches of K steps from single episodes."""
+
+    observations: PyTree
+    """[B, K, …]."""
+    actions: PyTree
+    """[B, K, A]."""
+    to_go: PyTree
+    """[B, K]."""
+    timesteps: PyTree
+    """[B, K] int32."""
+    valid: PyTree
+    """[B, K] bool: false where the episode is over."""
 
 
 class Episode(NamedTuple):
@@ -69,3 +88,9 @@ class Spec(NamedTuple):
     """One example observation (no batch axis); dtype and shape matter, values do not."""
     action_dim: int
     """Number of action dimensions |A|."""
+    mean: PyTree = None
+    """Mean of the data's observations, where sequences are learned from."""
+    std: PyTree = None
+    """Standard deviation of the data's observations, likewise."""
+    best_return: float | None = None
+    """Highest undiscounted return of an episode of the data, on mapped rewards, likewise."""

@@ -19,6 +19,8 @@ class Critic(nn.Module):
     """Width of each hidden layer."""
     output_gain: float = 0.01
     """Orthogonal gain of the output layer."""
+    layer_norm: bool = False
+    """Normalise each hidden layer."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
@@ -27,7 +29,7 @@ class Critic(nn.Module):
         if action.ndim > state.ndim:
             state = jnp.broadcast_to(state[:, None, :], (*action.shape[:-1], state.shape[-1]))
         inputs = jnp.concatenate([state, action], axis=-1).reshape(-1, state.shape[-1] + action.shape[-1])
-        return MLP(self.hidden, 1, self.output_gain)(inputs).reshape(action.shape[:-1])
+        return MLP(self.hidden, 1, self.output_gain, self.layer_norm)(inputs).reshape(action.shape[:-1])
 
 
 class CriticEnsemble(nn.Module):
@@ -39,6 +41,8 @@ class CriticEnsemble(nn.Module):
     """Number of critics E."""
     output_gain: float = 0.01
     """Orthogonal gain of the output layer."""
+    layer_norm: bool = False
+    """Normalise each hidden layer."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
@@ -53,4 +57,18 @@ class CriticEnsemble(nn.Module):
         )
         # Inputs get the members' axis too: every layer is then a plain batched multiplication, and nothing transposes.
         inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (observation, action))
-        return ensemble(self.hidden, self.output_gain)(*inputs)
+        return ensemble(self.hidden, self.output_gain, self.layer_norm)(*inputs)
+
+
+class Value(nn.Module):
+    """V(s)."""
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree) -> jax.Array:
+        """States [B, …] → [B]."""
+        return MLP(self.hidden, 1, self.output_gain)(flatten_observation(observation)).squeeze(-1)

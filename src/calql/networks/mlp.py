@@ -28,11 +28,18 @@ class MLP(nn.Module):
     """Width of the linear output layer."""
     output_gain: float = 0.01
     """Orthogonal gain of the output layer."""
+    layer_norm: bool = False
+    """Normalise each hidden layer before its ReLU."""
+    dropout: float = 0.0
+    """Share of hidden units dropped where a `dropout` key is given."""
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., D] → [..., outputs]."""
         x = inputs
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x))
+            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
+            if self.dropout:
+                x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
         return nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(self.output_gain), name="output")(x)

@@ -12,6 +12,7 @@ from calql.networks.mlp import MLP, flatten_observation
 from calql.types import PyTree
 
 LOG_STD_RANGE = (-20.0, 2.0)
+GAUSSIAN_LOG_STD_RANGE = (-5.0, 2.0)
 
 
 class TanhGaussianPolicy(nn.Module):
@@ -41,14 +42,43 @@ class TanhGaussianPolicy(nn.Module):
         return mean, jnp.clip(multiplier * log_std + offset, *LOG_STD_RANGE)
 
 
+class GaussianPolicy(nn.Module):
+    """Mean through a tanh, Gaussian not squashed, one log-std a dimension for all states.
+
+    Source: ikostrikov/implicit_q_learning, `policy.py`; ikostrikov/jaxrl, `networks/policies.py`.
+    """
+
+    hidden: Sequence[int]
+    """Width of each hidden layer."""
+    action_dim: int
+    """Number of action dimensions A."""
+    output_gain: float = 0.01
+    """Orthogonal gain of the output layer."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
+        """[B, …] → mean [B, A] in [−1, 1] and log-std [B, A] of the Gaussian."""
+        mlp = MLP(self.hidden, self.action_dim, self.output_gain, dropout=self.dropout, name="mlp")
+        mean = jnp.tanh(mlp(flatten_observation(observation)))
+        log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
+        return mean, jnp.broadcast_to(jnp.clip(log_std, *GAUSSIAN_LOG_STD_RANGE), mean.shape)
+
+
+def gaussian_log_prob(mean: jax.Array, log_std: jax.Array, actions: jax.Array) -> jax.Array:
+    """log density of a diagonal Gaussian, summed over the last axis: [..., A] → [...]."""
+    normal = -0.5 * jnp.square((actions - mean) * jnp.exp(-log_std)) - log_std - 0.5 * jnp.log(2 * jnp.pi)
+    return normal.sum(axis=-1)
+
+
 def gaussian_tanh_log_prob(mean: jax.Array, log_std: jax.Array, pre_tanh: jax.Array) -> jax.Array:
     """log π(tanh(u)) of the squashed Gaussian, summed over the last axis: [..., A] → [...].
 
     log(1 − tanh²u) is written as 2 (log 2 − u − softplus(−2u)), which does not underflow for large |u|.
     """
-    normal = -0.5 * jnp.square((pre_tanh - mean) * jnp.exp(-log_std)) - log_std - 0.5 * jnp.log(2 * jnp.pi)
     squash = 2.0 * (jnp.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
-    return (normal - squash).sum(axis=-1)
+    return gaussian_log_prob(mean, log_std, pre_tanh) - squash.sum(axis=-1)
 
 
 def sample_actions(
