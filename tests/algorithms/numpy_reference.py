@@ -60,6 +60,37 @@ def actor_loss(log_pi, q_pi, alpha):
     return np.mean(alpha * log_pi - q_pi.min(axis=0))
 
 
+def gaussian_log_prob(mean, log_std, actions):
+    """log density of a diagonal Gaussian; [..., A] → [...]."""
+    mean, log_std, actions = (np.asarray(x, np.float64) for x in (mean, log_std, actions))
+    return (-0.5 * ((actions - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
+
+
+def expectile_loss(q, v, expectile):
+    """Mean of |τ − 1[u < 0]| u², u = q − v, one transition after the other."""
+    total = 0.0
+    for u in np.asarray(q, np.float64) - np.asarray(v, np.float64):
+        total += (1 - expectile if u < 0 else expectile) * u**2
+    return total / len(q)
+
+
+def weighted_imitation(weights, log_pi):
+    """−Σ weight · log π."""
+    return -sum(w * density for w, density in zip(weights, log_pi, strict=True))
+
+
+def softmax(x):
+    """exp(x) / Σ exp(x)."""
+    e = np.exp(np.asarray(x, np.float64))
+    return e / e.sum()
+
+
+def td3_bc_loss(q, actions, data_actions, alpha):
+    """−α/mean|Q| · mean Q + mean squared distance (over batch and dimensions)."""
+    q = np.asarray(q, np.float64)
+    return -alpha / np.abs(q).mean() * q.mean() + np.mean((np.asarray(actions) - np.asarray(data_actions)) ** 2)
+
+
 class Adam:
     """Adam on one array (Kingma and Ba 2015, Algorithm 1)."""
 

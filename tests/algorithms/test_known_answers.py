@@ -13,12 +13,16 @@ from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task
-from calql.training.loop import train_steps
+from calql.training.acting import Acting
+from calql.training.loop import about_sequences, train_steps
 
 DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 600, 32
 SETTINGS = dict(
     discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(24, 24), critic_hidden=(24, 24),
     num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0,
+    # Nearly the best of the data's values, and a policy that follows them more than the data.
+    iql_expectile=0.97, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
+    odt_width=16, odt_layers=1, odt_heads=2, odt_context=3, odt_acting_context=3, odt_warmup=50, odt_dropout=0.0,
 )  # fmt: skip
 LEARN_VALUES = [m.id for m in METHODS.values() if (m.online or m.offline).learns_values]
 CONSERVATIVE = [m.id for m in METHODS.values() if hasattr(m.offline, "cql_alpha")]
@@ -34,6 +38,9 @@ def rules(method, **settings):
         return rule(**{name: value for name, value in (SETTINGS | settings).items() if name in names})
 
     row = METHODS[method]
+    own = row.settings.get("", {})
+    settings = {name: own[name] for name in ("num_critics", "critic_layer_norm", "target_subset", "actor_on_mean")
+                if name in own} | settings  # fmt: skip
     return tuple(dict.fromkeys(make(rule) for rule in (row.offline, row.online) if rule))
 
 
@@ -41,7 +48,8 @@ def rules(method, **settings):
 def data(name, behaviour):
     task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
     episodes = Episodes(tuple(probe_dataset(name, EPISODES, seed=1, behaviour=behaviour)))
-    return episodes.transitions(task, DISCOUNT), episodes.spec()
+    transitions = episodes.transitions(task, DISCOUNT, sequences=True)
+    return transitions, about_sequences(episodes.spec(), transitions)
 
 
 @cache
@@ -66,7 +74,8 @@ def assert_values_are_right(algorithm, state, name, tolerance):
 
 def assert_actions_are(algorithm, state, name, wanted, tolerance):
     for start in PROBES[name].starts:
-        action = algorithm.act(state, jnp.full((1, 1), start))
+        policy = Acting(algorithm, data(name, "expert")[1]).policy(state, 1)
+        action = policy(jnp.full((1, 1), start), np.zeros(1, np.int32), np.zeros(1, np.float32))
         assert float(action[0, 0]) == pytest.approx(wanted(start), abs=tolerance)
 
 

@@ -1,8 +1,27 @@
 """Update rules: one a file, each a frozen dataclass of hyper-parameters with pure methods over an explicit state."""
 
+from calql.algorithms.awac import AWAC
 from calql.algorithms.bc import BC
 from calql.algorithms.cal_ql import CalQL
 from calql.algorithms.cql import CQL, VARIANTS
+from calql.algorithms.iql import IQL
+from calql.algorithms.o3f import O3F
+from calql.algorithms.odt import ODT
+from calql.algorithms.reference import REFERENCES
 from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.td3_bc import TD3BC
 
-__all__ = ["BC", "CQL", "SAC", "VARIANTS", "ActorCriticState", "CalQL"]
+__all__ = [
+    "AWAC",
+    "BC",
+    "CQL",
+    "IQL",
+    "O3F",
+    "ODT",
+    "REFERENCES",
+    "SAC",
+    "TD3BC",
+    "VARIANTS",
+    "ActorCriticState",
+    "CalQL",
+]

@@ -15,12 +15,35 @@ import jax
 import jax.numpy as jnp
 
 from calql.algorithms.cql import CQL
+from calql.algorithms.reference import fit_reference, fitted_values, with_reference
+from calql.algorithms.sac import ActorCriticState, Metrics
+from calql.types import Spec, Transition
 
 
 @dataclasses.dataclass(frozen=True)
 class CalQL(CQL):
     """CQL with one overridden term."""
 
-    def bound(self, q_policy: jax.Array, returns: jax.Array) -> jax.Array:
-        """max(Q(s, a), G(s)) for policy actions [E, B, N] and returns [B] (Eq. 5.1)."""
-        return jnp.maximum(q_policy, returns[None, :, None])
+    reference: str = "returns"
+    """V^μ: the data's `returns`, Q^μ `fitted` to them, or V^μ (`fitted-v`; Appendix J)."""
+
+    def bound(self, q_policy: jax.Array, reference: jax.Array) -> jax.Array:
+        """max(Q(s, a), V^μ(s)) for policy actions [E, B, N] and reference values [B] (Eq. 5.1)."""
+        return jnp.maximum(q_policy, reference[None, :, None])
+
+    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
+        """V^μ: [B]."""
+        return batch.returns if self.reference == "returns" else fitted_values(self, state.value, batch)
+
+    def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
+        """CQL's state, with the reference's network where it has one."""
+        state = super().init(key, spec)
+        return state if self.reference == "returns" else with_reference(self, state, jax.random.fold_in(key, 2), spec)
+
+    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
+        """CQL's step, in which the reference is the one before its own step."""
+        new_state, metrics = super().update(state, batch, key)
+        if self.reference == "returns":
+            return new_state, metrics
+        new_state, about_reference = fit_reference(self, new_state, batch)
+        return new_state, metrics | about_reference

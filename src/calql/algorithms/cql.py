@@ -72,6 +72,10 @@ class CQL(SAC):
                 log_density.append(log_pi)
         return jnp.concatenate(actions, axis=1), jnp.concatenate(log_density, axis=1)
 
+    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
+        """What Cal-QL's bound compares with, [B]: the Monte-Carlo returns."""
+        return batch.returns
+
     def bound(self, q_policy: jax.Array, returns: jax.Array) -> jax.Array:
         """The value of policy actions [E, B, N] that is pushed down; `returns` [B] are the reference values."""
         return q_policy
@@ -107,7 +111,8 @@ class CQL(SAC):
         q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
         q_data, q_ood = q[..., 0], q[..., 1:]
         td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
-        gap = self.conservative_gap(q_ood, log_density, q_data, batch.returns)
+        reference = self.reference_values(state, batch)
+        gap = self.conservative_gap(q_ood, log_density, q_data, reference)
         if self.cql_target_gap is None:
             cql_loss = self.cql_alpha * gap.sum()
         else:
@@ -124,7 +129,7 @@ class CQL(SAC):
             "q_random": q_random.mean(),
             "q_policy": q_policy.mean(),
             "target_q": target.mean(),
-            "bounding_rate": (q_policy < batch.returns[None, :, None]).mean(),
+            "bounding_rate": (q_policy < reference[None, :, None]).mean(),
         }
 
     def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ network that owns it, then the target critics move.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ Metrics = dict[str, jax.Array]
 
 
 class ActorCriticState(NamedTuple):
-    """All that an actor-critic learns. One record for SAC, CQL and Cal-QL: switching between them converts nothing."""
+    """All that an actor-critic learns. One record for all: switching between SAC, CQL and Cal-QL converts nothing."""
 
     actor: PyTree
     """Policy parameters φ."""
@@ -37,6 +38,11 @@ class ActorCriticState(NamedTuple):
     critic_optimizer: Any
     alpha_optimizer: Any
     alpha_prime_optimizer: Any
+    value: PyTree = None
+    """Parameters of a state value: V of IQL, the learned reference V^μ of Appendix J; None where there is none."""
+    value_optimizer: Any = None
+    target_actor: PyTree = None
+    """Polyak average of φ (TD3+BC); None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,14 @@ class SAC:
     """Hidden widths of each critic."""
     num_critics: int = 2
     """Ensemble size E; targets take the minimum over it."""
+    critic_layer_norm: bool = False
+    """Normalise the hidden layers of the critics (RLPD)."""
+    target_subset: int | None = None
+    """Critics, drawn anew for every update, over which targets take the minimum (REDQ, RLPD); None: all."""
+    actor_on_mean: bool = False
+    """The policy climbs the mean over the critics (RLPD) instead of their minimum."""
+    actor_every: int = 1
+    """Critic updates a policy update, which comes with the last of them."""
     output_gain: float = 0.01
     """Orthogonal gain of the output layers."""
     log_std_multiplier: float = 1.0
@@ -64,7 +78,9 @@ class SAC:
     log_std_offset: float = -1.0
     """Initial o of the learned affine log-std."""
     target_entropy: float | None = None
-    """H̄ of the temperature loss; None: −|A|."""
+    """H̄ of the temperature loss; None: −|A| times the next."""
+    target_entropy_per_action: float = 1.0
+    """Share of −|A| that is aimed at (RLPD: a half)."""
     alpha_multiplier: float = 1.0
     """Factor on the temperature in the policy loss."""
     backup_entropy: bool = False
@@ -80,6 +96,9 @@ class SAC:
     learns_values: ClassVar[bool] = True
     """Whether the critics mean anything (behaviour cloning leaves them at their initial values)."""
 
+    context: ClassVar[int] = 0
+    """Steps of the sequences that are learned from; 0: transitions."""
+
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def policy(self, action_dim: int) -> TanhGaussianPolicy:
@@ -91,7 +110,7 @@ class SAC:
     @property
     def q(self) -> CriticEnsemble:
         """The critic module: (θ, s, a) → [E, …]."""
-        return CriticEnsemble(self.critic_hidden, self.num_critics, self.output_gain)
+        return CriticEnsemble(self.critic_hidden, self.num_critics, self.output_gain, self.critic_layer_norm)
 
     @property
     def actions_per_state(self) -> int:
@@ -122,17 +141,24 @@ class SAC:
         action_dim = actor["mlp"]["output"]["bias"].shape[-1] // 2  # mean and log-std share the output layer
         return self.policy(action_dim).apply({"params": actor}, observations)
 
+    def sample(
+        self, key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Actions of that distribution and their log densities: [B, A], [B]; with `count` [B, N, A], [B, N]."""
+        return sample_actions(key, mean, log_std, count)
+
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q of every member: actions [B, A] → [E, B], or [B, N, A] → [E, B, N]."""
-        return self.q.apply({"params": critic}, observations, actions)
+        members = jax.tree.leaves(critic)[0].shape[0]
+        return self.q.clone(members=members).apply({"params": critic}, observations, actions)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
     def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
         """y = r + γ · mask · max_j min_i Q̄_i(s′, a′_j), a′_j ~ π(s′): [B]. No gradient flows."""
         dist = self.pi(state.actor, batch.next_observations)
-        actions, log_pi = sample_actions(key, *dist, count=self.num_target_actions)
-        value = self.q_values(state.target_critic, batch.next_observations, actions).min(axis=0)
+        actions, log_pi = self.sample(key, *dist, count=self.num_target_actions)
+        value = self.q_values(self.target_members(state, key), batch.next_observations, actions).min(axis=0)
         best = value.argmax(axis=1, keepdims=True)
         value = jnp.take_along_axis(value, best, axis=1).squeeze(1)
         if self.backup_entropy:
@@ -143,6 +169,13 @@ class SAC:
         if self.target_q_range is not None:
             target = jnp.clip(target, *self.target_q_range)
         return jax.lax.stop_gradient(target)
+
+    def target_members(self, state: ActorCriticState, key: jax.Array) -> PyTree:
+        """The target critics of this update: all, or a random subset without repetition."""
+        if self.target_subset is None:
+            return state.target_critic
+        chosen = jax.random.permutation(jax.random.fold_in(key, 1), self.num_critics)[: self.target_subset]
+        return jax.tree.map(lambda x: x[chosen], state.target_critic)
 
     def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
         """What the critic loss draws, one row a transition: the targets y [B]. No gradient flows."""
@@ -161,14 +194,16 @@ class SAC:
         self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """mean (α log π(a|s) − min_i Q_i(s, a)), a ~ π(s) reparametrised (Eq. D.4). Also returns log π [B]."""
-        actions, log_pi = sample_actions(key, *self.pi(actor, batch.observations))
-        q_pi = self.q_values(state.critic, batch.observations, actions).min(axis=0)
+        actions, log_pi = self.sample(key, *self.pi(actor, batch.observations))
+        q_pi = self.q_values(state.critic, batch.observations, actions)
+        q_pi = q_pi.mean(axis=0) if self.actor_on_mean else q_pi.min(axis=0)
         alpha = self.alpha_multiplier * jnp.exp(jax.lax.stop_gradient(state.log_alpha))
         return (alpha * log_pi - q_pi).mean(), log_pi
 
     def temperature_loss(self, log_alpha: jax.Array, log_pi: jax.Array, action_dim: int) -> jax.Array:
         """−log α · mean (log π + H̄): raises α while the policy's entropy is below the target."""
-        target_entropy = -action_dim if self.target_entropy is None else self.target_entropy
+        usual = -self.target_entropy_per_action * action_dim
+        target_entropy = usual if self.target_entropy is None else self.target_entropy
         return -log_alpha * (log_pi.mean() + target_entropy)
 
     # -- the step ------------------------------------------------------------------------------------------------------
@@ -192,42 +227,58 @@ class SAC:
         sums, _ = jax.lax.scan(lambda sums, chunk: (jax.tree.map(jnp.add, sums, one(chunk)), None), zeros, chunks)
         return jax.tree.map(lambda x: x * (states / size), sums)
 
+    def step_critic(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
+        """The critics' step, after which their targets move."""
+        critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
+        target = optax.incremental_update(critic, state.target_critic, self.tau)
+        return state._replace(critic=critic, critic_optimizer=optimizer, target_critic=target)
+
+    def step_actor(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
+        """The policy's step."""
+        actor, optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
+        return state._replace(actor=actor, actor_optimizer=optimizer)
+
+    def improve_policy(
+        self, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[ActorCriticState, Metrics]:
+        """Steps of policy and temperature, on the critics of `state`."""
+        (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
+        alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
+        log_alpha, optimizer = adam_step(self.actor_lr, alpha_grad, state.alpha_optimizer, state.log_alpha)
+        state = self.step_actor(state, gradient)._replace(log_alpha=log_alpha, alpha_optimizer=optimizer)
+        return state, {"actor_loss": loss, "log_pi": log_pi.mean(), "alpha": jnp.exp(log_alpha)}
+
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
         critic_key, actor_key = jax.random.split(key)
-        (critic_loss, metrics), critic_grad = self.critic_gradient(state, batch, critic_key)
-        (actor_loss, log_pi), actor_grad = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            state.actor, state, batch, actor_key
+        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
+        improved, about_policy = every(
+            self.actor_every, state.critic_optimizer, lambda: self.improve_policy(state, batch, actor_key), state
         )
-        alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
-
-        critic, critic_optimizer = adam_step(self.critic_lr, critic_grad, state.critic_optimizer, state.critic)
-        actor, actor_optimizer = adam_step(self.actor_lr, actor_grad, state.actor_optimizer, state.actor)
-        log_alpha, alpha_optimizer = adam_step(self.actor_lr, alpha_grad, state.alpha_optimizer, state.log_alpha)
-        state = state._replace(
-            actor=actor,
-            critic=critic,
-            target_critic=optax.incremental_update(critic, state.target_critic, self.tau),
-            log_alpha=log_alpha,
-            actor_optimizer=actor_optimizer,
-            critic_optimizer=critic_optimizer,
-            alpha_optimizer=alpha_optimizer,
-        )
-        metrics |= {
-            "critic_loss": critic_loss,
-            "actor_loss": actor_loss,
-            "log_pi": log_pi.mean(),
-            "alpha": jnp.exp(state.log_alpha),
-        }
-        return state, metrics
+        return self.step_critic(improved, gradient), metrics | {"critic_loss": critic_loss} | about_policy
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""
         mean, log_std = self.pi(state.actor, observations)
-        return jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]
+        return jnp.tanh(mean) if key is None else self.sample(key, mean, log_std)[0]
 
 
 def adam_step(learning_rate: float, gradient: PyTree, optimizer: Any, parameters: PyTree) -> tuple[PyTree, Any]:
     """One Adam step: new parameters and optimiser state."""
     updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer, parameters)
     return optax.apply_updates(parameters, updates), optimizer
+
+
+def every(
+    period: int, optimizer: Any, step: Callable[[], tuple[PyTree, Metrics]], otherwise: PyTree
+) -> tuple[PyTree, Metrics]:
+    """`step()` on the last of each `period` updates that an Adam optimiser has seen, and `otherwise` on the others.
+
+    Metrics are zero where nothing is done and `period` times as large where it is, so that their mean is right.
+    """
+    if period == 1:
+        return step()
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step)[1])
+    due = optimizer[0].count % period == period - 1
+    state, metrics = jax.lax.cond(due, step, lambda: (otherwise, zeros))
+    return state, jax.tree.map(lambda x: period * x, metrics)
