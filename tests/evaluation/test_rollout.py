@@ -42,13 +42,18 @@ def task(**options):
     return Task(**{"id": "walk", "env": Walk, "horizon": 10, "data": None} | options)
 
 
-def half(observations, step):
+def half(observations, steps, rewards):
     assert observations.shape[1:] == (2,)
     return np.full((len(observations), 1), 0.5, np.float32)
 
 
-def by_state(observations, step):
+def by_state(observations, steps, rewards):
     return (observations.sum(axis=1, keepdims=True) % 2 - 0.5).astype(np.float32)
+
+
+def half_sign(observations, back):
+    """What `by_state` did so many steps before."""
+    return (observations.sum(axis=1) - back) % 2 - 0.5
 
 
 SEEDS = [3, 1, 4, 15, 9, 2, 6]
@@ -61,9 +66,12 @@ def test_each_seed_has_its_own_episode_however_many_run_side_by_side(parallel):
     envs = [Seeded() for _ in range(parallel)]
     sizes = []
 
-    def act(observations, step):
+    def act(observations, steps, rewards):
+        assert len(observations) == len(steps) == len(rewards)
+        np.testing.assert_array_equal(observations[:, 1], steps)  # each row has its own episode's step
+        np.testing.assert_allclose(rewards, np.where(steps > 0, observations[:, 0] + half_sign(observations, 1), 0))
         sizes.append(len(observations))
-        return by_state(observations, step)
+        return by_state(observations, steps, rewards)
 
     assert evaluate(envs, task(), act, SEEDS) == alone
     assert sorted(seed for env in envs for seed in env.seeds) == sorted(SEEDS)
@@ -98,6 +106,9 @@ def test_score_rules():
     assert score_of(task(), [0.0, 9.0], [True, False]) == 1.0
     assert score_of(task(), [9.0, 9.0], [False, False]) == 0.0
     assert score_of(task(score="last_reward/4"), [1.0, 3.0, 2.0], [True, True, False]) == 0.5
+    assert score_of(task(score="speed"), [0.0] * 4, [False, False, False, True]) == pytest.approx(0.7)
+    assert score_of(task(score="speed"), [0.0] * 2, [True, False]) == 1.0
+    assert score_of(task(score="speed"), [0.0] * 4, [False] * 4) == 0.0
     with pytest.raises(ValueError, match="best_of_three"):
         score_of(task(score="best_of_three"), [0.0], [False])
 
@@ -122,12 +133,13 @@ def test_collected_episodes_tell_terminated_from_truncated(ends, length, termina
 
 
 def test_collected_episodes_hold_raw_rewards_all_states_and_the_actions_taken():
-    steps = []
+    steps, rewards = [], []
 
-    def act(observations, step):
+    def act(observations, now, paid):
         assert observations.shape == (1, 2)
-        steps.append(step)
-        return np.array([[step / 10]], np.float32)
+        steps.append(int(now[0]))
+        rewards.append(float(paid[0]))
+        return np.array([[now[0] / 10]], np.float32)
 
     episode = collect_episode(Walk(terminate_after=4, success_at=(2,)), task(reward_scale=10.0), act, seed=5)
     assert steps == [0, 1, 2, 3]
@@ -135,6 +147,7 @@ def test_collected_episodes_hold_raw_rewards_all_states_and_the_actions_taken():
     np.testing.assert_array_equal(episode.observations, [[start, t] for t in range(5)])
     np.testing.assert_allclose(episode.actions[:, 0], [0, 0.1, 0.2, 0.3])
     np.testing.assert_allclose(episode.rewards, start + episode.actions[:, 0])
+    np.testing.assert_allclose(rewards, [0.0, *(10 * episode.rewards[:-1])])  # mapped, of the step before
     assert episode.successes.tolist() == [False, True, False, False]
     assert episode.actions.dtype == episode.rewards.dtype == np.float32
 
@@ -164,7 +177,7 @@ def test_dictionaries_of_observations():
             observation, *rest = super().step(action)
             return {"start": observation[:1], "steps": observation[1:]}, *rest
 
-    def act(observations, step):
+    def act(observations, steps, rewards):
         return np.zeros((len(observations["start"]), 1), np.float32)
 
     episode = collect_episode(Dictionary(terminate_after=3), task(), act, seed=0)

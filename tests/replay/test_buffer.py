@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from calql.replay import add_episode, make_replay, sample
+from calql.replay import add_episode, make_replay, newest, put_back, sample, sample_windows
 from calql.replay.buffer import UNION
-from calql.types import Transition
+from calql.types import InputError, Transition
 
 HORIZON, CAPACITY = 6, 11
 LIKE = Transition(
@@ -163,3 +163,84 @@ def test_returns_and_dtypes_are_kept():
 def test_without_room_for_online_data_sampling_still_works():
     replay = make_replay(rows(range(5)), LIKE, 0)
     assert set(ids_of(draw(replay, jax.random.key(0), 64, 1.0))) == set(range(5))
+
+
+# -- one buffer, and what a checkpoint keeps ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("one_buffer", [False, True])
+@pytest.mark.parametrize("online", [0, 4, 9, 25])
+def test_the_newest_rows_and_the_cursor_are_all_that_must_be_kept(one_buffer, online):
+    def fresh():
+        return make_replay(rows(range(7)), LIKE, CAPACITY, one_buffer=one_buffer)
+
+    replay = fresh()
+    for first in range(100, 100 + online, HORIZON):
+        episode = range(first, min(first + HORIZON, 100 + online))
+        replay = add_episode(replay, rows(episode, HORIZON), jnp.int32(len(episode)))
+    slots = newest(replay, online)
+    kept = jax.tree.map(lambda x: np.asarray(x)[slots], replay.storage)
+    assert ids_of(kept) == list(range(100, 100 + online))[-CAPACITY:]
+    jax.tree.map(np.testing.assert_array_equal, put_back(fresh(), kept, int(replay.cursor)), replay)
+
+
+def test_in_one_buffer_the_oldest_data_are_overwritten_first():
+    replay = make_replay(rows(range(7)), LIKE, CAPACITY, one_buffer=True)
+    assert contents(replay) == ([], [0, 1, 2, 3, 4, 5, 6])
+    replay = add_episode(replay, rows(range(100, 106), HORIZON), jnp.int32(6))
+    assert contents(replay) == ([], [104, 105, 2, 3, 4, 5, 6, 100, 101, 102, 103])
+    with pytest.raises(InputError, match="12 transitions do not fit"):
+        make_replay(rows(range(12)), LIKE, CAPACITY, one_buffer=True)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def episode_rows(ids):
+    """Transitions of one episode that know their step."""
+    return rows(ids)._replace(
+        to_go=np.arange(len(ids), 0, -1, dtype=np.float32), timesteps=np.arange(len(ids), dtype=np.int32)
+    )
+
+
+def padded(ids):
+    return jax.tree.map(
+        lambda x: np.concatenate([x, np.zeros((HORIZON - len(x), *x.shape[1:]), x.dtype)]), episode_rows(ids)
+    )
+
+
+def join(*episodes):
+    return jax.tree.map(lambda *x: np.concatenate(x), *episodes)
+
+
+WINDOWS = jax.jit(sample_windows, static_argnames=("batch_size", "length"))
+
+
+def assert_windows_are_stretches_of(replay, episodes, length):
+    """Every window is a run of one episode from one of its steps, as long as it goes on or `length`; all occur."""
+    batch = jax.tree.map(np.asarray, WINDOWS(replay, jax.random.key(0), 600, UNION, length))
+    seen = set()
+    for i in range(600):
+        valid = batch.valid[i]
+        count = int(valid.sum())
+        assert valid.tolist() == [True] * count + [False] * (length - count)
+        ids = (batch.actions[i, :count, 0] / 2).astype(int).tolist()
+        episode = next(e for e in episodes if ids[0] in e)
+        assert ids == episode[episode.index(ids[0]) :][:length]
+        assert (np.diff(batch.timesteps[i, :count]) == 1).all()
+        seen.add(ids[0])
+    assert seen == {step for e in episodes for step in e}
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_windows_end_with_their_episode(length):
+    offline = join(episode_rows([1, 2, 3]), episode_rows([4]), episode_rows([5, 6, 7, 8]))
+    like = jax.tree.map(lambda x: x[0], offline)
+    replay = make_replay(offline, like, CAPACITY)
+    assert_windows_are_stretches_of(replay, [[1, 2, 3], [4], [5, 6, 7, 8]], length)
+    episodes = [[1, 2, 3], [4], [5, 6, 7, 8]]
+    online = [[20, 21, 22, 23, 24], [30, 31, 32], [40, 41, 42, 43, 44, 45]]
+    for ids in online:
+        replay = add_episode(replay, padded(ids), jnp.int32(len(ids)))
+    # Fourteen steps in a ring of eleven: three of the first online episode are gone.
+    assert_windows_are_stretches_of(replay, [*episodes, [23, 24], *online[1:]], length)

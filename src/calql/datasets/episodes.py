@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 
 from calql.datasets.arrays import checked, layout, map_leaves, named_leaves
-from calql.datasets.returns import monte_carlo_returns
+from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
 from calql.tasks import Task
 from calql.types import Episode, InputError, PyTree, Spec, Transition
 
@@ -70,12 +70,18 @@ class Episodes:
         return digest.hexdigest()
 
     def transitions(
-        self, task: Task, discount: float, *, action_clip: float = 0.99999, tail_bootstrap: bool = False
+        self,
+        task: Task,
+        discount: float,
+        *,
+        action_clip: float = 0.99999,
+        tail_bootstrap: bool = False,
+        sequences: bool = False,
     ) -> Transition:
         """All steps as one flat Transition of [N, …] arrays: rewards mapped, returns on mapped rewards.
 
         Actions are clipped to ±`action_clip` (the official value), where a tanh policy still has a finite density.
-        `tail_bootstrap`: see `monte_carlo_returns`.
+        `tail_bootstrap`: see `monte_carlo_returns`. `sequences`: also returns to go and numbers of steps.
         """
         rewards = [np.asarray(task.map_reward(e.rewards), np.float32) for e in self.episodes]
         ends = [e.terminations for e in self.episodes]
@@ -88,7 +94,7 @@ class Episodes:
         def steps(part: slice) -> PyTree:
             return map_leaves(lambda *leaves: np.concatenate([x[part] for x in leaves]), *states)
 
-        return Transition(
+        made = Transition(
             observations=steps(slice(None, -1)),
             actions=np.clip(np.concatenate([e.actions for e in self.episodes]), -action_clip, action_clip),
             rewards=np.concatenate(rewards),
@@ -96,6 +102,10 @@ class Episodes:
             masks=1.0 - np.concatenate(ends).astype(np.float32),
             returns=np.concatenate(returns),
         )
+        if not sequences:
+            return made
+        to_go, timesteps = zip(*map(to_go_and_timesteps, rewards), strict=True)
+        return made._replace(to_go=np.concatenate(to_go), timesteps=np.concatenate(timesteps))
 
     def truncate_at_horizon(self, horizon: int) -> Episodes:
         """Every episode cut (truncated, not terminated) after `horizon` steps, where the task's clock would stop it."""

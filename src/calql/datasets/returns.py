@@ -35,3 +35,8 @@ def monte_carlo_returns(
         value = reward + (0.0 if terminated else discount * value)
         returns.append(value)
     return np.array(returns[::-1], np.float32)
+
+
+def to_go_and_timesteps(rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Undiscounted sums from each step to the end of an episode [T], and the steps' numbers [T] int32."""
+    return np.cumsum(rewards[::-1])[::-1].astype(np.float32), np.arange(len(rewards), dtype=np.int32)

@@ -13,8 +13,9 @@ import numpy as np
 from calql.tasks import Task
 from calql.types import Episode, InputError, PyTree
 
-Act = Callable[[PyTree, int], np.ndarray]
-"""(observations [B, …], step in the episode) → actions [B, A]."""
+Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
+"""(observations [B, …], steps [B], rewards [B]) → actions [B, A]. Steps (int32) count from 0 in every episode; rewards
+(float32) are what the step before paid, mapped, 0 at the first."""
 
 
 class Outcome(NamedTuple):
@@ -32,6 +33,8 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
     """Score of one episode from its raw rewards and success flags (Appendix H.1)."""
     if task.score == "success":
         return float(any(successes))
+    if task.score == "speed":
+        return 1.0 - list(successes).index(True) / task.horizon if any(successes) else 0.0
     rule, _, goal = task.score.partition("/")
     if rule != "last_reward":
         raise ValueError(f"unknown score rule '{task.score}'")
@@ -44,7 +47,8 @@ def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
     # Copies: an environment may hand out the same array again, filled anew.
     observations, actions, rewards, terminations, successes = [jax.tree.map(np.copy, observation)], [], [], [], []
     for step in range(task.horizon):
-        action = act(jax.tree.map(lambda x: x[None], observation), step)[0]
+        last = np.float32(task.map_reward(rewards[-1]) if rewards else 0.0)
+        action = act(jax.tree.map(lambda x: x[None], observation), np.array([step], np.int32), last[None])[0]
         observation, reward, terminated, truncated, info = env.step(action)
         success = bool(info.get("success", False))
         observations.append(jax.tree.map(np.copy, observation))
@@ -86,7 +90,10 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
     blank = running[0]["observation"]
     while any(running):
         batch = [episode["observation"] if episode else blank for episode in running]
-        actions = act(jax.tree.map(lambda *x: np.stack(x), *batch), 0)
+        paid = [episode["rewards"] if episode else [] for episode in running]
+        steps = np.array([len(rewards) for rewards in paid], np.int32)
+        last = np.array([task.map_reward(rewards[-1]) if rewards else 0.0 for rewards in paid], np.float32)
+        actions = act(jax.tree.map(lambda *x: np.stack(x), *batch), steps, last)
         for slot, episode in enumerate(running):
             if not episode:
                 continue
@@ -114,9 +121,9 @@ def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with imageio.get_writer(path, fps=env.metadata.get("render_fps", 10), macro_block_size=1) as writer:
 
-        def act_and_film(observations: PyTree, step: int) -> np.ndarray:
+        def act_and_film(*seen: Any) -> np.ndarray:
             writer.append_data(env.render())
-            return act(observations, step)
+            return act(*seen)
 
         collect_episode(env, task, act_and_film, seed)
         writer.append_data(env.render())

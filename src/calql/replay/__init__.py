@@ -1,5 +1,5 @@
 """What the learner samples from."""
 
-from calql.replay.buffer import Replay, add_episode, make_replay, sample
+from calql.replay.buffer import Replay, add_episode, make_replay, newest, put_back, sample, sample_windows
 
-__all__ = ["Replay", "add_episode", "make_replay", "sample"]
+__all__ = ["Replay", "add_episode", "make_replay", "newest", "put_back", "sample", "sample_windows"]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.types import Transition
+from calql.types import InputError, Transition, Window
 
 UNION = -1.0
 """Mixing ratio of the paper's H.2 for "both buffers appended to each other and sampled uniformly"."""
@@ -34,15 +34,19 @@ class Replay(NamedTuple):
     """Next position in the ring to be written, in [0, C) (int32)."""
 
 
-def make_replay(offline: Transition | None, like: Transition, capacity: int) -> Replay:
+def make_replay(offline: Transition | None, like: Transition, capacity: int, *, one_buffer: bool = False) -> Replay:
     """Put the data set on the device, with room for `capacity` online transitions behind it.
 
     `like` is one transition (no batch axis) that gives shapes and dtypes where there are no offline data.
+    `one_buffer`: the data are the oldest rows of the ring, which new ones will overwrite. Raises InputError where they
+    do not fit.
     """
     count = 0 if offline is None else len(offline.rewards)
+    if one_buffer and count > capacity:
+        raise InputError(f"the data's {count} transitions do not fit into a replay_capacity of {capacity}; raise it")
 
     def allocate(example: np.ndarray, data: np.ndarray | None) -> jax.Array:
-        memory = np.zeros((count + capacity, *np.shape(example)), np.asarray(example).dtype)
+        memory = np.zeros((capacity + (0 if one_buffer else count), *np.shape(example)), np.asarray(example).dtype)
         if data is not None:
             memory[:count] = data
         return jnp.asarray(memory)
@@ -52,6 +56,8 @@ def make_replay(offline: Transition | None, like: Transition, capacity: int) -> 
         if offline is not None
         else jax.tree.map(lambda example: allocate(example, None), like)
     )
+    if one_buffer:
+        return Replay(storage, jnp.int32(0), jnp.int32(count), jnp.int32(count % capacity))
     return Replay(storage, jnp.int32(count), jnp.int32(0), jnp.int32(0))
 
 
@@ -73,16 +79,58 @@ def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Repla
     )
 
 
+def newest(replay: Replay, count: int) -> np.ndarray:
+    """Rows [N] of the storage that the newest `count` online transitions are in, or as many as the ring holds."""
+    first = int(replay.offline)
+    capacity = replay.storage.rewards.shape[0] - first
+    count = min(count, capacity)
+    return first + (int(replay.cursor) - count + np.arange(count)) % max(capacity, 1)
+
+
+def put_back(replay: Replay, rows: Transition, cursor: int) -> Replay:
+    """A replay as `make_replay` left it, with the `newest` rows that one like it had when its cursor was there."""
+    capacity = replay.storage.rewards.shape[0] - replay.offline
+    count = len(rows.rewards)
+    replay = replay._replace(cursor=jnp.int32(cursor), online=jnp.minimum(replay.online + count, capacity))
+    slots = newest(replay, count)
+    return replay._replace(storage=jax.tree.map(lambda memory, new: memory.at[slots].set(new), replay.storage, rows))
+
+
 def sample(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> Transition:
     """Draw a batch [B] uniformly with replacement, floor(mixing · B) of it offline and the rest online.
 
     `mixing` is in [0, 1], or −1 for the union of both: then the offline share is N_off / (N_off + N_online)
     (nakamotoo/Cal-QL, `conservative_sac_main.py`). Where one side is empty, the other fills the batch.
     """
+    index = draw(replay, key, batch_size, mixing)
+    return jax.tree.map(lambda memory: memory[index], replay.storage)
+
+
+def draw(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> jax.Array:
+    """The indices [B] of such a batch."""
     share = jnp.where(mixing < 0, replay.offline / jnp.maximum(replay.offline + replay.online, 1), mixing)
     share = jnp.where(replay.online == 0, 1.0, jnp.where(replay.offline == 0, 0.0, share))
     from_offline = jnp.arange(batch_size) < jnp.floor(share * batch_size)
     low = jnp.where(from_offline, 0, replay.offline)
     size = jnp.where(from_offline, replay.offline, replay.online)
-    index = jax.random.randint(key, (batch_size,), low, low + jnp.maximum(size, 1))
-    return jax.tree.map(lambda memory: memory[index], replay.storage)
+    return jax.random.randint(key, (batch_size,), low, low + jnp.maximum(size, 1))
+
+
+def sample_windows(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float, length: int) -> Window:
+    """Stretches [B, K = length, …] that begin at uniformly drawn steps and end with their episode.
+
+    A stretch goes on while the step in the episode counts up by one, and never past the end of the data, nor from the
+    newest online transition to the oldest, which lies behind it in the ring.
+    """
+    first = draw(replay, key, batch_size, mixing)
+    offset = jnp.arange(length)[None]
+    is_offline = first[:, None] < replay.offline
+    capacity = jnp.maximum(replay.storage.rewards.shape[0] - replay.offline, 1)
+    ring = (first[:, None] - replay.offline + offset) % capacity
+    index = jnp.where(is_offline, first[:, None] + offset, replay.offline + ring)
+    outside = jnp.where(is_offline, index >= replay.offline, (ring == replay.cursor) & (offset > 0))
+    index = jnp.minimum(index, replay.storage.rewards.shape[0] - 1)
+    timesteps = replay.storage.timesteps[index]
+    valid = jnp.cumprod((timesteps == timesteps[:, :1] + offset) & ~outside, axis=1).astype(bool)
+    rows = jax.tree.map(lambda memory: memory[index], replay.storage)
+    return Window(rows.observations, rows.actions, rows.to_go, timesteps, valid)

@@ -1,4 +1,4 @@
-"""The loop: offline and online phases, in which every boundary follows from four counters.
+"""The loop: offline and online phases, in which every boundary follows from a few counters.
 
 The state of a run is (parameters, replay, counters). All randomness is derived from (seed, stream, counter), never
 carried along, so a run that is stopped anywhere and continued from a checkpoint takes the same path bit for bit.
@@ -6,6 +6,7 @@ carried along, so a run that is stopped anywhere and continued from a checkpoint
 Online, a whole episode is collected with the current policy, then length × UTD gradient steps follow
 (nakamotoo/Cal-QL, `conservative_sac_main.py`). `env_step` in the evaluation rows counts the environment steps that have
 been *learned from*, gradient_step / UTD, so that evaluations fall on one grid whatever the episodes' lengths.
+Where an episode brings fewer updates than it has steps, an evaluation comes with the first update past the grid's step.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ import numpy as np
 
 from calql.algorithms import SAC, ActorCriticState
 from calql.datasets.episodes import Episodes
-from calql.datasets.returns import monte_carlo_returns
+from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
 from calql.envs.registry import make_env
 from calql.evaluation.metrics import summarise
 from calql.evaluation.rollout import collect_episode, evaluate
-from calql.replay import Replay, add_episode, make_replay, sample
+from calql.replay import Replay, add_episode, make_replay, newest, put_back, sample, sample_windows
 from calql.tracking import EVAL_COLUMNS, RunDir
 from calql.training import checkpoint
+from calql.training.acting import Acting, uniform_policy
 from calql.training.config import Phase, RunConfig
-from calql.types import Episode, RunError, Transition
+from calql.types import Episode, RunError, Spec, Transition
 
 STREAMS = {"init": 0, "update": 1, "collect": 2, "evaluate": 3, "probe": 4}
 DATA_SAMPLE = 2_048
@@ -52,6 +54,10 @@ class Counters:
     """Gradient steps done in the current phase."""
     env_step: int = 0
     """Environment steps collected in the current phase."""
+    due: int = 0
+    """Gradient steps that those are worth in all."""
+    before: tuple[int, int] = (0, 0)
+    """`env_step` and `due` before the newest episode."""
     episode: int = 0
     """Online episodes collected."""
     total_grad_step: int = 0
@@ -97,7 +103,11 @@ def train_steps(
 
     def one(state: ActorCriticState, step: jax.Array) -> tuple[ActorCriticState, dict[str, jax.Array]]:
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-        return algorithm.update(state, sample(replay, sample_key, batch_size, mixing), update_key)
+        if algorithm.context:
+            batch = sample_windows(replay, sample_key, batch_size, mixing, algorithm.context)
+        else:
+            batch = sample(replay, sample_key, batch_size, mixing)
+        return algorithm.update(state, batch, update_key)
 
     shapes = jax.eval_shape(one, state, first)[1]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
@@ -122,6 +132,13 @@ def measure_values(
     return q_data, (q_policy < batch.returns[None, :, None]).mean()
 
 
+def about_sequences(spec: Spec, data: Transition) -> Spec:
+    """The spec with what a learner of sequences takes from its data."""
+    mean, std = (jax.tree.map(partial(f, axis=0), data.observations) for f in (np.mean, np.std))
+    best = data.to_go[data.timesteps == 0].max()
+    return spec._replace(mean=mean, std=jax.tree.map(lambda x: x + 1e-6, std), best_return=float(best))
+
+
 class Trainer:
     """One run. `run()` is a generator of `Progress`: bars, logs and early stops are its consumers."""
 
@@ -129,11 +146,13 @@ class Trainer:
         self.config, self.run_dir = config, run_dir
         self.task, self.protocol = config.task, config.protocol
         self.discount = config.phases[0].algorithm.discount
+        self.sequences = config.phases[0].algorithm.context > 0
         self.offline = data.transitions(
             self.task,
             self.discount,
             action_clip=self.protocol.action_clip,
             tail_bootstrap=self.protocol.tail_bootstrap,
+            sequences=self.sequences,
         )
         self.env = make_env(self.task)
         self.eval_envs = [make_env(self.task) for _ in range(min(self.protocol.eval_episodes, 10))]
@@ -141,16 +160,13 @@ class Trainer:
         self.counters = Counters()
         like = jax.tree.map(lambda x: x[0], self.offline)
         online = any(phase.env_steps for phase in config.phases)
-        self.replay = make_replay(self.offline, like, self.protocol.replay_capacity if online else 0)
-        self.state = config.phases[0].algorithm.init(self._key("init"), data.spec())
+        capacity = self.protocol.replay_capacity if online else 0
+        self.replay = make_replay(self.offline, like, capacity, one_buffer=online and self.protocol.one_buffer)
+        self.spec = about_sequences(data.spec(), self.offline) if self.sequences else data.spec()
+        self.state = config.phases[0].algorithm.init(self._key("init"), self.spec)
         rows = np.random.default_rng(0).permutation(len(self.offline.rewards))[:DATA_SAMPLE]
         self.data_sample = jax.tree.map(lambda x: jnp.asarray(x[rows]), self.offline)
-        self._act = jax.jit(lambda state, observations: config.phases[0].algorithm.act(state, observations))
-        self._explore = jax.jit(
-            lambda state, observations, key, step: config.phases[-1].algorithm.act(
-                state, observations, jax.random.fold_in(key, step)
-            )
-        )
+        self._acting, self._exploring = (Acting(config.phases[i].algorithm, self.spec) for i in (0, -1))
         self._started = time.monotonic()
         self._alarmed = False
 
@@ -163,7 +179,20 @@ class Trainer:
 
     def clock(self) -> int:
         """The phase's own clock: gradient steps offline, environment steps learned from online."""
-        return self.counters.grad_step if self.phase.name == "offline" else self.counters.grad_step // self.protocol.utd
+        c = self.counters
+        if self.phase.name == "offline":
+            return c.grad_step
+        env_step, due = c.before
+        learned = (c.grad_step - due) * (c.env_step - env_step) // max(c.due - due, 1)
+        return min(c.env_step if c.grad_step == c.due else env_step + learned, self.phase.env_steps)
+
+    def grad_step_at(self, clock: int) -> int:
+        """The first gradient step of the phase at which its clock, in the newest episode, is there."""
+        c = self.counters
+        if self.phase.name == "offline":
+            return clock
+        env_step, due = c.before
+        return due - (env_step - clock) * (c.due - due) // (c.env_step - env_step)
 
     def length(self) -> int:
         """Where the phase's own clock ends."""
@@ -175,46 +204,44 @@ class Trainer:
             yield from self._run_phase()
             if self.counters.phase + 1 == len(self.config.phases):
                 break
-            self.counters = dataclasses.replace(
-                self.counters, phase=self.counters.phase + 1, grad_step=0, env_step=0, evaluated=-1
-            )
+            anew = dict(grad_step=0, env_step=0, due=0, before=(0, 0), evaluated=-1)
+            self.counters = dataclasses.replace(self.counters, phase=self.counters.phase + 1, **anew)
         self.run_dir.finish(summarise(self.run_dir.read_rows("eval.csv")))
 
     def _run_phase(self) -> Iterator[Progress]:
-        per_clock = 1 if self.phase.name == "offline" else self.protocol.utd
+        c = self.counters
         while True:
-            c = self.counters
-            at_end = c.grad_step >= self.phase.gradient_steps
-            due = self.clock() % self.phase.eval_every == 0 and c.grad_step % per_clock == 0
-            if (due or at_end) and c.evaluated != self.clock():
+            clock, grid = self.clock(), self.phase.eval_every
+            at_end = clock >= self.length()
+            if clock // grid > c.evaluated // grid or (at_end and c.evaluated != clock):
                 yield self._evaluate()
             if at_end:
                 self._flush_metrics()
                 self.save(milestone=True)
                 return
-            if self.phase.name == "online" and c.grad_step >= c.env_step * self.protocol.utd:
+            if self.phase.name == "online" and c.grad_step == c.due:
                 yield self._collect()
-            progress = self._update(per_clock)
+                continue
+            progress = self._update()
             yield progress
             if alarm := self._implausible_q(progress):
                 yield alarm
-            at_end = c.grad_step >= self.phase.gradient_steps
-            if c.total_grad_step % self.protocol.checkpoint_every == 0 and not at_end:
+            if c.total_grad_step % self.protocol.checkpoint_every == 0 and self.clock() < self.length():
                 self.save()
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _update(self, per_clock: int) -> Progress:
+    def _update(self) -> Progress:
         """Gradient steps up to the next boundary of any kind."""
         c, p = self.counters, self.protocol
-        grid = self.phase.eval_every * per_clock
+        to_grid = self.phase.eval_every - self.clock() % self.phase.eval_every
+        ends = [self.grad_step_at(clock) for clock in (self.clock() + to_grid, self.length())]
+        ends += [c.due] if self.phase.name == "online" else []
         count = min(
             CHUNK,
-            self.phase.gradient_steps - c.grad_step,
-            grid - c.grad_step % grid,
+            min(ends) - c.grad_step,
             p.log_every - c.total_grad_step % p.log_every,
             p.checkpoint_every - c.total_grad_step % p.checkpoint_every,
-            c.env_step * p.utd - c.grad_step if self.phase.name == "online" else 10**9,
         )
         self.state, sums = train_steps(
             self.phase.algorithm,
@@ -244,18 +271,23 @@ class Trainer:
         return self._progress("update", info)
 
     def _collect(self) -> Progress:
-        """One whole episode with the current sampled policy, into replay with its own Monte-Carlo return."""
-        c = self.counters
-        key = self._key("collect", c.episode)
+        """One whole episode with the current sampled policy, into replay with its own Monte-Carlo return.
+
+        The first `start_steps` are random, and nothing is learned from them before they are over.
+        """
+        c, p = self.counters, self.protocol
+        key, random = self._key("collect", c.episode), c.env_step < p.start_steps
         with self._saving_on_failure(f"online episode {c.episode}"):
             episode = collect_episode(
                 self.env,
                 self.task,
-                lambda observations, step: np.asarray(self._explore(self.state, observations, key, step)),
+                uniform_policy(self.spec, key) if random else self._exploring.policy(self.state, 1, key),
                 self._seed("collect", c.episode),
             )
         self.replay = add_episode(self.replay, self._pad(episode), jnp.int32(episode.length))
+        c.before = c.env_step, c.due
         c.env_step += episode.length
+        c.due += 0 if random else p.updates_per_episode or p.utd * episode.length
         c.episode += 1
         return self._progress("episode", {"success": bool(np.any(episode.successes)), "length": episode.length})
 
@@ -284,6 +316,7 @@ class Trainer:
             jax.tree.map(lambda x: x[1:], episode.observations),
             1.0 - episode.terminations,
             returns,
+            *(to_go_and_timesteps(rewards) if self.sequences else ()),
         )
 
         def pad(x: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -301,15 +334,15 @@ class Trainer:
         point = c.total_grad_step
         before = self.run_dir.read_rows("eval.csv")[-1:]
         if before and before[0]["grad_step"] == str(point):
-            row = before[0] | {"phase": self.phase.name}
             c.evaluated = self.clock()
+            row = before[0] | {"phase": self.phase.name, "env_step": 0 if self.phase.name == "offline" else c.evaluated}
             self._append("eval.csv", row)
             return self._progress("evaluation", {"score_mean": float(row["score_mean"])})
         with self._saving_on_failure(f"the evaluation at gradient step {point}"):
             outcomes = evaluate(
                 self.eval_envs,
                 self.task,
-                lambda observations, _: np.asarray(self._act(self.state, observations)),
+                self._acting.policy(self.state, len(self.eval_envs)),
                 [self._seed("evaluate", point, i) for i in range(n)],
             )
         c.evaluated = self.clock()
@@ -362,9 +395,8 @@ class Trainer:
     def save(self, milestone: bool = False) -> None:
         """Write a checkpoint of everything that the future depends on."""
         self.counters.wall_s, self._started = self._wall(), time.monotonic()
-        used = int(self.replay.online)
-        first = int(self.replay.offline)
-        ring = jax.tree.map(lambda x: np.asarray(x[first : first + used]), self.replay.storage)
+        slots = newest(self.replay, self.counters.env_step)
+        ring = jax.tree.map(lambda x: np.asarray(x[slots]), self.replay.storage)
         checkpoint.save(
             self.run_dir.checkpoints,
             self.counters.total_grad_step,
@@ -386,15 +418,9 @@ class Trainer:
             self.counters = Counters(**meta["counters"])
             self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
-            first, used = int(self.replay.offline), len(next(iter(rows.values())))
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((used, *x.shape[1:]), x.dtype), self.replay.storage)
-            ring = checkpoint.unflatten(like, rows)
-            self.replay = self.replay._replace(
-                storage=jax.tree.map(lambda memory, rows: memory.at[first : first + used].set(rows),
-                                     self.replay.storage, ring),
-                online=jnp.int32(used),
-                cursor=jnp.int32(meta["cursor"]),
-            )  # fmt: skip
+            count = len(next(iter(rows.values())))
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
+            self.replay = put_back(self.replay, checkpoint.unflatten(like, rows), meta["cursor"])
         for name, rows in self.counters.rows.items():
             self.run_dir.truncate(name, rows)
         return complaints

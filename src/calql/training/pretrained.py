@@ -15,7 +15,10 @@ from calql.training import checkpoint
 from calql.training.config import Protocol, RunConfig, resolve_saved
 from calql.types import InputError
 
-FINE_TUNING = {"online_steps", "utd", "mixing", "replay_capacity", "cql_alpha_online", "eval_every_online"}
+FINE_TUNING = {
+    "online_steps", "utd", "updates_per_episode", "actor_once_per_step", "start_steps", "mixing", "replay_capacity",
+    "one_buffer", "cql_alpha_online", "iql_temperature_online", "eval_every_online",
+}  # fmt: skip
 """Fields of the protocol that pre-training does not know."""
 
 

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from calql.envs.registry import make_env
+from calql.evaluation.rollout import Act
 from calql.tasks import Task
 from calql.tracking import RunDir
 from calql.training import checkpoint
+from calql.training.acting import Acting
 from calql.training.config import resolve_saved
-from calql.types import InputError, PyTree, Spec
+from calql.types import InputError, Spec
 
 
 class Policy(NamedTuple):
@@ -24,8 +26,8 @@ class Policy(NamedTuple):
     method: str
     step: int
     """Gradient steps it was trained for."""
-    act: Callable[[PyTree, int], np.ndarray]
-    """(observations [B, …], step) → deterministic actions [B, A]."""
+    acting: Callable[[int], Act]
+    """Number of episodes side by side → what acts in them, deterministically."""
 
 
 def load_policy(path: Path) -> Policy:
@@ -43,5 +45,5 @@ def load_policy(path: Path) -> Policy:
     env.close()
     shapes = algorithm.init(jax.random.key(0), spec)
     state = checkpoint.unflatten(shapes, checkpoint.load(found, "state"))
-    act = jax.jit(lambda observations: algorithm.act(state, observations))
-    return Policy(config.task, config.method.title, meta["step"], lambda observations, _: np.asarray(act(observations)))
+    acting = Acting(algorithm, spec)
+    return Policy(config.task, config.method.title, meta["step"], lambda size: acting.policy(state, size))
