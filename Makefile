@@ -19,10 +19,12 @@ test: $(VENV)/.dev  ## all tests, in parallel (WORKERS=2, ARGS="tests/cli -k doc
 lint: $(VENV)/.dev  ## rules and formatting, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/keep.py --check
 
 format: $(VENV)/.dev  ## mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/keep.py
 
 bench: $(VENV)/.runtime  ## update steps a second, and the share of the machine's peak
 	$(BIN)/calql bench $(ARGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from calql.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "methods").glob("*.md"))]
 QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"]}
 """What makes a command of the README take seconds; nothing else of it is changed."""
 
@@ -42,15 +44,39 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
         exec(compile(example, page.name, "exec"), {})
 
 
-def test_every_documented_option_exists():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_documented_option_exists(page):
     from calql.training.config import options
 
-    named = re.findall(r"`(\w+)=", (ROOT / "docs" / "fidelity.md").read_text())
-    assert named
-    assert set(named) <= set(options())
+    assert set(re.findall(r"`(\w+)=", page.read_text())) <= set(options())
+
+
+def test_every_method_has_a_page_with_its_command():
+    from calql.methods import METHODS
+
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md")}
+    assert pages.keys() - {"README"} == METHODS.keys()
+    for name in METHODS:
+        assert f"--method {name} " in pages[name]
+        for heading in ("## Use", "## Where it is", "## What differs elsewhere"):
+            assert heading in pages[name]
+
+
+def test_lines_that_links_lead_to_and_the_table_of_methods_are_those_of_the_code():
+    done = subprocess.run([sys.executable, ROOT / "docs" / "keep.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("plan", sorted((ROOT / "results" / "plans").glob("*.toml")), ids=lambda plan: plan.name)
+def test_plans_of_the_results_can_be_run(plan, tmp_path):
+    from calql.sweeps import make_jobs, read_plan
+
+    jobs = make_jobs(read_plan(plan), tmp_path)
+    assert len(jobs) >= 6
+    assert len({job.out for job in jobs}) == len(jobs)

@@ -68,9 +68,12 @@ class Task:
     stop_at_success: bool = False
     """End an episode (as terminated) at the first `info["success"]`, although the environment would go on."""
     score: str = "success"
-    """How an episode becomes a score in [0, 1]: `success` (any step) or `last_reward/N`."""
+    """How an episode becomes a score in [0, 1]: `success` (any step), `speed` (share of the horizon that was left
+    at the first success, as RLPD scores the hand) or `last_reward/N`."""
     scales: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """scale → {option: value}: what differs there from `calql.training.config.DEFAULT_SCALES`."""
+    domain: str = ""
+    """Tasks that methods have settings for: `antmaze`, `kitchen`, `adroit` as in the paper's Table 3; "" for none."""
     summary: str = ""
     """One line for listings."""
 
@@ -113,6 +116,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
     return Task(
         id=id,
         summary=summary,
+        domain="antmaze",
         env="calql.envs.antmaze:make",
         env_options={"maze": maze, "physics": "d4rl"},
         data=f"local:{id}",
@@ -151,6 +155,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
     return Task(
         id=id,
         summary=summary,
+        domain="kitchen",
         env="calql.envs.kitchen:make",
         env_options={"tasks": tasks},
         data=f"local:{id}",
@@ -202,6 +207,7 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
     return Task(
         id=f"{hand}-binary",
         summary=summary,
+        domain="adroit",
         env="calql.envs.adroit:make",
         env_options={"hand": hand},
         data=f"local:{hand}-binary",
@@ -255,6 +261,7 @@ TASKS: dict[str, Task] = {
         Task(
             id="pointmaze-medium-narrow",
             summary="a point with inertia through a maze, from narrow demonstrations",
+            domain="pointmaze",
             env="calql.envs.pointmaze:make",
             data="local:pointmaze-medium-narrow",
             builder="calql.datasets.builders.pointmaze:build",

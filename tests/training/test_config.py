@@ -8,11 +8,11 @@ import typing
 
 import pytest
 
-from calql.algorithms import BC, CQL, SAC, VARIANTS, CalQL
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, VARIANTS, CalQL
 from calql.methods import METHODS
 from calql.tasks import SCALES, TASKS, Task
 from calql.tracking import RunDir
-from calql.training.config import Protocol, RunConfig, differs_from_paper, options, parse_value, resolve
+from calql.training.config import TASK_OPTIONS, Protocol, RunConfig, differs_from_paper, options, parse_value, resolve
 from calql.types import InputError
 
 TASK = next(iter(TASKS))
@@ -37,8 +37,11 @@ def test_every_method_resolves_for_every_task_at_every_scale(task, scale, tmp_pa
             budget = phase.gradient_steps if phase.name == "offline" else phase.env_steps
             assert 0 < phase.eval_every <= budget
             if phase.name == "online":
-                assert phase.gradient_steps == phase.env_steps * protocol.utd
-                assert phase.mixing == (protocol.mixing if method.mixing is None else method.mixing)
+                if protocol.updates_per_episode:
+                    assert phase.gradient_steps == phase.env_steps * protocol.updates_per_episode // config.task.horizon
+                else:
+                    assert phase.gradient_steps == (phase.env_steps - protocol.start_steps) * protocol.utd
+                assert phase.mixing == protocol.mixing
             else:
                 assert (phase.env_steps, phase.mixing) == (0, 1.0)
             hash(phase.algorithm)  # it is a static argument of the compiled loop
@@ -109,7 +112,7 @@ def test_overrides_win_over_the_scale_and_the_scale_over_the_defaults():
     config = resolve(row, "cql", "smoke", overrides={"batch_size": 4})
     assert (config.protocol.batch_size, config.phases[0].algorithm.cql_alpha) == (4, 2.0)
     assert resolve(row, "cql", "paper").phases[0].algorithm == CQL()
-    own = dict(horizon=row.horizon, reward_scale=row.reward_scale, reward_bias=row.reward_bias)
+    own = {name: getattr(row, name) for name in TASK_OPTIONS}
     assert resolve(row, "cal-ql", "paper").protocol == Protocol(**own)
 
 
@@ -128,18 +131,39 @@ def test_the_online_weight_changes_the_online_phase_only():
     assert all(phase.algorithm.cql_alpha == 5.0 for phase in resolve(OWN, "cal-ql", "paper").phases)
 
 
+def test_what_holds_in_fine_tuning_only():
+    online = {"utd": 20, "actor_once_per_step": True, "iql_temperature_online": 7.0}
+    phases = resolve(OWN, "cal-ql", overrides=online).phases
+    assert [phase.algorithm.actor_every for phase in phases] == [1, 20]
+    phases = resolve(OWN, "iql", overrides=online).phases
+    assert [phase.algorithm.iql_temperature for phase in phases] == [3.0, 7.0]
+
+
+def test_a_method_s_own_options_give_way_to_the_user_s():
+    assert resolve(OWN, "awac").phases[-1].mixing == -1.0
+    assert resolve(OWN, "awac", overrides={"mixing": 0.25}).phases[-1].mixing == 0.25
+    assert resolve("pen-binary", "iql").task.reward_scale == 1.0
+    assert resolve("pen-binary", "iql", overrides={"reward_scale": 3.0}).task.map_reward(-1.0) == -3.0
+
+
 def test_the_table_of_methods_is_the_one_of_the_paper():
-    rows = {name: (m.offline, m.online, m.mixing) for name, m in METHODS.items()}
-    expected = {
-        "cal-ql": (CalQL, CalQL, None),
-        "cql": (CQL, CQL, None),
-        "cql-sac": (CQL, SAC, None),
-        "hybrid": (None, SAC, None),
+    rows = {name: (m.offline, m.online, resolve(OWN, name, "paper").protocol.mixing) for name, m in METHODS.items()}
+    assert rows == {
+        "cal-ql": (CalQL, CalQL, 0.5),
+        "cql": (CQL, CQL, 0.5),
+        "cql-sac": (CQL, SAC, 0.5),
+        "hybrid": (None, SAC, 0.5),
         "sac-offline": (None, SAC, -1.0),
         "sac": (None, SAC, 0.0),
-        "bc": (BC, None, None),
+        "iql": (IQL, IQL, 0.5),
+        "awac": (AWAC, AWAC, -1.0),
+        "td3-bc": (TD3BC, TD3BC, 0.5),
+        "o3f": (O3F, O3F, 0.5),
+        "odt": (ODT, ODT, -1.0),
+        "rlpd": (None, SAC, 0.5),
+        "cal-ql-utd20": (CalQL, CalQL, 0.5),
+        "bc": (BC, None, 0.5),
     }
-    assert expected.items() <= rows.items()
     for name, method in METHODS.items():
         assert method.id == name
         assert method.title

@@ -57,6 +57,55 @@ SOURCES = {
 }
 
 
+RAW, SHIFTED = dict(reward_scale=1.0, reward_bias=0.0), dict(reward_scale=1.0, reward_bias=-1.0)
+IQL = dict(actor_lr=3e-4, critic_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256), tau=0.005, batch_size=256)
+AWAC = dict(
+    actor_lr=3e-4, critic_lr=3e-4, weight_decay=1e-4, batch_size=1024, actor_hidden=(256,) * 4,
+    critic_hidden=(256,) * 4, num_target_actions=1, one_buffer=True, replay_capacity=1_000_000,
+) | RAW  # fmt: skip
+RLPD = dict(
+    num_critics=10, critic_layer_norm=True, target_subset=2, actor_on_mean=True, utd=20, actor_once_per_step=True,
+    mixing=0.5, num_target_actions=1, start_steps=5_000, actor_lr=3e-4, critic_lr=3e-4, actor_hidden=(256,) * 3,
+    critic_hidden=(256,) * 3, target_entropy_per_action=0.5,
+)  # fmt: skip
+BASELINES = {
+    # nakamotoo/implicit_q_learning, branch dev_mitsuhiko; the share of Adroit is the paper's
+    ("iql", "antmaze-large-play"): IQL | SHIFTED | dict(
+        iql_expectile=0.9, iql_temperature=10.0, mixing=0.5, exploration_std=None, actor_dropout=0.0,
+        offline_steps=1_000_000, online_steps=1_000_000),
+    ("iql", "kitchen-mixed"): IQL | RAW | dict(
+        iql_expectile=0.7, iql_temperature=0.5, mixing=0.25, actor_dropout=0.1, offline_steps=500_000),
+    ("iql", "door-binary"): IQL | RAW | dict(
+        iql_expectile=0.8, iql_temperature=3.0, mixing=0.2, exploration_std=0.03, offline_steps=20_000,
+        stop_at_success=True),
+    # nakamotoo/jaxrl, branch dev_mitsuhiko; λ of the kitchen is the paper's
+    ("awac", "antmaze-large-play"): AWAC | dict(awac_lambda=1.0, offline_steps=1_000_000, online_steps=1_000_000),
+    ("awac", "kitchen-mixed"): AWAC | dict(awac_lambda=1.0, offline_steps=500_000, online_steps=1_500_000),
+    ("awac", "pen-binary"): AWAC | dict(awac_lambda=0.3, offline_steps=25_000, online_steps=300_000),
+    # nakamotoo/online-dt
+    ("odt", "antmaze-large-play"): RAW | dict(
+        odt_width=1024, odt_layers=4, odt_heads=4, odt_dropout=0.1, odt_context=20, odt_acting_context=5,
+        actor_lr=1e-3, odt_weight_decay=0.0, odt_warmup=10_000, odt_gradient_clip=0.25, odt_temperature_lr=1e-4,
+        batch_size=256, offline_steps=7_000, online_steps=1_000_000, updates_per_episode=300),
+    # sfujim/TD3_BC, TD3_BC.py
+    ("td3-bc", "antmaze-large-play"): dict(
+        actor_lr=3e-4, critic_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256), td3_bc_alpha=2.5,
+        target_noise=0.2, target_noise_clip=0.5, exploration_std=0.1, actor_every=2),
+    # ikostrikov/rlpd, configs/rlpd_config.py and README; the subset of two is nakamotoo/rlpd's
+    ("rlpd", "antmaze-large-play"): RLPD | SHIFTED,
+    ("rlpd", "door-binary"): RLPD | RAW | dict(online_steps=1_000_000),
+    ("cal-ql-utd20", "antmaze-large-play"): {
+        name: RLPD[name] for name in ("num_critics", "critic_layer_norm", "target_subset", "actor_on_mean", "utd")
+    } | dict(cql_target_gap=0.8, num_target_actions=10, start_steps=0, reward_scale=10.0, reward_bias=-5.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "task"), BASELINES, ids=str)
+def test_the_settings_of_the_baselines_are_those_of_their_sources(method, task):
+    settings, wanted = resolve(task, method, "paper").settings, BASELINES[method, task]
+    assert {name: settings[name] for name in wanted} == wanted
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_printed_is_what_is_committed(task, capsys):
     from calql.cli import main

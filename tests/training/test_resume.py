@@ -17,6 +17,7 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calql.methods import METHODS
 from calql.tracking import RunDir
 from calql.training import checkpoint
 from calql.training.config import resolve
@@ -78,10 +79,10 @@ def test_stopped_several_times(tmp_path_factory, stops):
     assert_same(run_in_pieces(tmp_path_factory.mktemp("pieces") / "run", stops))
 
 
-@pytest.mark.parametrize("method", ["cql-sac", "sac-offline", "bc"])
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "cal-ql"])
 @pytest.mark.parametrize("stops", [[7], [14, 9]])
-def test_other_shapes_of_runs(tmp_path, method, stops):
-    """New columns at the border, no offline phase, no online phase."""
+def test_every_method(tmp_path, method, stops):
+    """New columns at the border, no offline phase, no online phase, random steps, a memory, delayed updates, …"""
     assert_same(run_in_pieces(tmp_path / "run", stops, method), method)
 
 

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from calql.datasets.episodes import Episodes
-from calql.methods import METHODS
+from calql.methods import METHODS, get_method
 from calql.tasks import TASKS, Task, load_attribute
 from calql.tracking import RunDir
 from calql.tracking.run_dir import plain
-from calql.training.config import RunConfig, parse_options, resolve, resolve_saved
+from calql.training.config import RunConfig, option_owners, parse_options, resolve, resolve_saved
 from calql.training.loop import Trainer
 from calql.types import InputError
 
@@ -29,9 +29,7 @@ def resolve_options(
     task: str | None, method: str | None, scale: str | None, seed: int, data: str | None, options: Sequence[str]
 ) -> RunConfig:
     """The configuration of command-line options; task and method default to the demo's."""
-    return resolve(
-        task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, parse_options(options)
-    )
+    return resolve(task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, options)
 
 
 def saved_config(run_dir: RunDir, **given: Any) -> RunConfig:
@@ -40,7 +38,8 @@ def saved_config(run_dir: RunDir, **given: Any) -> RunConfig:
     for name, value in given.items():
         if name == "options":
             known = saved.get("overrides", {})
-            different = {k: v for k, v in parse_options(value).items() if plain(v) != known.get(k)}
+            asked = parse_options(value, option_owners(get_method(saved["method"])))
+            different = {k: v for k, v in asked.items() if plain(v) != known.get(k)}
             if different:
                 raise InputError(f"{run_dir.path} was started with other options than {different}; leave --set out")
         else:

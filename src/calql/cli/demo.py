@@ -22,10 +22,10 @@ def demo(
         workers: Runs at a time; by default one a core.
     """
     from calql.cli import common
-    from calql.cli.sweep import run_plan
+    from calql.cli.sweep import run_jobs
     from calql.methods import METHODS
     from calql.reporting.report import write_report
-    from calql.sweeps import make_plan
+    from calql.sweeps import Plan, Variant, make_jobs
     from calql.tasks import TASKS
 
     task = next(iter(TASKS.values()))
@@ -34,7 +34,8 @@ def demo(
         f"{hero.title} against {rival.title} on {task.id}: {task.summary}.\n"
         f"{len(seeds)} seeds each: pre-train on the data, then fine-tune in the environment."
     )
-    run_plan(make_plan([task.id], [hero.id, rival.id], seeds, scale, out), workers)
+    plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), seeds, scale)
+    run_jobs(make_jobs(plan, out), workers)
     page = write_report([out], out / "report")
     common.console.print(f"\nreport: {page}\nnext: open it, then try the other methods:")
     common.console.print(

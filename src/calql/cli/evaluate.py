@@ -35,7 +35,7 @@ def evaluate(
     camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may not be possible
     seeds = [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(episodes)]
     envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
-    outcomes = evaluate(envs, policy.task, policy.act, seeds)
+    outcomes = evaluate(envs, policy.task, policy.acting(len(envs)), seeds)
     for env in envs:
         env.close()
     scores = np.array([outcome.score for outcome in outcomes])
@@ -46,6 +46,6 @@ def evaluate(
         f"return {np.mean([o.total_reward for o in outcomes]):.2f}   length {np.mean([o.length for o in outcomes]):.1f}"
     )
     if camera is not None:
-        film(camera, policy.task, policy.act, seeds[0], video)
+        film(camera, policy.task, policy.acting(1), seeds[0], video)
         console.print(f"video: {video}")
     return 0

@@ -29,7 +29,7 @@ def train(
 
     Args:
         task: A task id (see the README), or your own package.module:factory.
-        method: A method id: cal-ql, cql, cql-sac, hybrid, sac-offline, sac, bc.
+        method: A method id (see the README), or your own package.module:row.
         seed: Decides networks, batches, resets and exploration.
         scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
@@ -59,7 +59,9 @@ def train(
             return 0
     else:
         config = common.resolve_options(task, method, scale, seed, data, options)
-        run_dir = RunDir(out or Path("runs") / config.task.id.replace(":", ".") / config.method.id / f"seed-{seed}")
+        run_dir = RunDir(
+            out or Path("runs") / config.task.id.replace(":", ".") / config.method.id.replace(":", ".") / f"seed-{seed}"
+        )
     if print_config:
         common.print_config(config)
         return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from calql.algorithms import CQL, SAC, VARIANTS
-from calql.methods import Method, get_method
+from calql.algorithms import REFERENCES, SAC, VARIANTS
+from calql.methods import METHODS, Method, get_method
 from calql.provenance import provenance
 from calql.tasks import SCALES, Task, get_task, nearest
 from calql.tracking.run_dir import plain
@@ -26,16 +27,26 @@ class Protocol:
     """Environment steps of fine-tuning."""
     utd: int = 1
     """Gradient steps per environment step, done in one block after each whole episode."""
+    updates_per_episode: int | None = None
+    """Gradient steps after each online episode, however long it was (ODT); None: `utd` times its length."""
+    actor_once_per_step: bool = False
+    """Online, only the last of the `utd` updates of a step moves the policy (RLPD)."""
+    start_steps: int = 0
+    """Online steps of uniformly random actions before anything is learned (RLPD); their last episode is completed."""
     batch_size: int = 256
     """Transitions a gradient step."""
     mixing: float = 0.5
     """Offline share of an online batch, in [0, 1], or −1 for the union of both (Appendix H.2)."""
     replay_capacity: int = 1_000_000
     """Online transitions kept, first in first out."""
+    one_buffer: bool = False
+    """The data are put into that memory too, as its oldest, and new transitions overwrite them (AWAC, ODT)."""
     variant: str = "official"
     """Named set of sampled actions: `official` (10 + 10 + 10, max target backup) or `listing` (4 + 4 + 0, plain)."""
     cql_alpha_online: float | None = None
     """Weight of the conservative term during fine-tuning; None: unchanged."""
+    iql_temperature_online: float | None = None
+    """β of IQL during fine-tuning (Fig. 9); None: unchanged."""
     target_q_clamp: bool = False
     """Clamp target Q to [r_min, r_max]/(1 − γ) of the task."""
     action_clip: float = 0.99999
@@ -46,6 +57,10 @@ class Protocol:
     """Rewards are mapped to scale · r + bias; None: the task's."""
     reward_bias: float | None = None
     """See `reward_scale`; None: the task's."""
+    stop_at_success: bool | None = None
+    """Episodes end at the first success; None: the task's."""
+    score: str | None = None
+    """How an episode becomes a score: `success`, `speed` or `last_reward/N`; None: the task's."""
     tail_bootstrap: bool = False
     """Monte-Carlo returns go on after a cut with the last reward for ever, r / (1 − γ): what has been reached lasts."""
     cut_at_horizon: bool = False
@@ -71,7 +86,7 @@ class Phase:
     algorithm: SAC
     """Update rule with its hyper-parameters."""
     gradient_steps: int
-    """Gradient steps of the phase."""
+    """Gradient steps of the phase; online, where they go by the episode, as many as episodes of full length bring."""
     env_steps: int
     """Environment steps of the phase (0 offline)."""
     mixing: float
@@ -119,16 +134,18 @@ def resolve_saved(saved: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-OWNERS = (Protocol, CQL)
-"""Whose fields are the options of a run."""
+def option_owners(*methods: Method) -> tuple[type, ...]:
+    """Whose fields are the options of a run: the protocol, and the update rules of the table and of these methods."""
+    rules = (rule for row in (*METHODS.values(), *methods) for rule in (row.offline, row.online) if rule)
+    return tuple(dict.fromkeys([Protocol, *rules]))
 
 
-def options(owners: Sequence[type] = OWNERS) -> dict[str, dataclasses.Field]:
+def options(owners: Sequence[type] = ()) -> dict[str, dataclasses.Field]:
     """Every named option: the fields of protocol and algorithms (or of other dataclasses)."""
-    return {field.name: field for owner in owners for field in dataclasses.fields(owner)}
+    return {field.name: field for owner in owners or option_owners() for field in dataclasses.fields(owner)}
 
 
-def parse_options(options: Sequence[str], owners: Sequence[type] = OWNERS) -> dict[str, Any]:
+def parse_options(options: Sequence[str], owners: Sequence[type] = ()) -> dict[str, Any]:
     """`name=value` texts → typed overrides. Raises InputError on a malformed one."""
     overrides = {}
     for text in options:
@@ -139,8 +156,9 @@ def parse_options(options: Sequence[str], owners: Sequence[type] = OWNERS) -> di
     return overrides
 
 
-def parse_value(name: str, text: str, owners: Sequence[type] = OWNERS) -> Any:
+def parse_value(name: str, text: str, owners: Sequence[type] = ()) -> Any:
     """Read the text of `--set name=text` as the option's own type. Raises InputError on a wrong name or value."""
+    owners = owners or option_owners()
     if name not in options(owners):
         raise nearest(name, options(owners), "option")
     owner = next(owner for owner in owners if name in {field.name for field in dataclasses.fields(owner)})
@@ -178,21 +196,26 @@ def resolve(
     scale: str = "laptop",
     seed: int = 0,
     data: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> RunConfig:
     """Look up both tables and lay the scale's row and the overrides over the official defaults.
 
-    Raises InputError for an unknown task, method, scale or option, and for values out of range.
+    Overrides are values by name, or texts `name=value` as on the command line. Raises InputError for an unknown task,
+    method, scale or option, and for values out of range.
     """
     base, how = (task if isinstance(task, Task) else get_task(task)), get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
-    chosen = DEFAULT_SCALES[scale] | dict(base.scales.get(scale, {})) | dict(overrides or {})
+    named = option_owners(how)
+    overrides = overrides if isinstance(overrides, Mapping) else parse_options(overrides or (), named)
+    known = options(named)
+    chosen = DEFAULT_SCALES[scale] | dict(base.scales.get(scale, {})) | how.settings_at(scale, base.domain)
+    chosen |= overrides
     for name in chosen:
-        if name not in options():
-            raise nearest(name, options(), "option")
+        if name not in known:
+            raise nearest(name, known, "option")
     variant = chosen.get("variant", Protocol.variant)
     if variant not in VARIANTS:
         raise nearest(variant, VARIANTS, "variant")
@@ -209,7 +232,7 @@ def resolve(
     if protocol.replay_capacity < row.horizon:
         raise InputError(f"replay_capacity {protocol.replay_capacity} is below the horizon {row.horizon}; raise it")
     return RunConfig(
-        row, base, how, scale, seed, reference, protocol, tuple(_phases(row, how, protocol, chosen)), overrides or {}
+        row, base, how, scale, seed, reference, protocol, tuple(_phases(row, how, protocol, chosen)), overrides
     )
 
 
@@ -225,7 +248,7 @@ def _overridden(task: Task, chosen: Mapping[str, Any]) -> Task:
 def _phases(task: Task, method: Method, protocol: Protocol, chosen: Mapping[str, Any]) -> list[Phase]:
     def make(rule: type[SAC], extra: Mapping[str, Any]) -> SAC:
         algorithm = _pick(rule, chosen | extra)
-        if protocol.target_q_clamp and algorithm.target_q_range is None:
+        if protocol.target_q_clamp and rule.learns_values and algorithm.target_q_range is None:
             algorithm = dataclasses.replace(algorithm, target_q_range=task.q_bounds(algorithm.discount))
         return algorithm
 
@@ -235,13 +258,14 @@ def _phases(task: Task, method: Method, protocol: Protocol, chosen: Mapping[str,
             Phase("offline", make(method.offline, {}), protocol.offline_steps, 0, 1.0, protocol.eval_every_offline)
         )
     if method.online:
-        mixing = protocol.mixing if method.mixing is None else method.mixing
-        weight = {} if protocol.cql_alpha_online is None else {"cql_alpha": protocol.cql_alpha_online}
+        changed = {"cql_alpha": protocol.cql_alpha_online, "iql_temperature": protocol.iql_temperature_online}
+        changed |= {"actor_every": protocol.utd if protocol.actor_once_per_step else None}
+        changed = {name: value for name, value in changed.items() if value is not None}
         steps = protocol.online_steps
+        each = protocol.updates_per_episode
+        updates = max(steps - protocol.start_steps, 0) * protocol.utd if each is None else steps * each // task.horizon
         phases.append(
-            Phase(
-                "online", make(method.online, weight), steps * protocol.utd, steps, mixing, protocol.eval_every_online
-            )
+            Phase("online", make(method.online, changed), updates, steps, protocol.mixing, protocol.eval_every_online)
         )
     return phases
 
@@ -288,19 +312,21 @@ def describe(config: RunConfig, data: Any | None) -> dict[str, Any]:
     }
 
 
-TASK_OPTIONS = ("horizon", "reward_scale", "reward_bias")
+TASK_OPTIONS = ("horizon", "reward_scale", "reward_bias", "stop_at_success", "score")
 """Options that stand in the task's row and may be overridden."""
 
 
 REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
     (
         {"utd", "batch_size", "eval_episodes", "log_every", "checkpoint_every", "replay_capacity", "eval_every_offline",
-         "eval_every_online", "num_critics", "num_target_actions", "horizon"},
+         "eval_every_online", "num_critics", "num_target_actions", "horizon", "updates_per_episode", "actor_every",
+         "target_subset"},
         lambda x: x is None or x >= 1,
         "at least 1",
     ),
     (
-        {"offline_steps", "online_steps", "num_random_actions", "num_policy_actions", "num_next_actions"},
+        {"offline_steps", "online_steps", "start_steps", "num_random_actions", "num_policy_actions",
+         "num_next_actions"},
         lambda x: x >= 0,
         "at least 0",
     ),
@@ -310,6 +336,12 @@ REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
     ({"tau", "action_clip"}, lambda x: 0 < x <= 1, "in (0, 1]"),
     ({"actor_lr", "critic_lr", "cql_temperature"}, lambda x: 0 < x < float("inf"), "above 0"),
     ({"target_q_range", "cql_clip"}, lambda x: x is None or x[0] < x[1], "two numbers, the lower one first"),
+    (
+        {"score"},
+        lambda x: x is None or re.fullmatch(r"success|speed|last_reward/[1-9]\d*", x),
+        "success, speed or last_reward/N",
+    ),
+    ({"reference"}, lambda x: x in REFERENCES, f"one of {', '.join(REFERENCES)}"),
     ({"actor_hidden", "critic_hidden"}, lambda x: all(width >= 1 for width in x), "widths of at least 1"),
 )  # fmt: skip
 """(options, what must hold, in words)."""

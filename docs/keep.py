@@ -1,0 +1,71 @@
+"""Keeps true what the documentation repeats of the code: lines that links lead to, and the README's table of methods.
+
+python docs/keep.py [--check]      rewrite what has changed, or fail where something has
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+LINK = re.compile(r"\[`(?:[\w.]*\.)?(\w+)`\]\(([^)#]+\.py)#L(\d+)\)")
+"""[`Class.name`](../src/…/file.py#L12)"""
+BLOCK = re.compile(r"(<!-- methods: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+SHARES = {-1.0: "union", 0.0: "none", 0.5: "½", 0.25: "¼", 0.2: "⅕"}
+
+
+def line_of(name: str, source: Path) -> int:
+    """The line where that function, class or field is defined first. Raises ValueError where none is."""
+    defined = re.compile(rf"\s*(?:def |class )?{name}\s*[(:=\[]")
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+        if defined.match(line):
+            return number
+    raise ValueError(f"{source} defines no '{name}'")
+
+
+def table_of_methods() -> str:
+    """Method × domain of tasks: update rules, updates a step, and the offline share of a batch, at `paper` scale."""
+    from calql.methods import METHODS
+    from calql.tasks import TASKS
+    from calql.training.config import resolve
+
+    first = {task.domain: task.id for task in reversed(TASKS.values())}
+    domains = list(dict.fromkeys(task.domain for task in TASKS.values()))
+    head = ["method", "pre-training", "fine-tuning", "updates a step", *(f"data in {domain}" for domain in domains)]
+    lines = [head, ["---"] * len(head)]
+    for name, method in METHODS.items():
+        protocols = [resolve(first[domain], name, "paper").protocol for domain in domains]
+        rules = ["–" if rule is None else rule.__name__ for rule in (method.offline, method.online)]
+        each = protocols[0].updates_per_episode
+        updates = "–" if method.online is None else f"{each} an episode" if each else str(protocols[0].utd)
+        shares = ["–" if method.online is None else SHARES.get(p.mixing, f"{p.mixing:g}") for p in protocols]
+        lines.append([f"[`{name}`](docs/methods/{name}.md)", *rules, updates, *shares])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def mended(page: Path) -> str:
+    """The page as it should be."""
+
+    def mend(found: re.Match) -> str:
+        name, target, old = found.groups()
+        return found[0].replace(f"#L{old})", f"#L{line_of(name, page.parent / target)})")
+
+    text = LINK.sub(mend, page.read_text(encoding="utf-8"))
+    return BLOCK.sub(lambda found: found[1] + table_of_methods() + found[2], text)
+
+
+def main() -> int:
+    """Rewrite, or check."""
+    pages = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+    wrong = [page for page in pages if mended(page) != page.read_text(encoding="utf-8")]
+    for page in wrong:
+        print(f"{page}: {'out of date; run python docs/keep.py' if '--check' in sys.argv else 'mended'}")
+        if "--check" not in sys.argv:
+            page.write_text(mended(page), encoding="utf-8")
+    return int(bool(wrong) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
