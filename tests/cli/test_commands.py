@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -126,12 +127,51 @@ def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):
 def test_sweep_pretrains_once_for_all_that_fine_tune_it(tmp_path, capfd):
     calql(
         *("sweep", "--tasks", TASK, "--methods", "cql", "cql-sac", "--seeds", 0, "--scale", "smoke"),
-        *("--out", tmp_path, "--workers", 1),
+        *("--out", tmp_path, "--workers", 2),  # the second waits for the first
     )
     cql, sac = (tmp_path / TASK / method / "seed-0" for method in ("cql", "cql-sac"))
     assert json.loads((sac / "config.json").read_text())["pretrained"] == str(cql)
     before = [RunDir(run).read_rows("eval.csv")[:3] for run in (cql, sac)]
     assert before[0] == before[1]
+
+
+def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_path, capfd):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        f'''tasks = ["{TASK}"]\nseeds = [3]\nscale = "smoke"\n[[runs]]\nmethods = ["cql"]\n'''
+        """[[runs]]\nmethods = ["cql"]\nset = ["utd=2", "cql_alpha_online=0"]\n"""
+    )
+    calql("sweep", "--plan", plan, "--out", tmp_path / "runs", "--set", "online_steps=30")
+    plain, varied = (tmp_path / "runs" / TASK / name / "seed-3" for name in ("cql", "cql,utd=2,cql_alpha_online=0"))
+    saved = [json.loads((run / "config.json").read_text()) for run in (plain, varied)]
+    assert [config["overrides"].get("utd") for config in saved] == [None, 2]
+    assert saved[1]["pretrained"] == str(plain)
+    shutil.copytree(plain, tmp_path / "runs" / TASK / "another" / "seed-3")  # a repetition, were it read
+    calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert "| CQL (utd=1) |" in table
+    assert "| CQL (utd=2, cql_alpha_online=0.0) |" in table
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tasks = [", "cannot be read as a plan"),
+        ('tasks = ["t"]', "[[runs]]"),
+        ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks' must be a list of str"),
+        ('tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]', "'seed' is not part of a plan"),
+        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'set' must be a list of str"),
+        ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds' must be a list of int"),
+        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
+    ],
+)
+def test_what_is_not_a_plan(tmp_path, capfd, text, said):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--plan", str(plan), "--out", str(tmp_path / "runs")])
+    assert stop.value.code == 2
+    assert said in "".join(capfd.readouterr()).replace("\n", " ")
 
 
 def test_sweep_names_the_run_that_failed(tmp_path, capfd):

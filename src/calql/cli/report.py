@@ -8,17 +8,25 @@ from typing import Annotated
 import tyro
 
 
-def report(run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("report")) -> int:
+def report(
+    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    plan: Path | None = None,
+    out: Path = Path("report"),
+) -> int:
     """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
 
     Example: calql report runs --out report
 
     Args:
         run_dirs: Run directories, or folders that hold some.
+        plan: Take of a folder only the runs of this plan, which `calql sweep --plan` made there.
         out: Where to write.
     """
     from calql.reporting.report import write_report
+    from calql.sweeps import read_plan
 
+    if plan is not None:
+        run_dirs = tuple(path for folder in run_dirs for path in read_plan(plan).folders(folder).values())
     page = write_report(run_dirs, out)
     print(f"wrote {page} (open it in a browser), with tables and figures beside it")
     return 0

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from calql.types import RunError
+from calql.types import InputError, RunError
 
 
 def sweep(
-    tasks: tuple[str, ...],
-    methods: tuple[str, ...],
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    tasks: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+    plan: Path | None = None,
+    seeds: tuple[int, ...] = (),
     out: Path = Path("runs"),
-    scale: str = "laptop",
+    scale: str | None = None,
     data: str | None = None,
     engine: Literal["local"] = "local",
     workers: int | None = None,
@@ -30,9 +32,10 @@ def sweep(
     Args:
         tasks: Task ids.
         methods: Method ids.
-        seeds: Seeds.
+        plan: A TOML file that says all this, and options for some of the methods (see results/plans).
+        seeds: Seeds; by default those of the plan, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
-        scale: smoke, laptop or paper.
+        scale: smoke, laptop or paper; by default the plan's, or laptop.
         data: Data reference, where it is not the task's own.
         engine: Where to run.
         workers: Runs at a time; by default one a core.
@@ -41,56 +44,60 @@ def sweep(
         dry_run: List the runs and which of them are done, and stop.
     """
     from calql.cli import common
-    from calql.sweeps import make_plan
-    from calql.training.config import parse_options, resolve
+    from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
-    plan = make_plan(tasks, methods, seeds, scale, out, data, options)
+    if plan is None and not (tasks and methods):
+        raise InputError("say what to run: --tasks and --methods, or --plan FILE.toml")
+    if plan is not None and (tasks or methods):
+        raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
+    asked = read_plan(plan) if plan else Plan(tasks, tuple(map(Variant, methods)))
+    given = {"seeds": seeds, "scale": scale, "data": data, "options": options}
+    asked = dataclasses.replace(asked, **{name: value for name, value in given.items() if value})
+    jobs = make_jobs(asked, out)
     if print_config:
-        for task in tasks:
-            for method in methods:
-                common.print_config(resolve(task, method, scale, seeds[0], data, parse_options(options)))
+        for job in jobs[: len(asked.tasks) * len(asked.variants)]:
+            common.print_config(job.config)
         return 0
     if dry_run:
-        for job in plan:
+        for job in jobs:
             print("done " if job.done else "to do", common.command_line(*job.arguments()))
         return 0
-    run_plan(plan, workers)
+    run_jobs(jobs, workers)
     common.console.print(f"next: calql report {out} --out report")
     return 0
 
 
-def run_plan(plan: list, workers: int | None = None) -> None:
-    """Run a plan on this machine with one bar a running job. Raises RunError, with the log, where a run failed."""
+def run_jobs(jobs: list, workers: int | None = None) -> None:
+    """Run them on this machine with one bar a running job. Raises RunError, with the log, where a run failed."""
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
-    from calql.training.config import resolve
 
-    for reference in {resolve(job.task, job.method, job.scale, 0, job.data).data for job in plan}:
+    for reference in {job.config.data for job in jobs}:
         if reference:
             common.build_if_missing(reference)
-    several = len({job.task for job in plan}) > 1
+    several = len({job.config.task.id for job in jobs}) > 1
     with common.bar() as progress:
-        whole = progress.add_task("runs", total=len(plan), note="")
+        whole = progress.add_task("runs", total=len(jobs), note="")
         bars: dict = {}
         ended: dict = {}
-        for status in run_local(plan, workers):
+        for status in run_local(jobs, workers):
             for job in status.running:
                 done, total, note = common.run_progress(job.out)
                 if job not in bars:
-                    title = f"{job.task} {job.name}" if several else job.name
+                    title = f"{job.config.task.id} {job.name}" if several else job.name
                     bars[job] = progress.add_task(title, total=total, note="")
                 progress.update(bars[job], completed=done, total=total, note=note)
             for job in status.ended.keys() - ended.keys():
                 if job in bars:
                     progress.remove_task(bars.pop(job))
                 if not common.console.is_terminal:
-                    print(f"{len(status.ended)}/{len(plan)} {job.name}: {common.run_progress(job.out)[2]}", flush=True)
+                    print(f"{len(status.ended)}/{len(jobs)} {job.name}: {common.run_progress(job.out)[2]}", flush=True)
             ended = status.ended
             progress.update(whole, completed=len(ended), note="")
-    failed = [job for job in plan if ended.get(job)]
+    failed = [job for job in jobs if ended.get(job)]
     if failed:
         last = Path(log_path(failed[0])).read_text().strip().splitlines()[-1:]
         raise RunError(
-            f"{len(failed)} of {len(plan)} runs failed; the first: {failed[0].name}: {''.join(last)} "
+            f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0].name}: {''.join(last)} "
             f"(log: {log_path(failed[0])}); run the same command again to continue"
         )

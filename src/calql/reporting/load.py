@@ -189,8 +189,10 @@ def _label(runs: list[Run]) -> list[Run]:
     labelled = []
     for group in groups.values():
         names = differing([settings(run) for run in group])
+        names = [name for name in names if "." not in name] or names  # a phase's numbers follow from the settings
         for run in group:
-            suffix = ", ".join(f"{name}={settings(run).get(name)}" for name in names)
+            values = {name: settings(run).get(name) for name in names}
+            suffix = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
             label = method_label(run.method) + (f" ({suffix})" if suffix else "")
             labelled.append(dataclasses.replace(run, label=label))
     return labelled

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from calql.sweeps.plan import Job
+from calql.tracking import RunDir
+from calql.training.pretrained import border
 
 
 class Status(NamedTuple):
@@ -32,8 +34,9 @@ def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1
     running: dict[Job, tuple[subprocess.Popen, int]] = {}
     try:
         while waiting or running:
-            while waiting and free:
-                job, core = waiting.pop(0), free.pop(0)
+            while free and (job := next((job for job in waiting if not _will_be_given(job, running)), None)):
+                waiting.remove(job)
+                core = free.pop(0)
                 running[job] = (_start(job, core), core)
             for job, (process, core) in list(running.items()):
                 if process.poll() is not None:
@@ -47,6 +50,12 @@ def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1
             process.terminate()
         for process, _ in running.values():
             process.wait()
+
+
+def _will_be_given(job: Job, running: Iterable[Job]) -> bool:
+    """Whether the job's pre-training is being done by another, so that waiting for it costs nothing."""
+    begun = (job.out / "config.json").exists()
+    return not begun and any(other.out in job.siblings and not border(RunDir(other.out)) for other in running)
 
 
 def log_path(job: Job) -> os.PathLike:

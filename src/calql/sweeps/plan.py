@@ -1,29 +1,41 @@
-"""A sweep is plain data: a list of runs, each fully described, each with its own directory."""
+"""A sweep is plain data: a list of runs, each fully described, each with its own directory.
+
+A plan file (TOML) names what one line of arguments cannot: methods with options of their own.
+
+    tasks = ["pointmaze-medium-narrow"]
+    seeds = [0, 1, 2]
+    scale = "laptop"
+
+    [[runs]]
+    methods = ["cal-ql", "cql"]
+
+    [[runs]]
+    methods = ["iql"]
+    set = ["iql_temperature=10"]
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from calql.tracking import RunDir
 from calql.tracking.run_dir import plain
-from calql.training.config import RunConfig, parse_options, resolve
+from calql.training.config import RunConfig, resolve
 from calql.training.pretrained import border, differences
 from calql.types import InputError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Job:
     """One run of a sweep."""
 
-    task: str
-    method: str
-    seed: int
-    scale: str
-    data: str | None
+    config: RunConfig
     options: tuple[str, ...]
+    """The texts that its overrides were read from."""
     out: Path
     """Its run directory."""
     siblings: tuple[Path, ...] = ()
@@ -31,8 +43,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """`method seed` (with the task in front where a sweep has several, the caller's choice)."""
-        return f"{self.method} seed {self.seed}"
+        """`method seed`, the method as its folder names it (the task is the caller's choice)."""
+        return f"{self.out.parent.name} seed {self.config.seed}"
 
     @property
     def done(self) -> bool:
@@ -46,56 +58,116 @@ class Job:
         """
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out)]
-        arguments = ["train", "--task", self.task, "--method", self.method, "--seed", str(self.seed)]
-        arguments += ["--scale", self.scale, "--out", str(self.out)]
-        arguments += ["--data", self.data] if self.data else []
+        c = self.config
+        arguments = ["train", "--task", c.task.id, "--method", c.method.id, "--seed", str(c.seed)]
+        arguments += ["--scale", c.scale, "--out", str(self.out)]
+        arguments += ["--data", c.data] if c.data != c.row.data else []
         donor = next((path for path in self.siblings if border(RunDir(path))), None)
         arguments += ["--pretrained", str(donor)] if donor else []
         return arguments + (["--set", *self.options] if self.options else [])
 
 
-def make_plan(
-    tasks: Sequence[str],
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    scale: str,
-    out: Path,
-    data: str | None = None,
-    options: Sequence[str] = (),
-) -> list[Job]:
-    """Every combination, seed by seed so that the first finished runs already compare all methods.
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A method, with options of its own where a plan gives it some."""
 
-    Every combination is resolved once, so a wrong name or option is an InputError before anything runs; so is a
+    method: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its name on the disk: `iql`, or `iql,iql_temperature=10`."""
+        return ",".join((self.method.replace(":", "."), *self.options)).replace("/", "_")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What shall be run: every task × variant × seed."""
+
+    tasks: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    scale: str = "laptop"
+    data: str | None = None
+    """Data reference, where it is not the task's own."""
+    options: tuple[str, ...] = ()
+    """Options of all runs."""
+
+    def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
+        """(seed, task, variant) → run directory below `out`.
+
+        Seed by seed, so that the first finished runs already compare all methods.
+        """
+        return {
+            (seed, task, variant): out / task.replace(":", ".") / variant.folder / f"seed-{seed}"
+            for seed, task, variant in itertools.product(self.seeds, self.tasks, self.variants)
+        }
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan file. Raises InputError where it is not one, with what is wrong."""
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a plan ({error})") from error
+
+    def texts(name: str, where: Mapping, kind: type = str) -> tuple:
+        value = where.get(name)
+        if not isinstance(value, list) or not value or not all(type(entry) is kind for entry in value):
+            raise InputError(f"{path}: '{name}' must be a list of {kind.__name__}, not {value!r}")
+        return tuple(value)
+
+    known = {"tasks", "seeds", "scale", "data", "runs"}, {"methods", "set"}
+    runs = said.get("runs")
+    if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
+        raise InputError(f"{path}: there must be [[runs]], each with its methods")
+    for names, table in ((known[0], said), *((known[1], entry) for entry in runs)):
+        if unknown := sorted(table.keys() - names):
+            raise InputError(f"{path}: '{unknown[0]}' is not part of a plan; here it has {', '.join(sorted(names))}")
+    variants = [
+        Variant(method, texts("set", entry) if "set" in entry else ())
+        for entry in runs
+        for method in texts("methods", entry)
+    ]
+    if len(set(variants)) < len(variants):
+        raise InputError(f"{path}: two [[runs]] are the same; leave one out")
+    given = {"seeds": texts("seeds", said, int)} if "seeds" in said else {}
+    given |= {name: said[name] for name in ("scale", "data") if name in said}
+    return Plan(texts("tasks", said), tuple(variants), **given)
+
+
+def make_jobs(plan: Plan, out: Path) -> list[Job]:
+    """Every combination, in the plan's order.
+
+    Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs; so is a
     directory that holds a different run.
     """
-    overrides = parse_options(options)
-    if data and len(tasks) > 1:
+    if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep its task alone")
+    options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
     configs = {
-        (task, method): resolve(task, method, scale, 0, data, overrides)
-        for task, method in itertools.product(tasks, methods)
+        (task, variant): resolve(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])
+        for task, variant in itertools.product(plan.tasks, plan.variants)
     }
 
-    def folder(task: str, method: str, seed: int) -> Path:
-        return out / task.replace(":", ".") / method / f"seed-{seed}"
-
-    plan = []
-    for seed, task, method in itertools.product(seeds, tasks, methods):
-        config, here = configs[task, method], folder(task, method, seed)
-        _refuse_another_run(here, config, seed)
-        same = [m for m in methods if m != method and not differences(config, configs[task, m])]
-        siblings = tuple(folder(task, m, seed) for m in same)
-        plan.append(Job(task, method, seed, scale, data, tuple(options), here, siblings))
-    return plan
+    folders, jobs = plan.folders(out), []
+    for (seed, task, variant), here in folders.items():
+        config = configs[task, variant]
+        same = [v for v in plan.variants if v != variant and not differences(config, configs[task, v])]
+        siblings = tuple(folders[seed, task, v] for v in same)
+        job = Job(dataclasses.replace(config, seed=seed), options[variant], here, siblings)
+        _refuse_another_run(job)
+        jobs.append(job)
+    return jobs
 
 
-def _refuse_another_run(folder: Path, config: RunConfig, seed: int) -> None:
-    if not (folder / "config.json").exists():
+def _refuse_another_run(job: Job) -> None:
+    if not (job.out / "config.json").exists():
         return
-    saved = RunDir(folder).read_config()
-    here = {"task": config.task.id, "method": config.method.id, "scale": config.scale, "seed": seed}
+    saved, config = RunDir(job.out).read_config(), job.config
+    here = {"task": config.task.id, "method": config.method.id, "scale": config.scale, "seed": config.seed}
     different = [name for name, value in here.items() if saved[name] != value]
     different += ["data"] if saved["data"]["reference"] != config.data else []
     different += ["overrides"] if saved["overrides"] != plain(config.overrides) else []
     if different:
-        raise InputError(f"{folder} holds another run ({', '.join(different)}); sweep into another --out")
+        raise InputError(f"{job.out} holds another run ({', '.join(different)}); sweep into another --out")
