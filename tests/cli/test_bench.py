@@ -74,6 +74,22 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert row["memory_mb"] > 10
 
 
+def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setenv("COLUMNS", "200")
+    file = tmp_path / "bench.json"
+    assert bench(methods=("bc", "odt", "rlpd"), seconds=0.02, json=file) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["method"] for row in rows] == ["bc", "odt", "rlpd"]
+    assert [row["rule"] for row in rows] == ["BC", "ODT", "SAC"]
+    assert all(row["updates_per_s"] > 0 and row["rule"] in printed for row in rows)
+    assert rows[0]["relative"] == 1.0
+    assert 15 < rows[2]["updates_per_step"] < 20  # twenty, but for the random steps at first
+    with pytest.raises(InputError, match="cal-ql"):
+        bench(methods=("calql",))
+
+
 @pytest.mark.parametrize(
     ("configs", "seconds", "message"),
     [(("adroid",), 1.0, "adroit"), ((), 1.0, "--configs"), (("laptop",), 0.0, "--seconds")],

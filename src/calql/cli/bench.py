@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from itertools import pairwise
 from json import dumps
@@ -50,7 +51,10 @@ Listing 1 of the paper."""
 
 
 def bench(
-    configs: tuple[str, ...] = ("adroit", "antmaze", "laptop"), seconds: float = 5.0, json: Path | None = None
+    configs: tuple[str, ...] = ("adroit", "antmaze", "laptop"),
+    seconds: float = 5.0,
+    methods: tuple[str, ...] = (),
+    json: Path | None = None,
 ) -> int:
     """Update steps a second of the compiled learner, and their share of this machine's matrix-multiply peak.
 
@@ -61,7 +65,8 @@ def bench(
 
     Args:
         configs: Which sizes: adroit and antmaze (official settings), laptop (small networks).
-        seconds: Time for the gradient steps of each size.
+        seconds: Time for the gradient steps of each size or method.
+        methods: Instead: method ids, or `all`, on the default task at `laptop` scale, against the first of them.
         json: Also write the rows, with machine and versions, to this file.
     """
     from rich.console import Console
@@ -76,6 +81,8 @@ def bench(
             raise nearest(name, SIZES, "configuration")
     if not configs or seconds <= 0:
         raise InputError("nothing to measure; give at least one name to --configs and a positive number to --seconds")
+    if methods:
+        return _bench_methods(methods, seconds, json)
     console, here, rows = Console(), machine(), []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
@@ -114,10 +121,33 @@ def bench(
             f"[yellow]note[/yellow] other programs are busy here: this one had {held:.0%} of its threads' time; "
             "take the shares for rough, or measure again later"
         )
-    if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps({"machine": here, "batch_size": BATCH, "rows": rows}, indent=2) + "\n")
+    _write(json, {"machine": here, "batch_size": BATCH, "rows": rows})
     return 0
+
+
+def _bench_methods(methods: tuple[str, ...], seconds: float, json: Path | None) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from calql.methods import METHODS
+
+    console, here = Console(), machine()
+    with console.status("compiling, then measuring in turns"):
+        rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds)
+    table = Table("", "update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled")
+    for row in rows:
+        cells = f"{row['updates_per_s']:.4g}", f"{row['relative']:.2f}", f"{row['updates_per_step']:g}"
+        table.add_row(row["method"], row["rule"], *cells, f"{row['compile_s']:.1f} s")
+    console.print(table)
+    console.print(f"{here['device']}, {here['threads']} threads, {here['cpu']}; fine-tuning, `laptop` scale, float32")
+    _write(json, {"machine": here, "rows": rows})
+    return 0
+
+
+def _write(path: Path | None, record: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dumps(record, indent=2) + "\n")
 
 
 def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
@@ -153,7 +183,7 @@ def _weights(inputs: int, hidden: tuple[int, ...], outputs: int) -> tuple[int, i
 
 
 def synthetic(size: Size, count: int = 10_000) -> Transition:
-    """`count` random transitions of the size's shapes. Values do not matter for speed; no step is terminal."""
+    """`count` random transitions of the size's shapes, one episode. Values do not matter for speed."""
     import numpy as np
 
     from calql.types import Transition
@@ -165,34 +195,68 @@ def synthetic(size: Size, count: int = 10_000) -> Transition:
 
     actions = random.uniform(-0.9, 0.9, (count, size.action)).astype(np.float32)
     ones = np.ones(count, np.float32)
-    return Transition(states(), actions, -ones, states(), ones, -50 * ones)
+    return Transition(states(), actions, -ones, states(), ones, -50 * ones, -ones, np.arange(count, dtype=np.int32))
 
 
 def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int], None], float, float]:
     """Compile `train_steps` for a size: (run that many gradient steps, seconds to compile, FLOPs an update)."""
-    import jax
-    import jax.numpy as jnp
-
     from calql.algorithms import CalQL
-    from calql.replay import make_replay
-    from calql.training.loop import train_steps
     from calql.types import Spec
 
     algorithm, data = CalQL(**size.settings), data or synthetic(size)
     spec = Spec(data.observations[0], size.action)
+    return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
+
+
+def compiled(algorithm: SAC, spec: Spec, data: Transition, batch_size: int) -> tuple[Callable[[int], None], float]:
+    """Compile `train_steps` for an algorithm on those data: (run that many gradient steps, seconds to compile)."""
+    import jax
+    import jax.numpy as jnp
+
+    from calql.replay import make_replay
+    from calql.training.loop import train_steps
+
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state = algorithm.init(jax.random.key(0), spec)
     rest = (replay, jax.random.key(1), jnp.int32(0))
     start = time.perf_counter()
-    compiled = train_steps.lower(algorithm, BATCH, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
+    steps = train_steps.lower(algorithm, batch_size, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
     compile_s = time.perf_counter() - start
 
     def run(count: int) -> None:
         nonlocal state
-        state, metrics = compiled(state, *rest, jnp.int32(count), jnp.float32(1.0))
+        state, metrics = steps(state, *rest, jnp.int32(count), jnp.float32(1.0))
         jax.block_until_ready((state, metrics))
 
-    return run, compile_s, flops_per_update(algorithm, spec, BATCH)
+    return run, compile_s
+
+
+def measure_methods(methods: tuple[str, ...], seconds: float) -> list[dict[str, Any]]:
+    """Update steps a second of fine-tuning on the default task at `laptop` scale, in turns; `relative` to the first."""
+    import numpy as np
+
+    from calql.tasks import TASKS
+    from calql.training.config import resolve
+    from calql.training.loop import about_sequences
+    from calql.types import Spec
+
+    task, size = next(iter(TASKS)), SIZES["laptop"]
+    data, rows, runs = synthetic(size), [], []
+    spec = about_sequences(Spec(data.observations[0], size.action), data)
+    for name in methods:
+        config = resolve(task, name)
+        p, phase = config.protocol, config.phases[-1]
+        run, compile_s = compiled(phase.algorithm, spec, data, p.batch_size)
+        run(1)
+        once = timed(partial(run, 1)).wall
+        runs.append((run, max(1, round(seconds / ROUNDS / once))))
+        each = phase.gradient_steps / phase.env_steps if phase.env_steps else 0.0
+        rows.append(
+            {"method": name, "rule": type(phase.algorithm).__name__, "updates_per_step": each, "compile_s": compile_s}
+        )
+    taken = np.array([[timed(partial(run, count)).wall / count for run, count in runs] for _ in range(ROUNDS)])
+    rates = zip(rows, 1.0 / taken.min(axis=0), np.median(taken[:, :1] / taken, axis=0), strict=True)
+    return [row | {"updates_per_s": float(rate), "relative": float(relative)} for row, rate, relative in rates]
 
 
 def measure(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
