@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from calql.algorithms.cql import CQL
-from calql.algorithms.reference import fit_reference, fitted_values, with_reference
+from calql.algorithms.reference import FittedReference
 from calql.algorithms.sac import ActorCriticState, Metrics
+from calql.networks import Critic, Value
 from calql.types import Spec, Transition
 
 
@@ -31,19 +32,30 @@ class CalQL(CQL):
         """max(Q(s, a), V^μ(s)) for policy actions [E, B, N] and reference values [B] (Eq. 5.1)."""
         return jnp.maximum(q_policy, reference[None, :, None])
 
+    @property
+    def fitted(self) -> FittedReference | None:
+        """The learned reference, or None where the returns are the reference."""
+        if self.reference == "returns":
+            return None
+        size = self.critic_hidden, self.output_gain, self.critic_layer_norm
+        return FittedReference(Value(*size) if self.reference == "fitted-v" else Critic(*size), self.critic_lr)
+
     def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
         """V^μ: [B]."""
-        return batch.returns if self.reference == "returns" else fitted_values(self, state.value, batch)
+        return self.fitted.values(state.value, batch) if self.fitted else batch.returns
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
         """CQL's state, with the reference's network where it has one."""
         state = super().init(key, spec)
-        return state if self.reference == "returns" else with_reference(self, state, jax.random.fold_in(key, 2), spec)
+        if self.fitted is None:
+            return state
+        value, optimizer = self.fitted.init(jax.random.fold_in(key, 2), spec)
+        return state._replace(value=value, value_optimizer=optimizer)
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """CQL's step, in which the reference is the one before its own step."""
-        new_state, metrics = super().update(state, batch, key)
-        if self.reference == "returns":
-            return new_state, metrics
-        new_state, about_reference = fit_reference(self, new_state, batch)
-        return new_state, metrics | about_reference
+        state, metrics = super().update(state, batch, key)
+        if self.fitted is None:
+            return state, metrics
+        value, optimizer, loss = self.fitted.step(state.value, state.value_optimizer, batch)
+        return state._replace(value=value, value_optimizer=optimizer), metrics | {"reference_loss": loss}

@@ -10,49 +10,46 @@ or the same with V^μ_ω(s). No code of the authors is known; the paper's Fig. 1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.sac import ActorCriticState, Metrics, adam_step
+from calql.algorithms.sac import adam_step
 from calql.networks import Critic, Value
 from calql.types import PyTree, Spec, Transition
-
-if TYPE_CHECKING:
-    from calql.algorithms.cal_ql import CalQL
 
 REFERENCES = ("returns", "fitted", "fitted-v")
 """The data's Monte-Carlo returns, Q^μ regressed on them, or V^μ."""
 
 
-def fitted_values(rule: CalQL, reference: PyTree, batch: Transition) -> jax.Array:
-    """Q^μ(s, a), or V^μ(s): [B]."""
-    if rule.reference == "fitted-v":
-        return Value(rule.critic_hidden, rule.output_gain).apply({"params": reference}, batch.observations)
-    network = Critic(rule.critic_hidden, rule.output_gain, rule.critic_layer_norm)
-    return network.apply({"params": reference}, batch.observations, batch.actions)
+@dataclasses.dataclass(frozen=True)
+class FittedReference:
+    """Q^μ(s, a) or V^μ(s), by the network's kind."""
 
+    network: Critic | Value
+    learning_rate: float
+    """Of Adam."""
 
-def with_reference(rule: CalQL, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
-    """The state with a fresh network of the reference, and its optimiser."""
-    observation = jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
-    if rule.reference == "fitted-v":
-        value = Value(rule.critic_hidden, rule.output_gain).init(key, observation)["params"]
-    else:
-        network = Critic(rule.critic_hidden, rule.output_gain, rule.critic_layer_norm)
-        value = network.init(key, observation, jnp.zeros((1, spec.action_dim)))["params"]
-    return state._replace(value=value, value_optimizer=optax.adam(rule.critic_lr).init(value))
+    def init(self, key: jax.Array, spec: Spec) -> tuple[PyTree, Any]:
+        """Fresh parameters ω and optimiser state."""
+        observation = jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
+        action = () if isinstance(self.network, Value) else (jnp.zeros((1, spec.action_dim)),)
+        parameters = self.network.init(key, observation, *action)["params"]
+        return parameters, optax.adam(self.learning_rate).init(parameters)
 
+    def values(self, parameters: PyTree, batch: Transition) -> jax.Array:
+        """Q^μ(s, a), or V^μ(s): [B]."""
+        action = () if isinstance(self.network, Value) else (batch.actions,)
+        return self.network.apply({"params": parameters}, batch.observations, *action)
 
-def reference_loss(reference: PyTree, rule: CalQL, batch: Transition) -> jax.Array:
-    """Mean squared distance from the Monte-Carlo returns."""
-    return jnp.square(fitted_values(rule, reference, batch) - batch.returns).mean()
+    def loss(self, parameters: PyTree, batch: Transition) -> jax.Array:
+        """Mean squared distance from the Monte-Carlo returns."""
+        return jnp.square(self.values(parameters, batch) - batch.returns).mean()
 
-
-def fit_reference(rule: CalQL, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:
-    """One Adam step of the reference, at the critics' learning rate."""
-    loss, gradient = jax.value_and_grad(reference_loss)(state.value, rule, batch)
-    value, optimizer = adam_step(rule.critic_lr, gradient, state.value_optimizer, state.value)
-    return state._replace(value=value, value_optimizer=optimizer), {"reference_loss": loss}
+    def step(self, parameters: PyTree, optimizer: Any, batch: Transition) -> tuple[PyTree, Any, jax.Array]:
+        """One Adam step; also the loss before it."""
+        loss, gradient = jax.value_and_grad(self.loss)(parameters, batch)
+        return *adam_step(self.learning_rate, gradient, optimizer, parameters), loss

@@ -67,8 +67,10 @@ class Value(nn.Module):
     """Width of each hidden layer."""
     output_gain: float = 0.01
     """Orthogonal gain of the output layer."""
+    layer_norm: bool = False
+    """Normalise each hidden layer."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> jax.Array:
         """States [B, …] → [B]."""
-        return MLP(self.hidden, 1, self.output_gain)(flatten_observation(observation)).squeeze(-1)
+        return MLP(self.hidden, 1, self.output_gain, self.layer_norm)(flatten_observation(observation)).squeeze(-1)
