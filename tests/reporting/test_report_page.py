@@ -67,7 +67,8 @@ def page(out):
 
 def test_every_file_is_there(out):
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    drawn = {f"figures/toy-maze-{name}.{kind}" for name in ("score", "q", "bounding") for kind in ("png", "svg")}
+    figures = ("overview", "score", "q", "bounding")
+    drawn = {f"figures/toy-maze-{name}.{kind}" for name in figures for kind in ("png", "svg")}
     assert names == {"report.html", "table.csv", "table.md", "table.tex", "runs.csv"} | drawn
     for path in out.glob("figures/*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -89,10 +90,10 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_the_page_is_sound(page):
     parsed = Page(page)
     assert parsed.open == []
-    assert len(parsed.ids) == len(set(parsed.ids)), "ids are unique although three figures are inlined"
+    assert len(parsed.ids) == len(set(parsed.ids)), "ids are unique although four figures are inlined"
     for target in re.findall(r'url\(#(.*?)\)|href="#(.*?)"', page):
         assert max(target) in parsed.ids
-    assert [tag for tag, _ in parsed.tags].count("svg") == 3
+    assert [tag for tag, _ in parsed.tags].count("svg") == 4
 
 
 def test_the_page_says_what_it_must(page):

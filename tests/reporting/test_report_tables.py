@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from fake_runs import write_run, write_study
 
+from calql.methods import METHODS
 from calql.reporting import tables
 from calql.reporting.load import Run, load_runs
+from calql.reporting.published import published
 from calql.reporting.tables import Estimate, method_rows
 from calql.reporting.verdict import border, calibration, verdict, wins
 
@@ -90,6 +92,32 @@ def test_the_three_formats_hold_the_same_numbers():
     assert r"cal\_ql \& co" in latex
     assert r"\%" in latex
     assert len({line.replace(r"\&", "").count("&") for line in latex.splitlines() if line.endswith(r"\\")}) == 1
+
+
+AVERAGE = {"cql": 0.41, "iql": 0.38, "awac": 0.82, "o3f": 0.54, "odt": 0.97, "cql-sac": 0.69, "hybrid": 0.82}
+AVERAGE |= {"sac-offline": 0.86, "sac": 0.96, "cal-ql": 0.22}
+"""The last line of Table 1."""
+
+
+def test_the_published_numbers_have_the_published_average():
+    found = {method: [p.regret for (_, m), p in published().items() if m == method] for method in AVERAGE}
+    assert {method: round(np.mean(regrets), 2) for method, regrets in found.items()} == AVERAGE
+    assert [len(regrets) for regrets in found.values()] == [11, 11, 11, 10, 4, 11, 11, 11, 11, 11]
+    assert published()["pen-binary", "cql"] == (0.55, 0.13, 0.86)
+    assert published()["antmaze-medium-play", "hybrid"] == (None, 0.25, 0.90)
+
+
+def test_published_numbers_stand_beside_the_method_and_not_beside_its_variants():
+    title = METHODS["cql"].title
+    runs = [run("cql", 0, [0.1, 0.5], "pen-binary", label=title)]
+    runs += [run("cql", 0, [0.1, 0.4], "pen-binary", label=f"{title} (utd=5)"), *THEIRS]
+    lines = tables.to_markdown(method_rows(runs)).splitlines()
+    assert lines[0].endswith("| regret in the paper |")
+    assert {line.split(" |")[1].strip("| "): line.split()[-2] for line in lines if "| pen-binary" in line} == {
+        title: "0.86",
+        f"{title} (utd=5)": "–",
+    }
+    assert "paper" not in tables.to_markdown(method_rows(THEIRS))
 
 
 def test_numbers_are_shown_as_people_write_them():

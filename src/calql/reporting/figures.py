@@ -1,4 +1,4 @@
-"""Figures of one task: curves over the offline→online border, and performance profiles over several tasks.
+"""Figures of one task: an overview and curves over the offline→online border; and performance profiles over several.
 
 A curve figure has two panels that read as one: gradient steps of pre-training on the left, environment steps of
 fine-tuning on the right, one y axis. A line is the IQM over finished seeds, a band its 95 % bootstrap interval, a thin
@@ -20,7 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from calql.evaluation.aggregate import iqm, performance_profile, stratified_bootstrap_ci
 from calql.reporting.load import Run
 from calql.reporting.style import HERO, styles
-from calql.reporting.tables import summary_matrix
+from calql.reporting.tables import Estimate, method_rows, summary_matrix
 
 INK = "#22262b"
 """Colour of everything that is not data; the page replaces it by the text colour of its theme."""
@@ -63,6 +63,46 @@ def q_figure(runs: Sequence[Run]) -> Figure | None:
 def bounding_figure(runs: Sequence[Run]) -> Figure | None:
     """Bounding rate against step (Fig. 8 of the paper)."""
     return _curves(runs, "bounding_rate", "bounding rate", ylim=(-0.02, 1.02))
+
+
+def overview_figure(runs: Sequence[Run]) -> Figure | None:
+    """Before → after, regret and dip of every method with intervals, lowest regret first; None for a single method."""
+    rows = method_rows(runs)
+    if len(rows) < 2:
+        return None
+    looks = {label: look for label, _, look in _methods(runs)}
+    measures = [("score_before", "score_after"), ("regret",), ("dip",)]
+    titles = ["score before (hollow) and after", "regret", "dip"]
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
+        panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
+        top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
+        figure.subplots_adjust(left=0.2, right=0.985, top=top, bottom=bottom, wspace=0.08)
+        for axes, keys, title in zip(panels, measures, titles, strict=True):
+            for y, row in enumerate(rows):
+                for key, offset in zip(keys, (-0.15, 0.15) if len(keys) > 1 else (0.0,), strict=True):
+                    _dot(axes, row.measures[key], y + offset, looks[row.label]["color"], hollow=key == "score_before")
+            axes.set_title(title, loc="left", fontsize=8.5, pad=6)
+            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
+            axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        known = [(row.published.regret, y) for y, row in enumerate(rows) if row.published]
+        if known:
+            panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
+            panels[1].set_title("regret (◇ in the paper)", loc="left", fontsize=8.5, pad=6)
+        panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row.method == HERO else "normal")
+        return figure
+
+
+def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) -> None:
+    """A point with its interval, where there is one."""
+    if value is None:
+        return
+    axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
+    axes.plot(value.point, y, "o", color=color, markersize=4.5, markerfacecolor=PAPER if hollow else color)
 
 
 def profile_figure(runs: Sequence[Run]) -> Figure | None:

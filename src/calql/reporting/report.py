@@ -16,6 +16,13 @@ Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
 """(file name, what draws it, title, caption)."""
 LINES = "Thick: IQM over seeds; band: its 95 % bootstrap interval; thin: single seeds (dotted: unfinished)."
 DRAWINGS: list[Drawing] = [
+    (
+        "overview",
+        figures.overview_figure,
+        "Before and after",
+        "IQM over finished seeds with 95 % bootstrap intervals. Where the paper has the task, ◇ is its regret, on its "
+        "own budget.",
+    ),
     ("score", figures.score_figure, "Learning curves", f"Score of the deterministic policy. {LINES}"),
     (
         "q",

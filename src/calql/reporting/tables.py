@@ -14,7 +14,8 @@ import numpy as np
 
 from calql.evaluation.aggregate import iqm, probability_of_improvement, stratified_bootstrap_ci
 from calql.reporting.load import Run
-from calql.reporting.style import HERO
+from calql.reporting.published import Published, published
+from calql.reporting.style import HERO, method_label
 
 ALL_TASKS = "all tasks"
 MEASURES = {
@@ -51,6 +52,11 @@ class Row:
     """Runs that were left out because they did not finish."""
     measures: dict[str, Estimate | None]
     """Every key of MEASURES; None where it was not, or could not be, measured."""
+
+    @property
+    def published(self) -> Published | None:
+        """What the paper reports; None where it reports nothing, and for variants of a method."""
+        return published().get((self.task, self.method)) if self.label == method_label(self.method) else None
 
 
 def method_rows(runs: Sequence[Run]) -> list[Row]:
@@ -154,6 +160,7 @@ def to_csv(rows: Sequence[Row]) -> str:
         for key, value in row.measures.items():
             names = (key, f"{key}_low", f"{key}_high")
             cells |= dict(zip(names, (f"{x:.6g}" for x in value) if value else ("", "", ""), strict=True))
+        cells["published_regret"] = row.published.regret if row.published else None
         flat.append(cells)
     return dicts_to_csv(flat)
 
@@ -187,6 +194,12 @@ def _cells(rows: Sequence[Row], show: Callable[[str, str], str]) -> tuple[list[s
     """Headings and cells of text, shared by the two markup formats."""
     head = ["task", "method", "seeds", *MEASURES.values()]
     measured = [[show(*text(key, row.measures[key])) for key in MEASURES] for row in rows]
+    if any(row.published for row in rows):
+        head.append("regret in the paper")
+        measured = [
+            [*cells, f"{row.published.regret:.2f}" if row.published else "–"]
+            for row, cells in zip(rows, measured, strict=True)
+        ]
     return head, [[row.task, row.label, _seeds(row), *cells] for row, cells in zip(rows, measured, strict=True)]
 
 
