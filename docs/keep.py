@@ -1,4 +1,4 @@
-"""Keeps true what the documentation repeats of the code: lines that links lead to, and the README's table of methods.
+"""Keeps true what the documentation repeats: lines that links lead to, the README's table of methods, rows of results.
 
 python docs/keep.py [--check]      rewrite what has changed, or fail where something has
 """
@@ -13,6 +13,8 @@ DOCS = Path(__file__).parent
 LINK = re.compile(r"\[`(?:[\w.]*\.)?(\w+)`\]\(([^)#]+\.py)#L(\d+)\)")
 """[`Class.name`](../src/…/file.py#L12)"""
 BLOCK = re.compile(r"(<!-- methods: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+ROWS = re.compile(r"(<!-- rows of (\S+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""<!-- rows of ../results/…/table.md: Cal-QL -->"""
 SHARES = {-1.0: "union", 0.0: "none", 0.5: "½", 0.25: "¼", 0.2: "⅕"}
 
 
@@ -45,6 +47,15 @@ def table_of_methods() -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def rows_of(table: Path, wanted: str) -> str:
+    """The head of a Markdown table with the rows that have that cell, or "that cell (with more about it)"."""
+    head, rule, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    chosen = [row for row in rows if f"| {wanted} |" in row or f"| {wanted} (" in row]
+    if not chosen:
+        raise ValueError(f"{table} has no row of '{wanted}'")
+    return "".join([head, rule, *chosen])
+
+
 def mended(page: Path) -> str:
     """The page as it should be."""
 
@@ -53,12 +64,13 @@ def mended(page: Path) -> str:
         return found[0].replace(f"#L{old})", f"#L{line_of(name, page.parent / target)})")
 
     text = LINK.sub(mend, page.read_text(encoding="utf-8"))
+    text = ROWS.sub(lambda found: found[1] + rows_of(page.parent / found[2], found[3]) + found[4], text)
     return BLOCK.sub(lambda found: found[1] + table_of_methods() + found[2], text)
 
 
 def main() -> int:
     """Rewrite, or check."""
-    pages = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+    pages = [DOCS.parent / "README.md", DOCS.parent / "results" / "README.md", *sorted(DOCS.rglob("*.md"))]
     wrong = [page for page in pages if mended(page) != page.read_text(encoding="utf-8")]
     for page in wrong:
         print(f"{page}: {'out of date; run python docs/keep.py' if '--check' in sys.argv else 'mended'}")
