@@ -18,8 +18,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 # One thread a worker: workers are the parallelism, and sums are taken in one order.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time is spent compiling small programs that run once: the compiler need not try hard.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Silent broadcasting of ranks is an error.

@@ -1,5 +1,6 @@
 """Episodes: what they refuse, what they become, and that they say what was done to them."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def test_transitions_are_the_steps(episodes):
             assert flat.masks[row] == 1 - episode.terminations[t]
             assert flat.returns[row] == returns[t]
             row += 1
-    assert {x.dtype for x in flat} == {np.dtype(np.float32)}
+    assert {x.dtype for x in jax.tree.leaves(flat)} == {np.dtype(np.float32)}
 
 
 def test_actions_are_clipped_where_a_tanh_policy_is_finite():

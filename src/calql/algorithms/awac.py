@@ -16,7 +16,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from calql.algorithms.sac import SAC, ActorCriticState, Metrics
+from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.steps import Metrics
 from calql.networks import GaussianPolicy, gaussian_log_prob
 from calql.types import PyTree, Transition
 

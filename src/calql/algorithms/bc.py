@@ -11,7 +11,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from calql.algorithms.sac import SAC, ActorCriticState, Metrics, adam_step
+from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import gaussian_tanh_log_prob
 from calql.types import PyTree, Transition
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from calql.algorithms.cql import CQL
-from calql.algorithms.reference import FittedReference
-from calql.algorithms.sac import ActorCriticState, Metrics
-from calql.networks import Critic, Value
+from calql.algorithms.reference import REFERENCES, Returns
+from calql.algorithms.sac import ActorCriticState
+from calql.algorithms.steps import Metrics
 from calql.types import Spec, Transition
 
 
@@ -33,29 +33,16 @@ class CalQL(CQL):
         return jnp.maximum(q_policy, reference[None, :, None])
 
     @property
-    def fitted(self) -> FittedReference | None:
-        """The learned reference, or None where the returns are the reference."""
-        if self.reference == "returns":
-            return None
-        size = self.critic_hidden, self.output_gain, self.critic_layer_norm
-        return FittedReference(Value(*size) if self.reference == "fitted-v" else Critic(*size), self.critic_lr)
-
-    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
-        """V^μ: [B]."""
-        return self.fitted.values(state.value, batch) if self.fitted else batch.returns
+    def v_mu(self) -> Returns:
+        """The reference."""
+        return REFERENCES[self.reference](self)
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """CQL's state, with the reference's network where it has one."""
-        state = super().init(key, spec)
-        if self.fitted is None:
-            return state
-        value, optimizer = self.fitted.init(jax.random.fold_in(key, 2), spec)
-        return state._replace(value=value, value_optimizer=optimizer)
+        """CQL's state, with what the reference learns."""
+        return self.v_mu.init(super().init(key, spec), key, spec)
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """CQL's step, in which the reference is the one before its own step."""
+        """CQL's step, in which the reference is the one before its own."""
         state, metrics = super().update(state, batch, key)
-        if self.fitted is None:
-            return state, metrics
-        value, optimizer, loss = self.fitted.step(state.value, state.value_optimizer, batch)
-        return state._replace(value=value, value_optimizer=optimizer), metrics | {"reference_loss": loss}
+        state, about_reference = self.v_mu.step(state, batch)
+        return state, metrics | about_reference

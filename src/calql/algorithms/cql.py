@@ -18,7 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from calql.algorithms.sac import SAC, ActorCriticState, Metrics, adam_step
+from calql.algorithms.reference import Returns
+from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import sample_actions
 from calql.types import PyTree, Transition
 
@@ -72,9 +74,10 @@ class CQL(SAC):
                 log_density.append(log_pi)
         return jnp.concatenate(actions, axis=1), jnp.concatenate(log_density, axis=1)
 
-    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
-        """What Cal-QL's bound compares with, [B]: the Monte-Carlo returns."""
-        return batch.returns
+    @property
+    def v_mu(self) -> Returns:
+        """What Cal-QL's bound compares with."""
+        return Returns(self)
 
     def bound(self, q_policy: jax.Array, returns: jax.Array) -> jax.Array:
         """The value of policy actions [E, B, N] that is pushed down; `returns` [B] are the reference values."""
@@ -111,7 +114,7 @@ class CQL(SAC):
         q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
         q_data, q_ood = q[..., 0], q[..., 1:]
         td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
-        reference = self.reference_values(state, batch)
+        reference = self.v_mu.values(state, batch)
         gap = self.conservative_gap(q_ood, log_density, q_data, reference)
         if self.cql_target_gap is None:
             cql_loss = self.cql_alpha * gap.sum()

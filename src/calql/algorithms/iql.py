@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from calql.algorithms.awac import AWAC
-from calql.algorithms.sac import ActorCriticState, Metrics, adam_step
+from calql.algorithms.sac import ActorCriticState
+from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import Value
 from calql.types import PyTree, Spec, Transition
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from calql.algorithms.sac import Metrics, adam_step
+from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import DecisionTransformer, gaussian_tanh_log_prob, sample_actions
 from calql.types import PyTree, Spec, Window
 

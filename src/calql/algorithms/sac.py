@@ -8,17 +8,16 @@ network that owns it, then the target critics move.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from calql.algorithms.steps import Metrics, adam_step, every
 from calql.networks import CriticEnsemble, TanhGaussianPolicy, sample_actions
 from calql.types import PyTree, Spec, Transition
-
-Metrics = dict[str, jax.Array]
 
 
 class ActorCriticState(NamedTuple):
@@ -160,11 +159,9 @@ class SAC:
         actions, log_pi = self.sample(key, *dist, count=self.num_target_actions)
         value = self.q_values(self.target_members(state, key), batch.next_observations, actions).min(axis=0)
         best = value.argmax(axis=1, keepdims=True)
-        value = jnp.take_along_axis(value, best, axis=1).squeeze(1)
+        value, log_pi = (jnp.take_along_axis(x, best, axis=1).squeeze(1) for x in (value, log_pi))
         if self.backup_entropy:
-            value -= (
-                self.alpha_multiplier * jnp.exp(state.log_alpha) * jnp.take_along_axis(log_pi, best, axis=1).squeeze(1)
-            )
+            value -= self.alpha_multiplier * jnp.exp(state.log_alpha) * log_pi
         target = batch.rewards + self.discount * batch.masks * value
         if self.target_q_range is not None:
             target = jnp.clip(target, *self.target_q_range)
@@ -202,9 +199,8 @@ class SAC:
 
     def temperature_loss(self, log_alpha: jax.Array, log_pi: jax.Array, action_dim: int) -> jax.Array:
         """−log α · mean (log π + H̄): raises α while the policy's entropy is below the target."""
-        usual = -self.target_entropy_per_action * action_dim
-        target_entropy = usual if self.target_entropy is None else self.target_entropy
-        return -log_alpha * (log_pi.mean() + target_entropy)
+        target = -self.target_entropy_per_action * action_dim if self.target_entropy is None else self.target_entropy
+        return -log_alpha * (log_pi.mean() + target)
 
     # -- the step ------------------------------------------------------------------------------------------------------
 
@@ -252,33 +248,11 @@ class SAC:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
-        improved, about_policy = every(
-            self.actor_every, state.critic_optimizer, lambda: self.improve_policy(state, batch, actor_key), state
-        )
+        improve = partial(self.improve_policy, state, batch, actor_key)
+        improved, about_policy = every(self.actor_every, state.critic_optimizer, improve, state)
         return self.step_critic(improved, gradient), metrics | {"critic_loss": critic_loss} | about_policy
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""
         mean, log_std = self.pi(state.actor, observations)
         return jnp.tanh(mean) if key is None else self.sample(key, mean, log_std)[0]
-
-
-def adam_step(learning_rate: float, gradient: PyTree, optimizer: Any, parameters: PyTree) -> tuple[PyTree, Any]:
-    """One Adam step: new parameters and optimiser state."""
-    updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer, parameters)
-    return optax.apply_updates(parameters, updates), optimizer
-
-
-def every(
-    period: int, optimizer: Any, step: Callable[[], tuple[PyTree, Metrics]], otherwise: PyTree
-) -> tuple[PyTree, Metrics]:
-    """`step()` on the last of each `period` updates that an Adam optimiser has seen, and `otherwise` on the others.
-
-    Metrics are zero where nothing is done and `period` times as large where it is, so that their mean is right.
-    """
-    if period == 1:
-        return step()
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step)[1])
-    due = optimizer[0].count % period == period - 1
-    state, metrics = jax.lax.cond(due, step, lambda: (otherwise, zeros))
-    return state, jax.tree.map(lambda x: period * x, metrics)

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.sac import SAC, ActorCriticState, Metrics, adam_step, every
+from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.steps import Metrics, adam_step, every
 from calql.types import PyTree, Spec, Transition
 
 

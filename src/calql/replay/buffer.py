@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.types import InputError, Transition, Window
+from calql.types import InputError, Transition
 
 UNION = -1.0
 """Mixing ratio of the paper's H.2 for "both buffers appended to each other and sampled uniformly"."""
@@ -45,17 +45,13 @@ def make_replay(offline: Transition | None, like: Transition, capacity: int, *, 
     if one_buffer and count > capacity:
         raise InputError(f"the data's {count} transitions do not fit into a replay_capacity of {capacity}; raise it")
 
-    def allocate(example: np.ndarray, data: np.ndarray | None) -> jax.Array:
+    def allocate(example: np.ndarray, data: np.ndarray | None = None) -> jax.Array:
         memory = np.zeros((capacity + (0 if one_buffer else count), *np.shape(example)), np.asarray(example).dtype)
         if data is not None:
             memory[:count] = data
         return jnp.asarray(memory)
 
-    storage = (
-        jax.tree.map(allocate, like, offline)
-        if offline is not None
-        else jax.tree.map(lambda example: allocate(example, None), like)
-    )
+    storage = jax.tree.map(allocate, like) if offline is None else jax.tree.map(allocate, like, offline)
     if one_buffer:
         return Replay(storage, jnp.int32(0), jnp.int32(count), jnp.int32(count % capacity))
     return Replay(storage, jnp.int32(count), jnp.int32(0), jnp.int32(0))
@@ -114,23 +110,3 @@ def draw(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | fl
     low = jnp.where(from_offline, 0, replay.offline)
     size = jnp.where(from_offline, replay.offline, replay.online)
     return jax.random.randint(key, (batch_size,), low, low + jnp.maximum(size, 1))
-
-
-def sample_windows(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float, length: int) -> Window:
-    """Stretches [B, K = length, …] that begin at uniformly drawn steps and end with their episode.
-
-    A stretch goes on while the step in the episode counts up by one, and never past the end of the data, nor from the
-    newest online transition to the oldest, which lies behind it in the ring.
-    """
-    first = draw(replay, key, batch_size, mixing)
-    offset = jnp.arange(length)[None]
-    is_offline = first[:, None] < replay.offline
-    capacity = jnp.maximum(replay.storage.rewards.shape[0] - replay.offline, 1)
-    ring = (first[:, None] - replay.offline + offset) % capacity
-    index = jnp.where(is_offline, first[:, None] + offset, replay.offline + ring)
-    outside = jnp.where(is_offline, index >= replay.offline, (ring == replay.cursor) & (offset > 0))
-    index = jnp.minimum(index, replay.storage.rewards.shape[0] - 1)
-    timesteps = replay.storage.timesteps[index]
-    valid = jnp.cumprod((timesteps == timesteps[:, :1] + offset) & ~outside, axis=1).astype(bool)
-    rows = jax.tree.map(lambda memory: memory[index], replay.storage)
-    return Window(rows.observations, rows.actions, rows.to_go, timesteps, valid)

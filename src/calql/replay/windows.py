@@ -1,0 +1,29 @@
+"""Stretches of episodes, for methods that learn from sequences."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from calql.replay.buffer import Replay, draw
+from calql.types import Window
+
+
+def sample_windows(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float, length: int) -> Window:
+    """Stretches [B, K = length, …] that begin at uniformly drawn steps and end with their episode.
+
+    A stretch goes on while the step in the episode counts up by one, and never past the end of the data, nor from the
+    newest online transition to the oldest, which lies behind it in the ring.
+    """
+    first = draw(replay, key, batch_size, mixing)
+    offset = jnp.arange(length)[None]
+    is_offline = first[:, None] < replay.offline
+    capacity = jnp.maximum(replay.storage.rewards.shape[0] - replay.offline, 1)
+    ring = (first[:, None] - replay.offline + offset) % capacity
+    index = jnp.where(is_offline, first[:, None] + offset, replay.offline + ring)
+    outside = jnp.where(is_offline, index >= replay.offline, (ring == replay.cursor) & (offset > 0))
+    index = jnp.minimum(index, replay.storage.rewards.shape[0] - 1)
+    timesteps = replay.storage.timesteps[index]
+    valid = jnp.cumprod((timesteps == timesteps[:, :1] + offset) & ~outside, axis=1).astype(bool)
+    rows = jax.tree.map(lambda memory: memory[index], replay.storage)
+    return Window(rows.observations, rows.actions, rows.to_go, timesteps, valid)
