@@ -131,7 +131,18 @@ METHODS: dict[str, Method] = {
             settings={
                 "": RAW | dict(updates_per_episode=300, mixing=UNION),
                 "smoke": dict(updates_per_episode=10, odt_width=16, odt_layers=1, odt_heads=2, odt_context=4),
-                "laptop": dict(odt_width=64, odt_layers=2, odt_heads=2, odt_warmup=1_000, actor_lr=1e-3, batch_size=64),
+                "laptop": dict(
+                    actor_lr=1e-3,
+                    batch_size=64,
+                    odt_width=64,
+                    odt_layers=2,
+                    odt_heads=2,
+                    odt_context=10,
+                    odt_warmup=300,
+                    offline_steps=3_000,
+                    eval_every_offline=1_000,
+                    updates_per_episode=50,
+                ),
                 "paper": dict(
                     actor_lr=1e-3,
                     odt_width=1024,
