@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 assert "jax" not in sys.modules, "a pytest plug-in imported JAX before its settings were made"
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,17 @@ if sys.platform == "linux":
 
 # Data sets of this session only.
 os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp(prefix="calql-datasets-")
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def not_too_many_programs():
+    """Compiled programs take memory maps, of which Linux gives a process 65,530; beyond them, the compiler crashes."""
+    yield
+    if "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        sys.modules["jax"].clear_caches()
 
 
 def pytest_unconfigure() -> None:
