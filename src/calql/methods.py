@@ -50,6 +50,8 @@ ENSEMBLE = dict(
 """RLPD's critics, twenty updates of them a step, half of each batch old (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
 FEWER = {f"laptop/{domain}": dict(utd=4) for domain in ("antmaze", "kitchen", "adroit")}
 """What a CPU can do of that, where online steps are many."""
+SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
+"""Networks of the original baselines, whatever Cal-QL's are on a task."""
 RAW = dict(reward_scale=1.0, reward_bias=0.0)
 """Rewards as the environment pays them."""
 
@@ -87,7 +89,7 @@ METHODS: dict[str, Method] = {
                 "antmaze": dict(reward_bias=-1.0, iql_expectile=0.9, iql_temperature=10.0),
                 "kitchen": dict(iql_expectile=0.7, iql_temperature=0.5, actor_dropout=0.1),
                 "adroit": dict(iql_expectile=0.8, iql_temperature=3.0, exploration_std=0.03, mixing=0.2),
-                "paper": dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256)),
+                "paper": SMALL,
             },
             summary="implicit Q-learning: expectiles of the data's values",
         ),
@@ -118,7 +120,7 @@ METHODS: dict[str, Method] = {
             TD3BC,
             settings={
                 "": dict(actor_every=2),
-                "paper": dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256)),
+                "paper": SMALL,
             },
             summary="deterministic policy gradient with a pull to the data",
         ),

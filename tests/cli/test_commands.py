@@ -161,6 +161,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
         ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks' must be a list of str"),
         ('tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]', "'seed' is not part of a plan"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'set' must be a list of str"),
+        ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale' must be a text"),
         ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds' must be a list of int"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
     ],

@@ -124,6 +124,9 @@ def read_plan(path: Path) -> Plan:
     for names, table in ((known[0], said), *((known[1], entry) for entry in runs)):
         if unknown := sorted(table.keys() - names):
             raise InputError(f"{path}: '{unknown[0]}' is not part of a plan; here it has {', '.join(sorted(names))}")
+    for name in ("scale", "data"):
+        if not isinstance(said.get(name, ""), str):
+            raise InputError(f"{path}: '{name}' must be a text, not {said[name]!r}")
     variants = [
         Variant(method, texts("set", entry) if "set" in entry else ())
         for entry in runs
