@@ -138,13 +138,16 @@ def test_sweep_pretrains_once_for_all_that_fine_tune_it(tmp_path, capfd):
 def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_path, capfd):
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        f'''tasks = ["{TASK}"]\nseeds = [3]\nscale = "smoke"\n[[runs]]\nmethods = ["cql"]\n'''
+        f'''tasks = ["{TASK}"]\nseeds = [3]\nscale = "smoke"\nset = ["eval_episodes=1"]\n'''
+        """[[runs]]\nmethods = ["cql"]\n"""
         """[[runs]]\nmethods = ["cql"]\nset = ["utd=2", "cql_alpha_online=0"]\n"""
     )
     calql("sweep", "--plan", plan, "--out", tmp_path / "runs", "--set", "online_steps=30")
     plain, varied = (tmp_path / "runs" / TASK / name / "seed-3" for name in ("cql", "cql,utd=2,cql_alpha_online=0"))
     saved = [json.loads((run / "config.json").read_text()) for run in (plain, varied)]
     assert [config["overrides"].get("utd") for config in saved] == [None, 2]
+    for config in saved:
+        assert config["overrides"].items() >= {"eval_episodes": 1, "online_steps": 30}.items()
     assert saved[1]["pretrained"] == str(plain)
     shutil.copytree(plain, tmp_path / "runs" / TASK / "another" / "seed-3")  # a repetition, were it read
     calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")

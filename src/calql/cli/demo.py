@@ -37,8 +37,9 @@ def demo(
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), seeds, scale)
     run_jobs(make_jobs(plan, out), workers)
     page = write_report([out], out / "report")
-    common.console.print(f"\nreport: {page}\nnext: open it, then try the other methods:")
+    common.console.print(f"\nreport: {page}\nnext: open it, then try other methods, on the same data:")
     common.console.print(
-        f"  calql sweep --tasks {task.id} --methods {' '.join(METHODS)} --seeds 0 1 2 --out runs", highlight=False
+        f"  calql sweep --tasks {task.id} --methods {hero.id} iql awac td3-bc sac --seeds 0 1 2 --out runs",
+        highlight=False,
     )
     return 0

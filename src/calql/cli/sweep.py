@@ -39,7 +39,7 @@ def sweep(
         data: Data reference, where it is not the task's own.
         engine: Where to run.
         workers: Runs at a time; by default one a core.
-        options: Any option by name, for all runs.
+        options: Any option by name, for all runs (after those of the plan).
         print_config: Print the resolved settings of every task × method, and stop.
         dry_run: List the runs and which of them are done, and stop.
     """
@@ -51,8 +51,8 @@ def sweep(
     if plan is not None and (tasks or methods):
         raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
     asked = read_plan(plan) if plan else Plan(tasks, tuple(map(Variant, methods)))
-    given = {"seeds": seeds, "scale": scale, "data": data, "options": options}
-    asked = dataclasses.replace(asked, **{name: value for name, value in given.items() if value})
+    given = {name: value for name, value in {"seeds": seeds, "scale": scale, "data": data}.items() if value}
+    asked = dataclasses.replace(asked, **given, options=(*asked.options, *options))
     jobs = make_jobs(asked, out)
     if print_config:
         for job in jobs[: len(asked.tasks) * len(asked.variants)]:

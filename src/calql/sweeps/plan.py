@@ -12,6 +12,8 @@ A plan file (TOML) names what one line of arguments cannot: methods with options
     [[runs]]
     methods = ["iql"]
     set = ["iql_temperature=10"]
+
+A `set` before the first [[runs]] holds for all of them.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def read_plan(path: Path) -> Plan:
             raise InputError(f"{path}: '{name}' must be a list of {kind.__name__}, not {value!r}")
         return tuple(value)
 
-    known = {"tasks", "seeds", "scale", "data", "runs"}, {"methods", "set"}
+    known = {"tasks", "seeds", "scale", "data", "set", "runs"}, {"methods", "set"}
     runs = said.get("runs")
     if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
         raise InputError(f"{path}: there must be [[runs]], each with its methods")
@@ -135,6 +137,7 @@ def read_plan(path: Path) -> Plan:
     if len(set(variants)) < len(variants):
         raise InputError(f"{path}: two [[runs]] are the same; leave one out")
     given = {"seeds": texts("seeds", said, int)} if "seeds" in said else {}
+    given |= {"options": texts("set", said)} if "set" in said else {}
     given |= {name: said[name] for name in ("scale", "data") if name in said}
     return Plan(texts("tasks", said), tuple(variants), **given)
 
