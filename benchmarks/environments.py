@@ -24,10 +24,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from calql.cli.bench import machine
 from calql.envs.registry import make_env
 from calql.provenance import provenance
 from calql.tasks import TASKS, get_task
+from calql.training.speed import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 8

@@ -139,7 +139,7 @@ class Worker:
 
 def ours(size: str, count: int) -> Worker:
     """calql's `train_steps`, which draws its batches itself. Its threads follow from the processors it may use."""
-    from calql.cli.bench import Size, stepper
+    from calql.training.speed import Size, stepper
     from calql.types import Transition
 
     data, shape = episodes(size), Size(*SIZES[size])

@@ -26,6 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Silent broadcasting of ranks is an error.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+# Compiling is most of what tests of small networks do: half of it, for slower programs.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # Compile once, over all sessions. One folder a worker: JAX does not write cache entries atomically.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax" / WORKER)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

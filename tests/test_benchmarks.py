@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from calql.algorithms import CalQL
-from calql.cli.bench import SIZES
 from calql.tasks import TASKS
+from calql.training.speed import SIZES
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 

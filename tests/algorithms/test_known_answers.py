@@ -21,7 +21,7 @@ SETTINGS = dict(
     discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(24, 24), critic_hidden=(24, 24),
     num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0,
     # Nearly the best of the data's values, and a policy that follows them more than the data.
-    iql_expectile=0.97, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
+    iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
     odt_width=16, odt_layers=1, odt_heads=2, odt_context=3, odt_acting_context=3, odt_warmup=50, odt_dropout=0.0,
 )  # fmt: skip
 LEARN_VALUES = [m.id for m in METHODS.values() if (m.online or m.offline).learns_values]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from calql.algorithms import SAC, CalQL
-from calql.cli import bench as module
-from calql.cli.bench import Size, bench, flops_per_update, synthetic
+from calql.cli.bench import bench
+from calql.training import speed as module
+from calql.training.speed import Size, flops_per_update, synthetic
 from calql.types import InputError, Spec
 
 TINY = Size(3, 2, dict(actor_hidden=(5,), critic_hidden=(4,), **module.LISTING))

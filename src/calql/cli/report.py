@@ -10,7 +10,7 @@ import tyro
 
 def report(
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional],
-    plan: Path | None = None,
+    plan: tuple[Path, ...] = (),
     out: Path = Path("report"),
 ) -> int:
     """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
@@ -19,14 +19,15 @@ def report(
 
     Args:
         run_dirs: Run directories, or folders that hold some.
-        plan: Take of a folder only the runs of this plan, which `calql sweep --plan` made there.
+        plan: Take of a folder only the runs of these plans, which `calql sweep --plan` made there.
         out: Where to write.
     """
     from calql.reporting.report import write_report
     from calql.sweeps import read_plan
 
-    if plan is not None:
-        run_dirs = tuple(path for folder in run_dirs for path in read_plan(plan).folders(folder).values())
+    if plan:
+        plans = [read_plan(path) for path in plan]
+        run_dirs = tuple(path for folder in run_dirs for p in plans for path in p.folders(folder).values())
     page = write_report(run_dirs, out)
     print(f"wrote {page} (open it in a browser), with tables and figures beside it")
     return 0

@@ -77,13 +77,14 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
         panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
         top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
-        figure.subplots_adjust(left=0.2, right=0.985, top=top, bottom=bottom, wspace=0.08)
+        figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
         for axes, keys, title in zip(panels, measures, titles, strict=True):
             for y, row in enumerate(rows):
                 for key, offset in zip(keys, (-0.15, 0.15) if len(keys) > 1 else (0.0,), strict=True):
                     _dot(axes, row.measures[key], y + offset, looks[row.label]["color"], hollow=key == "score_before")
             axes.set_title(title, loc="left", fontsize=8.5, pad=6)
             axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
@@ -102,7 +103,9 @@ def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) ->
     if value is None:
         return
     axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
-    axes.plot(value.point, y, "o", color=color, markersize=4.5, markerfacecolor=PAPER if hollow else color)
+    axes.plot(
+        value.point, y, "o", color=color, markersize=4.5, markerfacecolor=PAPER if hollow else color, clip_on=False
+    )
 
 
 def profile_figure(runs: Sequence[Run]) -> Figure | None:

@@ -1,0 +1,242 @@
+"""How fast the learner is, and how near that is to what this machine can do at all.
+
+What is timed is `calql.training.loop.train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
+target update in one compiled loop. The yardstick is the fastest square float32 matrix multiplication of the same
+process, measured in turns with the learner, so that a change of clock frequency or a busy neighbour meets both.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from calql.algorithms import SAC, CalQL
+from calql.replay import make_replay
+from calql.tasks import TASKS
+from calql.training.config import resolve
+from calql.training.loop import about_sequences, train_steps
+from calql.types import Spec, Transition
+
+BATCH = 256
+ROUNDS = 8
+"""Blocks of gradient steps a configuration; the multiplications are timed before each of them and after the last."""
+
+
+class Size(NamedTuple):
+    """Shapes of one task and the settings of Cal-QL on it."""
+
+    observation: int
+    """|S|."""
+    action: int
+    """|A|."""
+    settings: dict[str, Any]
+    """Fields of `CalQL` that are not the default ones, which are those of the antmaze script."""
+
+
+LISTING = dict(num_random_actions=4, num_policy_actions=4, num_next_actions=0, num_target_actions=1)
+SIZES = {
+    "adroit": Size(45, 24, dict(actor_hidden=(512, 512), critic_hidden=(512, 512, 512), cql_alpha=1.0)),
+    "antmaze": Size(29, 8, dict(cql_target_gap=0.8)),
+    "laptop": Size(4, 2, dict(actor_hidden=(128, 128), critic_hidden=(128, 128), **LISTING)),
+}
+"""nakamotoo/Cal-QL `scripts/run_adroit.sh` (pen) and `run_antmaze.sh`; and what a laptop runs, with the actions of
+Listing 1 of the paper."""
+
+
+def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
+    """Floating-point operations of the matrix multiplications in one update (a multiply-add is two).
+
+    A network with c weights costs 2c for a row forwards, 2c for the gradient of its weights, and 2c less its first
+    layer for the gradients of its activations. With n (state, action) pairs a state in the critic loss, m target
+    actions, E critics of c and a policy of p weights, the rows of a transition are:
+
+    * critics: n forwards and backwards; target critics: m forwards;
+    * policy loss: 1 critic row forwards and back to the action, 1 policy row forwards and backwards;
+    * policy at s′: 1 row forwards (its value at s is shared with the policy loss).
+
+    Element-wise work, sampling and optimisers are left out.
+    """
+    observation = sum(int(np.shape(leaf)[-1]) for leaf in jax.tree.leaves(spec.observation))
+    action = spec.action_dim
+    c, c_first = _weights(observation + action, algorithm.critic_hidden, 1)
+    p, p_first = _weights(observation, algorithm.actor_hidden, 2 * action)
+    to_action = c - observation * algorithm.critic_hidden[0]
+    pairs = algorithm.actions_per_state * (3 * c - c_first) + algorithm.num_target_actions * c + c + to_action
+    return 2 * batch_size * (algorithm.num_critics * pairs + 4 * p - p_first)
+
+
+def _weights(inputs: int, hidden: tuple[int, ...], outputs: int) -> tuple[int, int]:
+    """Entries of all weight matrices of an MLP, and those of the first one."""
+    widths = (inputs, *hidden, outputs)
+    layers = [a * b for a, b in pairwise(widths)]
+    return sum(layers), layers[0]
+
+
+def synthetic(size: Size, count: int = 10_000) -> Transition:
+    """`count` random transitions of the size's shapes, one episode. Values do not matter for speed."""
+    random = np.random.default_rng(0)
+
+    def states() -> np.ndarray:
+        return random.normal(size=(count, size.observation)).astype(np.float32)
+
+    actions = random.uniform(-0.9, 0.9, (count, size.action)).astype(np.float32)
+    ones = np.ones(count, np.float32)
+    return Transition(states(), actions, -ones, states(), ones, -50 * ones, -ones, np.arange(count, dtype=np.int32))
+
+
+def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int], None], float, float]:
+    """Compile `train_steps` for a size: (run that many gradient steps, seconds to compile, FLOPs an update)."""
+    algorithm, data = CalQL(**size.settings), data or synthetic(size)
+    spec = Spec(data.observations[0], size.action)
+    return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
+
+
+def compiled(algorithm: SAC, spec: Spec, data: Transition, batch_size: int) -> tuple[Callable[[int], None], float]:
+    """Compile `train_steps` for an algorithm on those data: (run that many gradient steps, seconds to compile)."""
+    replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
+    state = algorithm.init(jax.random.key(0), spec)
+    rest = (replay, jax.random.key(1), jnp.int32(0))
+    start = time.perf_counter()
+    steps = train_steps.lower(algorithm, batch_size, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
+    compile_s = time.perf_counter() - start
+
+    def run(count: int) -> None:
+        nonlocal state
+        state, metrics = steps(state, *rest, jnp.int32(count), jnp.float32(1.0))
+        jax.block_until_ready((state, metrics))
+
+    return run, compile_s
+
+
+def measure_methods(methods: tuple[str, ...], seconds: float) -> list[dict[str, Any]]:
+    """Update steps a second of fine-tuning on the default task at `laptop` scale, in turns; `relative` to the first."""
+    task, size = next(iter(TASKS)), SIZES["laptop"]
+    data, rows, runs = synthetic(size), [], []
+    spec = about_sequences(Spec(data.observations[0], size.action), data)
+    for name in methods:
+        config = resolve(task, name)
+        p, phase = config.protocol, config.phases[-1]
+        run, compile_s = compiled(phase.algorithm, spec, data, p.batch_size)
+        run(1)
+        once = timed(partial(run, 1)).wall
+        runs.append((run, max(1, round(seconds / ROUNDS / once))))
+        each = phase.gradient_steps / phase.env_steps if phase.env_steps else 0.0
+        rows.append(
+            {"method": name, "rule": type(phase.algorithm).__name__, "updates_per_step": each, "compile_s": compile_s}
+        )
+    taken = np.array([[timed(partial(run, count)).wall / count for run, count in runs] for _ in range(ROUNDS)])
+    rates = zip(rows, 1.0 / taken.min(axis=0), np.median(taken[:, :1] / taken, axis=0), strict=True)
+    return [row | {"updates_per_s": float(rate), "relative": float(relative)} for row, rate, relative in rates]
+
+
+def measure(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
+    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields what is known after each."""
+    run, compile_s, flops = stepper(size)
+    multiply = Peak()
+    run(1)
+    count = max(1, round(seconds / ROUNDS / timed(lambda: run(1)).wall))
+    peaks, steps = [multiply.time()], []
+    for _ in range(ROUNDS):
+        steps.append(timed(lambda: run(count)))
+        peaks.append(multiply.time())
+        yield {}
+    rates = sorted(flops * count / step.wall for step in steps)
+    peak_rates = sorted(1.0 / peak.wall for peak in peaks)
+    cpu_rates = [flops * count / step.cpu for step in steps], [1.0 / peak.cpu for peak in peaks]
+    device = jax.local_devices()[0].memory_stats() or {}
+    yield {
+        "updates_per_s": rates[-1] / flops,
+        "updates_per_s_median": rates[ROUNDS // 2] / flops,
+        "gflop_per_update": flops / 1e9,
+        "gflop_per_s": rates[-1] / 1e9,
+        "peak_gflop_per_s": peak_rates[-1] / 1e9,
+        "peak_gflop_per_s_median": peak_rates[len(peaks) // 2] / 1e9,
+        "share_of_peak": rates[-1] / peak_rates[-1],
+        "share_of_peak_cpu_time": median(cpu_rates[0]) / median(cpu_rates[1]),
+        "cpu_held": median(peak.cpu / peak.wall for peak in peaks) / threads(),
+        "compile_s": compile_s,
+        "steps_timed": count * ROUNDS,
+        "memory_mb": memory_mb(),
+        "device_memory_mb": device["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in device else None,
+    }
+
+
+class Seconds(NamedTuple):
+    """How long something took."""
+
+    wall: float
+    """On the clock."""
+    cpu: float
+    """Of all this process's threads: what other programs take is not in it."""
+
+
+def timed(call: Callable[[], Any]) -> Seconds:
+    """Run it once."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+class Peak:
+    """Square float32 multiplications of several widths, each a compiled loop; the fastest counts."""
+
+    def __init__(self) -> None:
+
+        on_cpu = jax.default_backend() == "cpu"
+        work = 4e9 if on_cpu else 4e12
+        self.parts: list[tuple[Callable[[], Any], float]] = []
+        for width in (256, 512, 1024) if on_cpu else (2048, 4096, 8192):
+            repeats = max(1, round(work / (2 * width**3)))
+            x = jnp.full((width, width), 1.0 / width)
+            product = jax.jit(lambda x, n=repeats: jax.lax.fori_loop(0, n, lambda _, y: y @ x, x))
+            self.parts.append((lambda f=product, x=x: jax.block_until_ready(f(x)), repeats * 2.0 * width**3))
+        for product, _ in self.parts:
+            product()
+
+    def time(self) -> Seconds:
+        """Seconds for one floating-point operation at the best width, now."""
+        taken = [(timed(product), flops) for product, flops in self.parts]
+        return min(Seconds(t.wall / flops, t.cpu / flops) for t, flops in taken)
+
+
+def threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def machine() -> dict[str, Any]:
+    """Processor, device, threads and versions."""
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "device": jax.devices()[0].device_kind,
+        "threads": threads(),
+        "python": platform.python_version(),
+        "calql": metadata.version("calql"),
+        "jax": metadata.version("jax"),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
