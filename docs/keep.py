@@ -48,9 +48,10 @@ def table_of_methods() -> str:
 
 
 def rows_of(table: Path, wanted: str) -> str:
-    """The head of a Markdown table with the rows that have that cell, or "that cell (with more about it)"."""
+    """The head of a Markdown table with the rows that have that cell, or "that cell (option=value)"."""
     head, rule, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
-    chosen = [row for row in rows if f"| {wanted} |" in row or f"| {wanted} (" in row]
+    cell = re.compile(rf"\| {re.escape(wanted)}(?: \([^|]*=[^|]*\))? \|")
+    chosen = [row for row in rows if cell.search(row)]
     if not chosen:
         raise ValueError(f"{table} has no row of '{wanted}'")
     return "".join([head, rule, *chosen])
