@@ -85,7 +85,7 @@ def bench(
 
 def _bench_methods(methods: tuple[str, ...], seconds: float, json: Path | None) -> int:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from calql.methods import METHODS
     from calql.training.speed import machine, measure_methods
@@ -93,7 +93,8 @@ def _bench_methods(methods: tuple[str, ...], seconds: float, json: Path | None) 
     console, here = Console(), machine()
     with console.status("compiling, then measuring in turns"):
         rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds)
-    table = Table("", "update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled")
+    heads = "update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled"
+    table = Table(Column("", no_wrap=True), *heads)
     for row in rows:
         cells = f"{row['updates_per_s']:.4g}", f"{row['relative']:.2f}", f"{row['updates_per_step']:g}"
         table.add_row(row["method"], row["rule"], *cells, f"{row['compile_s']:.1f} s")
