@@ -14,7 +14,7 @@ LINK = re.compile(r"\[`(?:[\w.]*\.)?(\w+)`\]\(([^)#]+\.py)#L(\d+)\)")
 """[`Class.name`](../src/…/file.py#L12)"""
 BLOCK = re.compile(r"(<!-- methods: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 ROWS = re.compile(r"(<!-- rows of (\S+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-"""<!-- rows of ../results/…/table.md: Cal-QL -->"""
+"""<!-- rows of ../results/…/table.md: Cal-QL -->, or all -->"""
 SHARES = {-1.0: "union", 0.0: "none", 0.5: "½", 0.25: "¼", 0.2: "⅕"}
 
 
@@ -48,10 +48,10 @@ def table_of_methods() -> str:
 
 
 def rows_of(table: Path, wanted: str) -> str:
-    """The head of a Markdown table with the rows that have that cell, or "that cell (option=value)"."""
+    """The head of a Markdown table with the rows that have that cell, or "that cell (option=value)"; or `all` rows."""
     head, rule, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
     cell = re.compile(rf"\| {re.escape(wanted)}(?: \([^|]*=[^|]*\))? \|")
-    chosen = [row for row in rows if cell.search(row)]
+    chosen = [row for row in rows if wanted == "all" or cell.search(row)]
     if not chosen:
         raise ValueError(f"{table} has no row of '{wanted}'")
     return "".join([head, rule, *chosen])

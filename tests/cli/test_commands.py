@@ -153,7 +153,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.md").read_text()
     assert "| CQL (utd=1) |" in table
-    assert "| CQL (utd=2, cql_alpha_online=0.0) |" in table
+    assert "| CQL (utd=2, cql_alpha_online=0) |" in table
 
 
 @pytest.mark.parametrize(

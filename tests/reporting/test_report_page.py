@@ -197,6 +197,8 @@ def test_every_method_looks_different_and_always_the_same():
     assert len(set(looks.values())) == len(METHODS) + 6
     assert styles({"CQL": "cql"})["CQL"] == looks["cql"]
     assert [label for label, (colour, _) in looks.items() if colour == HERO_COLOUR] == [HERO]
-    variants = styles({"CQL (a)": "cql", "CQL (b)": "cql"})
+    variants = styles({"CQL (a)": "cql", "CQL (b)": "cql", "IQL": "iql"})
     assert variants["CQL (a)"][0] == variants["CQL (b)"][0]
     assert variants["CQL (a)"][1] != variants["CQL (b)"][1]
+    alone = styles({f"CQL ({i})": "cql" for i in range(7)})
+    assert len(set(alone.values())) == 7

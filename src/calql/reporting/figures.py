@@ -95,6 +95,9 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
         for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
             tick.set_fontweight("bold" if row.method == HERO else "normal")
+        figure.canvas.draw()
+        widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
+        figure.subplots_adjust(left=max(0.2, 0.02 + widest))
         return figure
 
 
@@ -250,6 +253,7 @@ def _dress(axes, phase: str) -> None:
 def _direct_labels(axes, ends: dict[str, tuple]) -> None:
     """Names at the right edge, next to the ends of their lines and not on top of each other."""
     axes.figure.canvas.draw()
+    texts = []
     to_axes = axes.transAxes.inverted().transform
     heights = {name: to_axes(panel.transData.transform((x, y)))[1] for name, (panel, x, y, _) in ends.items()}
     for (name, wanted), height in zip(heights.items(), spread(list(heights.values()), gap=0.07), strict=True):
@@ -258,7 +262,9 @@ def _direct_labels(axes, ends: dict[str, tuple]) -> None:
         axes.plot([1.005, 1.025, 1.055], [wanted if not note else height, height, height], transform=axes.transAxes,
                   clip_on=False, solid_joinstyle="round", **look)  # fmt: skip
         weight = "bold" if look["linewidth"] > 2 else "normal"
-        axes.text(1.065, height, name + note, transform=axes.transAxes, va="center", fontweight=weight)
+        texts.append(axes.text(1.065, height, name + note, transform=axes.transAxes, va="center", fontweight=weight))
+    widest = max((text.get_window_extent().width for text in texts), default=0.0) / axes.figure.bbox.width
+    axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest))
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -88,7 +89,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
                 f"{run.path} repeats {twin.path}: {run.label} on {run.task}, seed {run.seed}, the same settings; "
                 "leave one of them out"
             )
-    return sorted(runs, key=lambda run: (run.task, run.method != HERO, run.label.casefold(), run.seed))
+    return sorted(runs, key=lambda run: (run.task, run.method != HERO, _as_read(run.label), run.seed))
 
 
 def load_run(path: Path | str) -> Run:
@@ -192,7 +193,18 @@ def _label(runs: list[Run]) -> list[Run]:
         names = [name for name in names if "." not in name] or names  # a phase's numbers follow from the settings
         for run in group:
             values = {name: settings(run).get(name) for name in names}
-            suffix = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+            suffix = ", ".join(f"{name}={_short(value)}" for name, value in values.items() if value is not None)
             label = method_label(run.method) + (f" ({suffix})" if suffix else "")
             labelled.append(dataclasses.replace(run, label=label))
     return labelled
+
+
+def _short(value: Any) -> str:
+    """As people write it: 100 for 100.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_read(label: str) -> list:
+    """What sorts labels as people do: without case, and 3 before 20."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label.casefold())
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]

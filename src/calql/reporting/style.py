@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import matplotlib
+
 from calql.methods import METHODS
 
 HERO = next(iter(METHODS))
@@ -16,8 +18,19 @@ def method_label(method: str) -> str:
     return METHODS[method].title if method in METHODS else method
 
 
+def shades(count: int) -> list[str]:
+    """Colours from dark to light that grow evenly to the eye (Matplotlib's viridis without its faint end)."""
+    ramp = matplotlib.colormaps["viridis"]
+    return [matplotlib.colors.to_hex(ramp(0.88 * i / max(count - 1, 1))) for i in range(count)]
+
+
 def styles(methods: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """{label: method id} → {label: (colour, dashes)}; variants of a method share its hue and differ in the dashes."""
+    """{label: method id} → {label: (colour, dashes)}; variants of a method share its hue and differ in the dashes.
+
+    Where all are variants of one, they go from dark to light in the order given.
+    """
+    if len(methods) > 1 and len(set(methods.values())) == 1:
+        return {label: (colour, DASHES[0]) for label, colour in zip(methods, shades(len(methods)), strict=True)}
     order = [*METHODS, *sorted(set(methods.values()) - set(METHODS))]
     looks, variants = {}, dict.fromkeys(order, 0)
     for label, method in methods.items():
