@@ -48,7 +48,8 @@ MAPS = Path("/proc/self/maps")
 
 @pytest.fixture(autouse=True)
 def not_too_many_programs():
-    """Compiled programs take memory maps, of which Linux gives a process 65,530; beyond them, the compiler crashes."""
+    """Compiled programs take memory, some gigabytes by 15,000 maps, of which Linux gives a process 65,530; beyond them,
+    the compiler crashes."""
     yield
     if "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 15_000:
         sys.modules["jax"].clear_caches()

@@ -167,6 +167,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
         ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale' must be a text"),
         ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds' must be a list of int"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
+        ('tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]', "'utd' is set for all runs"),
     ],
 )
 def test_what_is_not_a_plan(tmp_path, capfd, text, said):

@@ -39,7 +39,7 @@ def demo(
     page = write_report([out], out / "report")
     common.console.print(f"\nreport: {page}\nnext: open it, then try other methods, on the same data:")
     common.console.print(
-        f"  calql sweep --tasks {task.id} --methods {hero.id} iql awac td3-bc sac --seeds 0 1 2 --out runs",
+        f"  calql sweep --tasks {task.id} --methods {hero.id} {' '.join(list(METHODS)[2:7])} --seeds 0 1 2 --out runs",
         highlight=False,
     )
     return 0

@@ -201,7 +201,7 @@ def _label(runs: list[Run]) -> list[Run]:
 
 def _short(value: Any) -> str:
     """As people write it: 100 for 100.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _as_read(label: str) -> list:

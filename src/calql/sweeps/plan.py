@@ -13,7 +13,7 @@ A plan file (TOML) names what one line of arguments cannot: methods with options
     methods = ["iql"]
     set = ["iql_temperature=10"]
 
-A `set` before the first [[runs]] holds for all of them.
+A `set` before the first [[runs]] holds for all of them; what it names, none of them may name again.
 """
 
 from __future__ import annotations
@@ -119,6 +119,9 @@ def read_plan(path: Path) -> Plan:
             raise InputError(f"{path}: '{name}' must be a list of {kind.__name__}, not {value!r}")
         return tuple(value)
 
+    def name_of(option: str) -> str:
+        return option.partition("=")[0]
+
     known = {"tasks", "seeds", "scale", "data", "set", "runs"}, {"methods", "set"}
     runs = said.get("runs")
     if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
@@ -138,6 +141,9 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: two [[runs]] are the same; leave one out")
     given = {"seeds": texts("seeds", said, int)} if "seeds" in said else {}
     given |= {"options": texts("set", said)} if "set" in said else {}
+    own = {name_of(option) for variant in variants for option in variant.options}
+    if twice := sorted(own & {name_of(option) for option in given.get("options", ())}):
+        raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
     given |= {name: said[name] for name in ("scale", "data") if name in said}
     return Plan(texts("tasks", said), tuple(variants), **given)
 

@@ -194,7 +194,6 @@ class Peak:
     """Square float32 multiplications of several widths, each a compiled loop; the fastest counts."""
 
     def __init__(self) -> None:
-
         on_cpu = jax.default_backend() == "cpu"
         work = 4e9 if on_cpu else 4e12
         self.parts: list[tuple[Callable[[], Any], float]] = []
@@ -227,7 +226,6 @@ def memory_mb() -> float:
 
 def machine() -> dict[str, Any]:
     """Processor, device, threads and versions."""
-
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
