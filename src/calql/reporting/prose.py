@@ -62,7 +62,8 @@ GLOSSARY = {
     "95 % interval": "Percentile bootstrap: runs are redrawn with replacement within each task, 5000 times (1000 in "
     "figures). It holds the noise between seeds, not the choice of task or of settings.",
     "P(Cal-QL better)": "Probability that a run of Cal-QL has a lower regret than a run of the other method, ties "
-    "counting one half (Mann–Whitney U / nm); 0.5 means no difference. A 1.00 without an interval says that every run "
+    "counting one half (Mann–Whitney U / nm); 0.5 means no difference. Of several variants of Cal-QL, the one compared "
+    "with is the one whose own row has a dash. A 1.00 without an interval says that every run "
     "of Cal-QL had the lower regret, not that it always will.",
     "Mean Q, return of the data": "Mean of Q(s, a) over pairs of the data set, and mean of the discounted return "
     "G = Σ γᵏ r that followed them. A Q far below the return has to be relearned when fine-tuning starts, and the "
