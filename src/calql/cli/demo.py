@@ -29,7 +29,7 @@ def demo(
     from calql.tasks import TASKS
 
     task = next(iter(TASKS.values()))
-    hero, rival = list(METHODS.values())[:2]
+    hero, rival, *others = METHODS.values()
     common.console.print(
         f"{hero.title} against {rival.title} on {task.id}: {task.summary}.\n"
         f"{len(seeds)} seeds each: pre-train on the data, then fine-tune in the environment."
@@ -38,8 +38,6 @@ def demo(
     run_jobs(make_jobs(plan, out), workers)
     page = write_report([out], out / "report")
     common.console.print(f"\nreport: {page}\nnext: open it, then try other methods, on the same data:")
-    common.console.print(
-        f"  calql sweep --tasks {task.id} --methods {hero.id} {' '.join(list(METHODS)[2:7])} --seeds 0 1 2 --out runs",
-        highlight=False,
-    )
+    more = " ".join(method.id for method in (hero, *others[:5]))
+    common.console.print(f"  calql sweep --tasks {task.id} --methods {more} --seeds 0 1 2 --out runs", highlight=False)
     return 0
