@@ -14,7 +14,8 @@ from calql.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "methods").glob("*.md"))]
-QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"]}
+QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"],
+         "theory": ["--runs", "2", "--rounds", "3"]}  # fmt: skip
 """What makes a command of the README take seconds; nothing else of it is changed."""
 
 
@@ -26,7 +27,9 @@ def commands(page: Path) -> list[list[str]]:
 def test_readme_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = commands(ROOT / "README.md")
-    assert {"data", "train", "eval", "sweep", "report", "bench", "doctor"} <= {command[0] for command in listed}
+    assert {"data", "train", "eval", "sweep", "report", "bench", "theory", "doctor"} <= {
+        command[0] for command in listed
+    }
     for command in listed:
         extra = [] if "--resume" in command else QUICK.get(command[0], [])
         with pytest.raises(SystemExit) as stop:

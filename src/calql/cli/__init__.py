@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 interrupted."""
     from tyro.extras import SubcommandApp
 
-    from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, train
+    from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, theory, train
     from calql.types import InputError, RunError
 
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
         "data": data.data,
         "sweep": sweep.sweep,
         "report": report.report,
+        "theory": theory.theory,
         "bench": bench.bench,
         "doctor": doctor.doctor,
     }.items():

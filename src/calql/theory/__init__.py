@@ -1,0 +1,58 @@
+"""Algorithm 2 of the paper, Hy-Q, and the regret bound of Theorem E.5, on MDPs of which everything is known.
+
+NumPy only; nothing here imports the rest of calql. Read it beside Appendix E and F: `mdp.py` has the worlds and
+their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the theorem, `experiment.py` what
+`calql theory` runs.
+"""
+
+from calql.theory.bound import Terms, arms, decomposition, regret_bound, transfer_coefficient, transfer_ratio
+from calql.theory.experiment import LEARNERS, REFERENCES, WIDTHS, WORLDS, Result, Setting, run, settings
+from calql.theory.fqi import Data, Learner, Trace, fine_tune, sample
+from calql.theory.mdp import (
+    MDP,
+    bellman,
+    combination_lock,
+    greedy,
+    linear_mdp,
+    maze,
+    mixed,
+    occupancy,
+    offline_distribution,
+    optimal_q,
+    policy_q,
+    value,
+)
+
+__all__ = [
+    "LEARNERS",
+    "MDP",
+    "REFERENCES",
+    "WIDTHS",
+    "WORLDS",
+    "Data",
+    "Learner",
+    "Result",
+    "Setting",
+    "Terms",
+    "Trace",
+    "arms",
+    "bellman",
+    "combination_lock",
+    "decomposition",
+    "fine_tune",
+    "greedy",
+    "linear_mdp",
+    "maze",
+    "mixed",
+    "occupancy",
+    "offline_distribution",
+    "optimal_q",
+    "policy_q",
+    "regret_bound",
+    "run",
+    "sample",
+    "settings",
+    "transfer_coefficient",
+    "transfer_ratio",
+    "value",
+]

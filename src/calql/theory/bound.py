@@ -1,0 +1,130 @@
+"""The quantities of Theorem E.5, computed: transfer coefficients, the two terms of the regret, and its bound."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from calql.theory.fqi import Trace, directions
+from calql.theory.mdp import MDP, Array, bellman, optimal_q
+
+
+def transfer_coefficient(mdp: MDP, visited: Array, nu: Array, floor: Array | None = None) -> float:
+    """C_π, or with a floor C_π^ref (Definitions F.2, E.4) of the class of all f with floor ≤ f ≤ Q*.
+
+    Exact for tables. By Cauchy and Schwarz no ratio is larger than √Σ d²/ν over the cells in which f may be below Q*:
+    elsewhere T f − f ≤ 0. And it is attained, by errors T f − f that are small and proportional to d/ν there. For
+    linear features: the same bound for errors that are any linear function, which a floor does not tighten.
+
+    Args:
+        mdp: the world.
+        visited: d^π [H, S, A].
+        nu: ν [H, S, A].
+        floor: Q^ref [H, S, A] of some policy, or None: 0.
+
+    Returns ∞ where the policy goes and the data do not.
+    """
+    if mdp.features is not None:
+        return _linear_coefficient(mdp, visited, nu)
+    free = (optimal_q(mdp) - (0.0 if floor is None else floor) > 1e-12) & (visited > 0)
+    if (nu[free] == 0).any():
+        return np.inf
+    return float(np.sqrt((visited[free] ** 2 / nu[free]).sum()))
+
+
+def _linear_coefficient(mdp: MDP, visited: Array, nu: Array) -> float:
+    x = directions(mdp, visited)
+    covariance = np.einsum("hsa,sad,sae->hde", nu, mdp.features, mdp.features)
+    inverse = np.linalg.pinv(covariance, hermitian=True)
+    if not np.allclose(np.einsum("hde,hef,hf->hd", covariance, inverse, x), x, atol=1e-8):
+        return np.inf
+    return float(np.sqrt(np.einsum("hd,hde,he->", x, inverse, x)))
+
+
+def transfer_ratio(mdp: MDP, visited: Array, nu: Array, f: Array) -> Array:
+    """What C_π is the maximum of, for functions f [..., H, S, A]; 0 where it is negative, or 0/0."""
+    error = bellman(mdp, f) - f
+    above, below = (visited * error).sum(axis=(-3, -2, -1)), np.sqrt((nu * error**2).sum(axis=(-3, -2, -1)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(above > 1e-12, above / below, 0.0)
+
+
+class Terms(NamedTuple):
+    """Sums over rounds, [N, K] each; the regret is the sum of the two (Eq. C.1)."""
+
+    miscalibration: Array
+    """Σ V* − max_a f_0^k."""
+    overestimation: Array
+    """Σ max_a f_0^k − V^{π^k}."""
+    regret: Array
+    """Σ V* − V^{π^k}."""
+
+
+def decomposition(mdp: MDP, trace: Trace) -> Terms:
+    """The regret and its two terms, round by round."""
+    best = optimal_value(mdp)
+    return Terms(
+        np.cumsum(best - trace.estimates, axis=1),
+        np.cumsum(trace.estimates - trace.values, axis=1),
+        np.cumsum(best - trace.values, axis=1),
+    )
+
+
+def optimal_value(mdp: MDP) -> float:
+    """E_ρ V*."""
+    return float(optimal_q(mdp)[0].max(axis=-1) @ mdp.start)
+
+
+def log_size(mdp: MDP, rounds: int) -> float:
+    """log |F| of a grid of step 1/K of all weights: Σ_h d log(1 + K V_h)."""
+    return float((mdp.rank * np.log1p(rounds * mdp.ceilings)).sum())
+
+
+def regret_bound(
+    mdp: MDP,
+    *,
+    transfer: float,
+    gap: float,
+    above: float,
+    rounds: int,
+    ranks: tuple[int, int],
+    tuples: tuple[int, int],
+    delta: float,
+) -> float:
+    """The right side of Eq. E.20, with its constants.
+
+    Args:
+        mdp: the world: H, V_max, |F|.
+        transfer: C^ref of the comparator π*.
+        gap: E_ρ [V* − V^ref].
+        above: K₁; K₂ are the other rounds.
+        rounds: K.
+        ranks: d and d_ref; what a run's X_h(f^k) span is enough for the proof (Lemma F.8).
+        tuples: m_off, m_on.
+        delta: δ.
+    """
+    horizon, largest, size = mdp.shape[0], mdp.ceilings[0], log_size(mdp, rounds)
+    scales = largest * np.sqrt(mdp.rank)  # B_X ≤ 1, as X is a mean of distributions; B_W ≤ V_max √d
+
+    def deviation(k: float, count: int) -> float:
+        return 16 * largest * np.sqrt((np.log(2 * horizon * k / delta) + size) / count)
+
+    def online(k: float, rank: int) -> float:
+        return (deviation(k, tuples[1]) + scales) * horizon * np.sqrt(2 * rank * k * np.log1p(k / rank)) if k else 0.0
+
+    below = rounds - above
+    offline = transfer * above * np.sqrt(horizon) * deviation(above, tuples[0]) if above else 0.0
+    return float(below * gap + offline + online(above, ranks[0]) + online(below, ranks[1]))
+
+
+def arms(
+    mdp: MDP, *, transfer: float, gap: float, rounds: int, ranks: tuple[int, int], delta: float
+) -> tuple[float, float]:
+    """Both arms of Theorem E.5, without constants, as it is stated.
+
+    C^ref H √(d K log(|F|/δ)): what the coverage of the data is worth; K (V* − V^ref) + H √(d_ref K log(|F|/δ)):
+    what the reference is worth.
+    """
+    spread = mdp.shape[0] * np.sqrt(rounds * (log_size(mdp, rounds) + np.log(1 / delta)))
+    return float(transfer * np.sqrt(ranks[0]) * spread), float(rounds * gap + np.sqrt(ranks[1]) * spread)

@@ -1,0 +1,119 @@
+"""What `calql theory` measures: every learner on worlds × references × data, N runs of K rounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from calql.theory.bound import Terms, decomposition, optimal_value, regret_bound, transfer_coefficient
+from calql.theory.fqi import Learner, Trace, fine_tune, sample
+from calql.theory.mdp import (
+    MDP,
+    Array,
+    combination_lock,
+    greedy,
+    linear_mdp,
+    maze,
+    mixed,
+    occupancy,
+    offline_distribution,
+    optimal_q,
+    policy_q,
+)
+
+WORLDS: dict[str, Callable[[], MDP]] = {"lock": combination_lock, "maze": maze, "linear": linear_mdp}
+REFERENCES = {"good": 0.05, "middling": 0.3, "poor": 1.0}
+"""The share of actions of the reference policy that are the worst."""
+WIDTHS = {"narrow": 0.02, "wide": 0.5}
+"""The share of the data that is of any state and action; the rest is the reference policy's."""
+LEARNERS = (
+    Learner("Cal-QL", pessimistic=True, calibrated=True),
+    Learner("Hy-Q", pessimistic=False, calibrated=False),
+    Learner("Hy-Q, pessimistic", pessimistic=True, calibrated=False),
+    Learner("Hy-Q, calibrated", pessimistic=False, calibrated=True),
+    Learner("FQI, offline only", pessimistic=False, calibrated=False, online=False),
+    Learner("FQI, online only", pessimistic=False, calibrated=False, offline=False),
+)
+DELTA = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A world, a reference policy in it, and offline data from that."""
+
+    world: str
+    reference: str
+    width: str
+
+    def build(self) -> tuple[MDP, Array, Array]:
+        """The MDP, Q^ref [H, S, A], and ν [H, S, A]."""
+        mdp = WORLDS[self.world]()
+        policy = mixed(mdp, REFERENCES[self.reference])
+        return mdp, policy_q(mdp, policy), offline_distribution(mdp, policy, WIDTHS[self.width])
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One learner in one setting."""
+
+    setting: Setting
+    learner: Learner
+    trace: Trace
+    terms: Terms
+    transfer: float
+    """C_π* in the class of all f ≤ Q*."""
+    transfer_ref: float
+    """C_π*^ref: of those above Q^ref."""
+    gap: float
+    """E_ρ [V* − V^ref], V^ref = max_a Q^ref."""
+    bounds: Array
+    """[N] Eq. E.20 of each run."""
+
+    @property
+    def regret(self) -> Array:
+        """[N] of all rounds."""
+        return self.terms.regret[:, -1]
+
+
+def settings() -> list[Setting]:
+    """Every combination."""
+    return list(itertools.starmap(Setting, itertools.product(WORLDS, REFERENCES, WIDTHS)))
+
+
+def run(
+    setting: Setting, runs: int = 20, rounds: int = 400, seed: int = 0, tick: Callable[[], None] = lambda: None
+) -> Iterator[Result]:
+    """Every learner on the same offline data, m_off = K tuples a step, with the same luck online, m_on = 1.
+
+    Run i depends on `seed` and i alone.
+    """
+    mdp, reference, nu = setting.build()
+    q = optimal_q(mdp)
+    horizon = mdp.shape[0]
+    luck = [np.random.default_rng([seed, i]) for i in range(runs)]
+    offline = sample(
+        mdp, np.broadcast_to(nu, (runs, *nu.shape)), np.stack([r.random((horizon, rounds, 3)) for r in luck])
+    )
+    uniforms = np.stack([r.random((rounds, horizon, 1, 3)) for r in luck])
+    best = occupancy(mdp, greedy(q))
+    transfer, transfer_ref = (transfer_coefficient(mdp, best, nu, floor) for floor in (None, reference))
+    gap = optimal_value(mdp) - float(reference[0].max(axis=-1) @ mdp.start)
+    for learner in LEARNERS:
+        trace = fine_tune(mdp, learner, offline, reference, q, uniforms, tick)
+        bounds = [
+            regret_bound(
+                mdp,
+                transfer=transfer_ref,
+                gap=gap,
+                above=float(trace.above[i].sum()),
+                rounds=rounds,
+                ranks=(int(trace.ranks[0, i]), int(trace.ranks[1, i])),
+                tuples=(rounds, 1),
+                delta=DELTA,
+            )
+            for i in range(runs)
+        ]
+        yield Result(setting, learner, trace, decomposition(mdp, trace), transfer, transfer_ref, gap, np.array(bounds))

@@ -1,0 +1,207 @@
+"""Algorithm 2 of the paper: fitted Q iteration on offline and online data, in a class, and with a reference.
+
+Without the class's pessimistic ceiling and without the reference it is Hy-Q (Song et al. 2023, Algorithm 1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from calql.theory.mdp import MDP, Array, greedy, occupancy, value
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Which parts of Algorithm 2 are in use."""
+
+    name: str
+    pessimistic: bool
+    """Whether the class is the conservative one (line 8): f ≤ Q^{π^e}, in place of f ≤ V_max."""
+    calibrated: bool
+    """Whether f ← max(f, Q^ref) (line 9)."""
+    offline: bool = True
+    """Whether offline data are learned from."""
+    online: bool = True
+    """Whether online data are."""
+
+
+@dataclasses.dataclass
+class Data:
+    """Tuples (s, a, r, s′) of every step, counted: all that least squares needs of them. Leading axes are runs."""
+
+    counts: Array
+    """[..., H, S, A, S] how often."""
+    paid: Array
+    """[..., H, S, A] sum of rewards."""
+
+    @classmethod
+    def none(cls, mdp: MDP, *batch: int) -> Data:
+        """Of no tuples."""
+        return cls(np.zeros((*batch, *mdp.shape, mdp.shape[1])), np.zeros((*batch, *mdp.shape)))
+
+    @classmethod
+    def unlimited(cls, mdp: MDP, distribution: Array) -> Data:
+        """As many as there can be from ν [..., H, S, A]: expectations in place of counts."""
+        return cls(distribution[..., None] * mdp.transitions, distribution * mdp.rewards)
+
+    def __add__(self, other: Data) -> Data:
+        return Data(self.counts + other.counts, self.paid + other.paid)
+
+
+def sample(mdp: MDP, distribution: Array, uniforms: Array) -> Data:
+    """Independent tuples (s, a) ~ d_h, r ~ R(s, a), s′ ~ P(s, a) for every step h.
+
+    Args:
+        mdp: the world.
+        distribution: d [..., H, S, A].
+        uniforms: [..., H, M, 3] numbers in [0, 1) that decide M tuples a step.
+    """
+    horizon, _, actions = mdp.shape
+    cells = _draw(distribution.reshape(*distribution.shape[:-2], -1), uniforms[..., 0])
+    steps = np.arange(horizon)[:, None]
+    s, a = cells // actions, cells % actions
+    rewards = uniforms[..., 1] < mdp.rewards[steps, s, a]
+    following = _draw(mdp.transitions[steps, s, a], uniforms[..., 2, None])[..., 0]
+    data = Data.none(mdp, *uniforms.shape[:-3])
+    runs = np.indices(cells.shape, sparse=True)[:-2]
+    np.add.at(data.counts, (*runs, steps, s, a, following), 1.0)
+    np.add.at(data.paid, (*runs, steps, s, a), rewards)
+    return data
+
+
+def _draw(probabilities: Array, uniforms: Array) -> Array:
+    """[..., N] probabilities, [..., M] numbers in [0, 1) → [..., M] indices."""
+    edges = np.cumsum(probabilities, axis=-1)
+    drawn = (uniforms[..., None] >= edges[..., None, :]).sum(axis=-1)
+    last = probabilities.shape[-1] - 1 - (probabilities[..., ::-1] > 0).argmax(axis=-1)  # rounding: edges may end < 1
+    return np.minimum(drawn, last[..., None])
+
+
+def fit(mdp: MDP, data: Data, ceiling: Array, reference: Array | None = None) -> Array:
+    """Lines 6 to 10 of Algorithm 2: f [..., H, S, A] from the last step to the first.
+
+    Args:
+        mdp: the world; only its features, or that there are none, are looked at.
+        data: what has been seen. Every tuple counts the same, as Lemma F.4 needs it.
+        ceiling: [H, S, A], linear in the features: the class is that of all f with weights between 0 and this one's.
+        reference: Q^ref [H, S, A], or None: line 9 is left out.
+    """
+    f = np.zeros((*data.paid.shape[:-3], *mdp.shape))
+    following = np.zeros((*data.paid.shape[:-3], mdp.shape[1]))
+    for h in reversed(range(mdp.shape[0])):
+        counts = data.counts[..., h, :, :, :]
+        targets = data.paid[..., h, :, :] + np.einsum("...sat,...t->...sa", counts, following)  # sums
+        f[..., h, :, :] = least_squares(mdp.features, counts.sum(axis=-1), targets, ceiling[h])
+        if reference is not None:
+            f[..., h, :, :] = np.maximum(f[..., h, :, :], reference[h])
+        following = f[..., h, :, :].max(axis=-1)
+    return f
+
+
+def least_squares(features: Array | None, counts: Array, targets: Array, ceiling: Array) -> Array:
+    """The f in the class that is nearest to the targets (Eq. E.1); 0 where they do not say.
+
+    Args:
+        features: [S, A, d], or None: a table.
+        counts: [..., S, A] how many targets there are.
+        targets: [..., S, A] their sums.
+        ceiling: [S, A].
+    """
+    if features is None:
+        return np.clip(targets / np.maximum(counts, 1e-300), 0.0, ceiling)
+    rows = features.reshape(-1, features.shape[-1])
+    most = np.linalg.lstsq(rows, ceiling.ravel(), rcond=None)[0]
+    gram = np.einsum("...n,nd,ne->...de", counts.reshape(*counts.shape[:-2], -1), rows, rows)
+    aim = targets.reshape(*targets.shape[:-2], -1) @ rows
+    weights = bounded_minimum(gram, aim, most)
+    return np.einsum("sad,...d->...sa", features, weights)
+
+
+def bounded_minimum(gram: Array, aim: Array, most: Array, sweeps: int = 500, accuracy: float = 1e-6) -> Array:
+    """argmin ½ w·G·w − b·w over 0 ≤ w ≤ most, one coordinate after the other: [..., d].
+
+    G [..., d, d] is positive semidefinite. Begins at the unbounded minimum of least norm, clipped, and stops where no
+    coordinate moves by more than `accuracy`, or after `sweeps`.
+    """
+    weights = np.clip(np.einsum("...de,...e->...d", np.linalg.pinv(gram, hermitian=True), aim), 0.0, most)
+    curvature = np.einsum("...dd->...d", gram)
+    seen, step = curvature > 0, 1 / np.maximum(curvature, 1e-300)
+    for _ in range(sweeps):
+        before = weights.copy()
+        for i, highest in enumerate(most):
+            slope = aim[..., i] - np.matmul(gram[..., i, None, :], weights[..., None])[..., 0, 0]
+            moved = np.minimum(np.maximum(weights[..., i] + step[..., i] * slope, 0.0), highest)
+            weights[..., i] = np.where(seen[..., i], moved, 0.0)
+        if np.abs(weights - before).max() <= accuracy:
+            break
+    return weights
+
+
+@dataclasses.dataclass
+class Trace:
+    """What happened in K rounds of N runs."""
+
+    values: Array
+    """[N, K] E_ρ V^{π^k}."""
+    estimates: Array
+    """[N, K] E_ρ max_a f_0^k."""
+    above: Array
+    """[N, K] share of first states with max_a f_0^k > V^ref: the rounds that K₁ counts; K₂ counts the others."""
+    ranks: Array | None = None
+    """[2, N] the most linearly independent X_h(f^k) of one h, among the rounds of K₁ and among those of K₂."""
+
+
+def fine_tune(
+    mdp: MDP,
+    learner: Learner,
+    offline: Data,
+    reference: Array,
+    ceiling: Array,
+    uniforms: Array,
+    tick: Callable[[], None] = lambda: None,
+) -> Trace:
+    """Algorithm 2: K rounds of N runs at once. f^1 is 0 (line 2), so that the first policy knows nothing.
+
+    Args:
+        mdp: the world; the learner sees samples of it only.
+        learner: which parts are in use.
+        offline: the offline data of N runs.
+        reference: Q^ref [H, S, A].
+        ceiling: Q^{π^e} [H, S, A], of the pessimistic class.
+        uniforms: [N, K, H, m_on, 3] numbers in [0, 1) that decide the online data.
+        tick: called after every round.
+    """
+    runs, rounds = uniforms.shape[:2]
+    class_ceiling = ceiling if learner.pessimistic else np.broadcast_to(mdp.ceilings[:, None, None], mdp.shape)
+    known = offline if learner.offline else Data.none(mdp, runs)
+    best = reference[0].max(axis=-1)
+    trace = Trace(*np.zeros((3, runs, rounds)))
+    x = np.zeros((runs, mdp.shape[0], rounds, mdp.rank))
+    f = np.zeros((runs, *mdp.shape))
+    for k in range(rounds):
+        policy = greedy(f)
+        visited = occupancy(mdp, policy)
+        first = f[:, 0].max(axis=-1)
+        above = first > best + 1e-12
+        trace.values[:, k] = value(mdp, policy)
+        trace.estimates[:, k], trace.above[:, k] = first @ mdp.start, above @ mdp.start
+        x[:, :, k] = directions(mdp, visited)
+        if learner.online:
+            known = known + sample(mdp, visited, uniforms[:, k])
+        if learner.online or k == 0:
+            f = fit(mdp, known, class_ceiling, reference if learner.calibrated else None)
+        tick()
+    spans = [x * chosen[:, None, :, None] for chosen in (trace.above > 0, trace.above < 1)]
+    grams = np.stack([np.matmul(span.swapaxes(-1, -2), span) for span in spans])
+    trace.ranks = np.linalg.matrix_rank(grams, hermitian=True).max(axis=-1)
+    return trace
+
+
+def directions(mdp: MDP, visited: Array) -> Array:
+    """X_h(f) of Definition E.2: the mean features under d^{π^f}, [..., H, d]."""
+    if mdp.features is None:
+        return visited.reshape(*visited.shape[:-2], -1)
+    return np.einsum("...hsa,sad->...hd", visited, mdp.features)
