@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,6 +56,13 @@ def random_functions(mdp, low, high, seed, count=()):
     return low + (high - low) * np.random.default_rng(seed).uniform(
         size=(*np.atleast_1d(count).astype(int), *mdp.shape)
     )
+
+
+def test_it_stands_alone():
+    loaded = "import sys, calql.theory; print(*{name.partition('.')[0] for name in sys.modules})"
+    named = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy" in named
+    assert not {"jax", "flax", "gymnasium", "scipy", "matplotlib"} & set(named)
 
 
 # -- exact values ------------------------------------------------------------------------------------------------------
