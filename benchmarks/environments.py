@@ -5,8 +5,10 @@
 steps each task's environment as the learner gets it, and its nearest relatives as `gymnasium.make` gives them, with the
 same random actions, an episode's reset included; prints a table and writes every block to results/environments.json.
 
-OGBench's ant is this ant; Gymnasium-Robotics' has other physics, its kitchen also observes velocities, and its hands
-have dense rewards. Needs the development environment (OGBench), and a MuJoCo with which FrankaKitchen-v1 runs (< 3.12).
+OGBench's ant is this ant, and its cube another arm with another task, seen through a camera like ours;
+Gymnasium-Robotics' ant has other physics, its kitchen also observes velocities, and its hands have dense rewards. Needs
+the development environment (OGBench), a MuJoCo with which FrankaKitchen-v1 runs (< 3.12), and MUJOCO_GL=egl where there
+is no display.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ import numpy as np
 
 from calql.envs.registry import make_env
 from calql.provenance import provenance
-from calql.tasks import TASKS, get_task
+from calql.tasks import TASKS
+from calql.training.config import resolve
 from calql.training.speed import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,13 +41,17 @@ RELATIVES = {
     "pen-binary": {"Gymnasium-Robotics": "AdroitHandPen-v1"},
     "door-binary": {"Gymnasium-Robotics": "AdroitHandDoor-v1"},
     "relocate-binary": {"Gymnasium-Robotics": "AdroitHandRelocate-v1"},
+    "visual-pick-place, 48 px": {},
+    "visual-pick-place, 64 px": {"OGBench": "visual-cube-single-v0"},
+    "visual-pick-place, 128 px": {},
 }
 """task → {package: environment}. The other antmazes and kitchens differ from these in their data alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["pointmaze-medium-narrow", *RELATIVES])
+    tasks = ["pointmaze-medium-narrow", *RELATIVES]
+    parser.add_argument("--tasks", nargs="+", choices=sorted({*TASKS, *tasks}), metavar="TASK", default=tasks)
     parser.add_argument("--seconds", type=float, default=20.0, help="a task, over all blocks")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "environments.json")
     args = parser.parse_args(arguments)
@@ -63,9 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare(task: str, seconds: float) -> dict[str, Any]:
     """Steps a second of the task and of its relatives, from blocks taken in turns."""
-    sides = {"calql": stepper(make_env(get_task(task)), get_task(task).horizon)}
+    name, _, pixels = task.removesuffix(" px").partition(", ")
+    row = resolve(name, "bc", overrides={"image_size": int(pixels)} if pixels else {}).task
+    sides = {"calql": stepper(make_env(row), row.horizon)}
     for package, name in RELATIVES.get(task, {}).items():
-        sides[package] = stepper(_make(package, name), get_task(task).horizon)
+        sides[package] = stepper(_make(package, name), row.horizon)
     share = seconds / ROUNDS / len(sides)
     blocks: dict[str, list[float]] = {name: [] for name in sides}
     counts = {name: max(10, round(share * step(50))) for name, step in sides.items()}

@@ -88,6 +88,7 @@ METHODS: dict[str, Method] = {
                 "pointmaze": dict(iql_expectile=0.9, iql_temperature=10.0),
                 "antmaze": dict(reward_bias=-1.0, iql_expectile=0.9, iql_temperature=10.0),
                 "kitchen": dict(iql_expectile=0.7, iql_temperature=0.5, actor_dropout=0.1),
+                "visual": dict(iql_expectile=0.7, iql_temperature=10.0),
                 "adroit": dict(iql_expectile=0.8, iql_temperature=3.0, exploration_std=0.03, mixing=0.2),
                 "paper": SMALL,
             },

@@ -252,6 +252,69 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
     )
 
 
+VISUAL = dict(
+    discount=0.96,
+    cql_alpha=5.0,
+    cql_alpha_online=0.5,
+    utd=5,
+    batch_size=64,
+    variant="listing",
+    num_target_actions=4,
+)
+"""Of the visual task, after the paper and Asap7772/jaxrl2_finetuning_benchmark, `examples/train_pixels_cql.py`."""
+
+
+def _visual(name: str, summary: str, **objects: str) -> Task:
+    """A task of the arm that sees (Appendix G.4; Asap7772/jaxrl2_finetuning_benchmark)."""
+    return Task(
+        id=f"visual-{name}",
+        summary=f"{summary}; seen through a camera",
+        domain="visual",
+        env="calql.envs.pick_place:make",
+        env_options={"image_size": 48, **objects},
+        data=f"local:visual-{name}",
+        builder="calql.datasets.builders.pick_place:build",
+        recipe={"transitions": 24_000, "mistaken": 0.3, "fumble": 0.05},
+        horizon=40,
+        reward_scale=11.0,
+        reward_bias=-1.0,
+        failure_reward=-1.0,
+        scales={
+            "smoke": dict(utd=1),
+            "laptop": VISUAL
+            | dict(
+                offline_steps=12_000,
+                online_steps=2_000,
+                eval_every_offline=2_000,
+                eval_every_online=200,
+                eval_episodes=30,
+                checkpoint_every=4_000,
+                replay_capacity=5_000,
+                cql_alpha=1.0,
+                random_crop=2,
+                actor_hidden=(256, 256),
+                critic_hidden=(256, 256),
+                actor_lr=3e-4,
+                critic_lr=1e-3,
+                tau=0.01,
+            ),
+            "paper": VISUAL
+            | dict(
+                image_size=128,
+                encoder="impala",
+                offline_steps=50_000,
+                online_steps=100_000,
+                eval_every_offline=5_000,
+                checkpoint_every=25_000,
+                replay_capacity=100_000,
+                actor_hidden=(256, 256),
+                critic_hidden=(256, 256),
+                action_clip=0.999,
+            ),
+        },
+    )
+
+
 ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
 MIXED = ("microwave", "kettle", "bottom burner", "light switch")
 
@@ -331,6 +394,10 @@ TASKS: dict[str, Task] = {
         _adroit("pen", 100, 20_000, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
         _adroit("door", 200, 30_000, "a 24-joint hand opens a latched door"),
         _adroit("relocate", 200, 3_000, "a 24-joint hand carries a ball to a given place"),
+        _visual("pick-place", "a small arm puts one of five objects, and none of five others, into a bowl"),
+        _visual(
+            "ball-in-bowl", "a small arm puts a ball, and not the peg, into a bowl", target="ball", distractor="peg"
+        ),
     ]
 }
 

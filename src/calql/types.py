@@ -15,6 +15,11 @@ PyTree = Any
 """An array, or a dict of arrays: an observation."""
 
 
+def is_picture(leaf: Any) -> bool:
+    """Pictures are the leaves of an observation that are of type uint8."""
+    return leaf.dtype == np.uint8
+
+
 class InputError(ValueError):
     """What the user gave cannot be used. The message names cause and mend; the CLI prints it and exits with 2."""
 

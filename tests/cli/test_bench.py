@@ -17,10 +17,6 @@ from calql.types import InputError, Spec
 TINY = Size(3, 2, dict(actor_hidden=(5,), critic_hidden=(4,), **module.LISTING))
 
 
-def spec(size: Size) -> Spec:
-    return Spec(np.zeros(size.observation, np.float32), size.action)
-
-
 def test_operations_of_one_update_by_hand():
     """Critic 5-4-1: 20 + 4 weights. Policy 3-5-4: 15 + 20. A multiply-add is two operations."""
     critics = 9 * (24 + 24 + 4)  # data, 4 random, 4 of π(s): forwards, weights, activations (not into the inputs)
@@ -28,14 +24,14 @@ def test_operations_of_one_update_by_hand():
     critic_in_policy_loss = 24 + (4 + 2 * 4)  # forwards; back through the output, then to the two action inputs
     policy = (35 + 35 + 20) + 35  # at s: forwards, weights, activations; at s′: forwards
     by_hand = 2 * (2 * (critics + target + critic_in_policy_loss) + policy)
-    assert flops_per_update(CalQL(**TINY.settings), spec(TINY), 1) == by_hand
-    assert flops_per_update(CalQL(**TINY.settings), spec(TINY), 7) == 7 * by_hand
+    assert flops_per_update(CalQL(**TINY.settings), TINY.spec, 1) == by_hand
+    assert flops_per_update(CalQL(**TINY.settings), TINY.spec, 7) == 7 * by_hand
 
 
 def test_operations_of_sac_and_of_an_observation_in_parts():
     sac = SAC(actor_hidden=(5,), critic_hidden=(4,), num_target_actions=1)
     by_hand = 2 * (2 * (52 + 24 + 36) + 125)
-    assert flops_per_update(sac, spec(TINY), 1) == by_hand
+    assert flops_per_update(sac, TINY.spec, 1) == by_hand
     parts = Spec({"arm": np.zeros(1, np.float32), "goal": np.zeros(2, np.float32)}, 2)
     assert flops_per_update(sac, parts, 1) == by_hand
 
@@ -45,11 +41,11 @@ def test_operations_are_near_what_the_compiler_counts(name):
     """XLA counts element-wise work too, so a little more; without chunks, whose loop it would count as one turn."""
     size = module.SIZES[name]
     algorithm = CalQL(**size.settings, critic_chunk=10**9)
-    batch = jax.tree.map(lambda x: x[:256], synthetic(size, 256))
-    state = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), spec(size)))
+    batch = jax.tree.map(lambda x: x[:256], synthetic(size.spec, 256))
+    state = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), size.spec))
     compiled = jax.jit(algorithm.update).lower(state, batch, jax.random.key(0)).compile()
     counted = compiled.cost_analysis()["flops"]
-    assert 1.0 <= counted / flops_per_update(algorithm, spec(size), 256) < 1.2
+    assert 1.0 <= counted / flops_per_update(algorithm, size.spec, 256) < 1.2
 
 
 def test_a_run(tmp_path, monkeypatch, capsys):
@@ -66,7 +62,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     (row,) = record["rows"]
     assert record["machine"]["jax"] == jax.__version__
     assert row["configuration"] == "tiny"
-    assert row["gflop_per_update"] == flops_per_update(CalQL(**TINY.settings), spec(TINY), 8) / 1e9
+    assert row["gflop_per_update"] == flops_per_update(CalQL(**TINY.settings), TINY.spec, 8) / 1e9
     assert row["gflop_per_s"] == pytest.approx(row["updates_per_s"] * row["gflop_per_update"])
     assert row["share_of_peak"] == pytest.approx(row["gflop_per_s"] / row["peak_gflop_per_s"])
     assert 0 < row["updates_per_s_median"] <= row["updates_per_s"]
@@ -91,6 +87,32 @@ def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsy
         bench(methods=("calql",))
 
 
+def test_pictures_are_measured_with_their_share_and_refused_by_odt(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    monkeypatch.setattr(module, "synthetic", lambda spec: synthetic(spec, 64))
+    monkeypatch.setenv("COLUMNS", "200")
+    file = tmp_path / "bench.json"
+    assert bench(methods=("bc", "odt"), task="visual-pick-place", seconds=0.02, json=file) == 0
+    bc, odt = json.loads(file.read_text())["rows"]
+    assert 0.3 < bc["encoder_share"] < 1
+    assert "does not take pictures" in odt["refused"]
+    printed = capsys.readouterr().out
+    assert f"{bc['encoder_share']:.0%}" in printed
+    assert odt["refused"] in printed
+    with pytest.raises(InputError, match="pictures"):
+        bench(methods=("odt",), task="visual-pick-place")
+    with pytest.raises(InputError, match="--methods"):
+        bench(task="visual-pick-place")
+
+
+def test_latents_stand_for_pictures():
+    seen = Spec({"image": np.zeros((8, 8, 3), np.uint8), "state": np.zeros(2, np.float32)}, 1)
+    latents = module.without_pictures(seen).observation
+    assert (latents["image"].shape, latents["image"].dtype, latents["state"].shape) == ((50,), np.float32, (2,))
+    data = synthetic(seen, 5).observations
+    assert (data["image"].shape, data["image"].dtype) == ((5, 8, 8, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("configs", "seconds", "message"),
     [(("adroid",), 1.0, "adroit"), ((), 1.0, "--configs"), (("laptop",), 0.0, "--seconds")],
@@ -106,10 +128,10 @@ def test_bad_input_is_named(configs, seconds, message):
 @pytest.mark.parametrize("rule", [SAC, CalQL])
 def test_chunks_change_nothing_but_speed(rule):
     size, keys = TINY, jax.random.split(jax.random.key(3))
-    batch = synthetic(size, 48)._replace(returns=np.linspace(-0.02, 0.02, 48, dtype=np.float32))
+    batch = synthetic(size.spec, 48)._replace(returns=np.linspace(-0.02, 0.02, 48, dtype=np.float32))
     kwargs = {k: v for k, v in size.settings.items() if k in {"actor_hidden", "critic_hidden", "num_target_actions"}}
     kwargs = size.settings if rule is CalQL else kwargs
-    state = rule(**kwargs).init(keys[0], spec(size))
+    state = rule(**kwargs).init(keys[0], size.spec)
 
     def gradient(chunk: int):
         return jax.jit(rule(**kwargs, critic_chunk=chunk).critic_gradient)(state, batch, keys[1])

@@ -6,6 +6,7 @@ import itertools
 import math
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_an_interrupted_build_leaves_the_old_data(root, monkeypatch, moment):
     if moment == "moving":
         monkeypatch.setattr("calql.datasets.minari_writer.os.rename", moves)
     with pytest.raises(KeyboardInterrupt):
-        write_minari(DATASET_ID, episodes(), pointmaze.make(), {"seed": 9})
+        write_minari(DATASET_ID, episodes(), pointmaze.make(), lambda: {"seed": 9})
     assert minari.load_dataset(DATASET_ID).storage.metadata["calql"]["seed"] == 0
     assert minari.load_dataset(DATASET_ID)[0].rewards.size > 0
     assert [path.name for path in root.iterdir()] == ["calql"]
@@ -204,14 +205,17 @@ def test_dicts_and_pictures_are_stored_without_loss(root):
     episode = Episode(
         {"image": image, "state": state}, np.zeros((4, 1), np.float32), np.zeros(4, np.float32), np.zeros(4, bool), True
     )
-    write_minari("calql/camera-v0", [episode], Camera(), {})
+    write_minari("calql/camera-v0", [episode], Camera(), dict)
     stored = minari.load_dataset("calql/camera-v0")[0]
     np.testing.assert_array_equal(stored.observations["image"], image)
     np.testing.assert_array_equal(stored.observations["state"], state)
     assert stored.truncations.tolist() == [False, False, False, True]
+    assert minari.load_dataset("calql/camera-v0").spec.observation_space == Camera.observation_space
+    with h5py.File(root / "calql" / "camera-v0" / "data" / "main_data.hdf5") as file:
+        assert file["episode_0/observations/image"].compression == "gzip"
 
 
 def test_a_malformed_id_is_refused(root):
     with pytest.raises(ValueError, match="Malformed"):
-        write_minari("no version", [], pointmaze.make(), {})
+        write_minari("no version", [], pointmaze.make(), dict)
     assert not list(root.iterdir())

@@ -106,6 +106,16 @@ def test_facts_by_hand():
     json.dumps(facts, allow_nan=False)
 
 
+def test_actions_at_the_bounds_are_counted_by_step():
+    actions = np.array([[0.9, 0.2], [1.0, 0.0], [0.1, -0.9995], [0.998, 0.0]], np.float32)
+    facts = check(Episodes((an_episode(4)._replace(actions=actions),)), TASK).facts
+    assert facts["actions_at_bounds"] == 0.5
+    assert (
+        "bounds   50% of the actions touch ±1"
+        in check(Episodes((an_episode(4)._replace(actions=actions),)), TASK).text()
+    )
+
+
 def test_leftovers_of_relabelled_recordings_do_not_drown_the_rest():
     walk, leftovers = an_episode(9), [an_episode(1, terminated=True, success=[0], seed=i) for i in range(50)]
     facts = describe(Episodes((walk, *leftovers)), TASK)

@@ -144,6 +144,18 @@ def test_dicts_for_a_flat_environment_and_the_reverse():
     assert "observations are (2,), the environment's are arm (2,); wrap the environment" in line
 
 
+def test_pictures_of_another_size():
+    task = TASKS["visual-pick-place"]
+    episode = an_episode(3)._replace(
+        observations={"image": np.zeros((4, 24, 24, 3), np.uint8), "state": np.zeros((4, 10), np.float32)},
+        actions=np.zeros((3, 7), np.float32),
+    )
+    (line,) = fit(Episodes((episode,)), task, make_env(task)).errors
+    assert "image (24, 24, 3) uint8" in line
+    assert "calql data build visual-pick-place --set image_size=48" in line
+    assert "or learn from these: --set image_size=24" in line
+
+
 # -- the ant -----------------------------------------------------------------------------------------------------------
 
 

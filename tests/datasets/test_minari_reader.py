@@ -41,7 +41,7 @@ def root(tmp_path, monkeypatch):
 @given(episodes=some_episodes(max_size=3))
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_our_writer_stored_comes_back(episodes):
-    write_minari("calql/toy-v0", episodes, Nowhere(FLAT), {})
+    write_minari("calql/toy-v0", episodes, Nowhere(FLAT), dict)
     found = load("local:toy")
     assert found.reference == "local:toy"
     for episode, expected in zip(found.episodes, episodes, strict=True):
@@ -155,7 +155,7 @@ def test_local_sets_are_listed(root):
     assert list_local() == []
     assert not root.exists()
     store("toys/flat-v3", [an_episode(3), an_episode(4)])
-    write_minari("calql/toy-v0", [an_episode(2)], Nowhere(FLAT), {})
+    write_minari("calql/toy-v0", [an_episode(2)], Nowhere(FLAT), dict)
     listed = list_local()
     assert [(x.id, x.episodes, x.steps) for x in listed] == [("calql/toy-v0", 1, 2), ("toys/flat-v3", 2, 7)]
     assert all(1_000 < x.size < 1_000_000 for x in listed)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from calql.envs.headless import headless_gl
 from calql.envs.registry import make_env
-from calql.envs.wrappers import headless_gl
 from calql.tasks import TASKS, Task
 from calql.types import InputError
 

@@ -205,6 +205,18 @@ def test_any_data_can_be_drawn(episodes):
     assert len(drawn(episodes, PICTURES).axes) == 3
 
 
+def test_pictures_are_shown_from_the_first_to_the_last_of_an_episode():
+    episodes = [with_pictures(n, won=n % 2 == 0) for n in range(1, 9)]
+    axes = drawn(episodes, PICTURES).axes[2]
+    shown = [episodes[i] for i in (0, 1, 3, 5, 7)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["failure", *["success"] * 4]
+    pixels = np.asarray(axes.images[0].get_array())
+    for row, one in enumerate(shown):
+        line = pixels[18 * row : 18 * row + 16]
+        np.testing.assert_array_equal(line[:, :16], one.observations["image"][0])
+        np.testing.assert_array_equal(line[:, -18:-2], one.observations["image"][-1])
+
+
 def test_one_dimensional_states_can_be_drawn():
     states = np.linspace(0, 1, 6, dtype=np.float32)[:, None]
     drawn([episode(states, 5, won=True)], PICTURES)

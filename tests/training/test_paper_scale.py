@@ -41,6 +41,15 @@ ADROIT = dict(
     eval_every_offline=2_000, eval_every_online=2_000, tail_bootstrap=False,
 )  # fmt: skip
 """`scripts/run_adroit.sh`, whose 200K online steps of the pen are 300K in Appendix G."""
+VISUAL = dict(
+    discount=0.96, batch_size=64, num_random_actions=4, num_policy_actions=4, num_next_actions=0, num_target_actions=4,
+    variant="listing", cql_alpha=5.0, cql_alpha_online=0.5, cql_target_gap=None, importance_sampling=True, utd=5,
+    reward_scale=11.0, reward_bias=-1.0, offline_steps=50_000, online_steps=100_000, mixing=0.5, horizon=40,
+    actor_hidden=[256] * 2, critic_hidden=[256] * 2, action_clip=0.999, random_crop=4, image_size=128, encoder="impala",
+    replay_capacity=100_000,
+)  # fmt: skip
+"""Appendix G.4, Table 3, and `Asap7772/jaxrl2_finetuning_benchmark:examples/train_pixels_cql.py`; a replay that holds
+all steps is as good as a larger one."""
 
 SOURCES = {
     "antmaze-large-diverse": ANTMAZE,
@@ -54,6 +63,8 @@ SOURCES = {
     "pen-binary": ADROIT | dict(online_steps=300_000, horizon=100),
     "door-binary": ADROIT,
     "relocate-binary": ADROIT,
+    "visual-pick-place": VISUAL,
+    "visual-ball-in-bowl": VISUAL,
 }
 
 
@@ -135,13 +146,14 @@ def test_every_task_of_the_table_has_its_sources():
 def test_it_runs(task, tmp_path):
     """Data from the task's own builder, then a few hundred gradient steps across the border.
 
-    An eighth of the batch, as one step of the kitchens' networks takes a second otherwise.
+    An eighth of the batch, and of the pictures' sides, as a step of the kitchens' networks takes a second otherwise.
     """
     row = TASKS[task]
-    load_attribute(row.builder)(row, seed=0, transitions=600)
     few = dict(offline_steps=100, online_steps=100, eval_episodes=1, eval_every_offline=100, eval_every_online=100)
     smaller = dict(batch_size=32, log_every=50, replay_capacity=1_000)
+    smaller |= dict(utd=1, batch_size=8, image_size=16) if row.domain == "visual" else {}
     config = resolve(row, "cal-ql", "paper", overrides=few | smaller)
+    load_attribute(row.builder)(config.task, seed=0, transitions=600)
     data = load_for(config.task, config.data)
     run_dir = RunDir(tmp_path / "run")
     run_dir.create(describe(config, data))

@@ -31,25 +31,25 @@ ACROSS = (9, 10, 11, 12, 13)
 
 
 @cache
-def undisturbed(method="cal-ql"):
+def undisturbed(method="cal-ql", world="states"):
     """(outcome, events) of a run from beginning to end."""
     with tempfile.TemporaryDirectory() as folder:
-        made = tiny.trainer(Path(folder) / "run", method)
+        made = tiny.trainer(Path(folder) / "run", method, world)
         events = [(progress.event, progress.phase, progress.step) for progress in made.run()]
         return tiny.outcome(made), events
 
 
-def assert_same(made, method="cal-ql"):
-    expected, actual = undisturbed(method)[0], tiny.outcome(made)
+def assert_same(made, method="cal-ql", world="states"):
+    expected, actual = undisturbed(method, world)[0], tiny.outcome(made)
     assert actual["eval"] == expected["eval"]
     assert actual["train"] == expected["train"]
     assert [name for name in expected if actual[name] != expected[name]] == []
 
 
-def run_in_pieces(folder, stops, method="cal-ql"):
+def run_in_pieces(folder, stops, method="cal-ql", world="states"):
     """Stop after so many events of each piece, then run to the end; returns the last trainer."""
     for piece, stop in enumerate([*stops, LAST]):
-        made = tiny.trainer(folder, method)
+        made = tiny.trainer(folder, method, world)
         if piece:
             made.restore()
         for _ in islice(made.run(), stop):
@@ -84,6 +84,12 @@ def test_stopped_several_times(tmp_path_factory, stops):
 def test_every_method(tmp_path, method, stops):
     """New columns at the border, no offline phase, no online phase, random steps, a memory, delayed updates, …"""
     assert_same(run_in_pieces(tmp_path / "run", stops, method), method)
+
+
+@pytest.mark.parametrize("method", ["cal-ql", "td3-bc", "bc"])
+def test_pictures(tmp_path, method):
+    """An encoder, crops, and pictures in the replay."""
+    assert_same(run_in_pieces(tmp_path / "run", [7, 9], method, "pictures"), method, "pictures")
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
@@ -122,6 +128,41 @@ def test_a_copy_that_was_stopped_halfway_is_done_anew(halfway):
     halfway.restore()
     list(halfway.run())
     assert_same(halfway, "cql-sac")
+
+
+def test_the_slice_of_q_disturbs_nothing_and_is_made_again_after_a_stop(tmp_path):
+    made = tiny.trainer(tmp_path / "run", slice_dimension=0)
+    list(made.run())
+    assert_same(made)
+    text = (made.run_dir.path / "slice.csv").read_text()
+    stopped = tiny.trainer(tmp_path / "stopped", slice_dimension=0)
+    for progress in stopped.run():
+        if progress.event == "notice":
+            break
+    assert not (stopped.run_dir.path / "slice.csv").exists()
+    again = tiny.trainer(tmp_path / "stopped", slice_dimension=0)
+    again.restore()
+    list(again.run())
+    assert_same(again)
+    assert (again.run_dir.path / "slice.csv").read_text() == text
+    taking = tiny.trainer(tmp_path / "taking", slice_dimension=0, utd=3)
+    take_over(taking.run_dir, made.run_dir)
+    assert (taking.run_dir.path / "slice.csv").read_text() == text
+
+
+def test_the_slice_holds_q_at_the_first_state_of_the_first_evaluation(tmp_path):
+    made = tiny.trainer(tmp_path / "run", slice_dimension=0)
+    for _ in made.run():
+        if made.counters.phase == 1:
+            break
+    rows = made.run_dir.read_rows("slice.csv")
+    first, _ = made.env.reset(seed=made._seed("evaluate", 0))
+    actions = np.linspace(-1, 1, len(rows), dtype=np.float32)[:, None]
+    q = made.phase.algorithm.q_values(made.state.critic, first[None], actions[None])
+    np.testing.assert_allclose([float(row["q"]) for row in rows], q[:, 0].mean(0), rtol=1e-5)
+    returns = np.array([float(row["return_mean"]) for row in rows])
+    assert (returns >= -10).all()  # r_min / (1 − γ)
+    assert (returns <= 10).all()  # success at once
 
 
 def test_there_is_nothing_to_take_over_before_the_border(tmp_path):

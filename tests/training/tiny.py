@@ -7,6 +7,7 @@ Moments: `step` (inside an environment step), `update`, `write` (arrays half on 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -74,13 +75,41 @@ def data() -> Episodes:
 DATA = data()
 
 
-def trainer(folder: Path, method: str = "cal-ql", **overrides) -> loop.Trainer:
+def draw(states: np.ndarray) -> dict[str, np.ndarray]:
+    """[..., 2] → a grey picture [..., 8, 8, 1] with a bright column where the point is, and the noise [..., 1]."""
+    columns = np.clip(np.round(3 * states[..., :1] + 4), 0, 7)
+    rows = np.where(columns == np.arange(8), 250, 60).astype(np.uint8)
+    return {"image": np.repeat(rows[..., None, :, None], 8, axis=-3), "noise": states[..., 1:]}
+
+
+class Seen(gymnasium.ObservationWrapper):
+    """The slope through a camera."""
+
+    observation_space = gymnasium.spaces.Dict(
+        image=gymnasium.spaces.Box(0, 255, (8, 8, 1), np.uint8), noise=gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+    )
+
+    def observation(self, observation):
+        return draw(observation)
+
+
+WORLDS = {
+    "states": (TASK, DATA),
+    "pictures": (
+        dataclasses.replace(TASK, id="seen-slope", env=lambda: Seen(Slope())),
+        Episodes(tuple(episode._replace(observations=draw(episode.observations)) for episode in DATA.episodes)),
+    ),
+}
+
+
+def trainer(folder: Path, method: str = "cal-ql", world: str = "states", **overrides) -> loop.Trainer:
     """A trainer for a new run in that folder, or for the run that is there (not restored yet)."""
-    config = resolve(TASK, method, "smoke", seed=5, overrides=SETTINGS | overrides)
+    task, data = WORLDS[world]
+    config = resolve(task, method, "smoke", seed=5, overrides=SETTINGS | overrides)
     run_dir = RunDir(folder)
     if not (folder / "config.json").exists():
-        run_dir.create(describe(config, DATA))
-    return loop.Trainer(config, DATA, run_dir)
+        run_dir.create(describe(config, data))
+    return loop.Trainer(config, data, run_dir)
 
 
 def outcome(made: loop.Trainer) -> dict[str, np.ndarray | list]:

@@ -43,7 +43,9 @@ class AWAC(SAC):
 
     def policy(self, action_dim: int) -> GaussianPolicy:
         """The policy module."""
-        return GaussianPolicy(self.actor_hidden, action_dim, self.output_gain, self.actor_dropout)
+        return GaussianPolicy(
+            self.actor_hidden, action_dim, self.output_gain, self.actor_dropout, self.encoder, learns_encoder=False
+        )
 
     def pi(self, actor: PyTree, observations: PyTree, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Mean in [−1, 1] and log-std [B, A]; with dropout where a key is given."""
@@ -85,7 +87,7 @@ class AWAC(SAC):
         """AdamW: the policy shrinks by lr · decay, then takes Adam's step."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         shrunk = jax.tree.map(lambda x: (1.0 - self.actor_lr * self.weight_decay) * x, state.actor)
-        return self.step_actor(state._replace(actor=shrunk), gradient), metrics
+        return self.step_actor(state._replace(actor=shrunk), gradient).sharing_encoder(), metrics
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """Critics first, then the policy on the new critics."""

@@ -41,7 +41,7 @@ class IQL(AWAC):
     @property
     def v(self) -> Value:
         """The state-value module: (ψ, s) → [B]."""
-        return Value(self.critic_hidden, self.output_gain)
+        return Value(self.critic_hidden, self.output_gain, encoder=self.encoder)
 
     def values(self, value: PyTree, observations: PyTree) -> jax.Array:
         """V at [B, …] → [B]."""

@@ -21,7 +21,7 @@ import optax
 
 from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import DecisionTransformer, gaussian_tanh_log_prob, sample_actions
-from calql.types import PyTree, Spec, Window
+from calql.types import InputError, PyTree, Spec, Window, is_picture
 
 
 class ODTState(NamedTuple):
@@ -111,7 +111,9 @@ class ODT:
         )
 
     def init(self, key: jax.Array, spec: Spec) -> ODTState:
-        """Fresh parameters and optimiser states for observations and actions of that shape."""
+        """Fresh parameters and optimiser states. Raises InputError where there are pictures among the observations."""
+        if any(map(is_picture, map(np.asarray, jax.tree.leaves(spec.observation)))):
+            raise InputError("ODT does not take pictures (nor did it in the paper); choose another method")
         memory = self.blank(spec, 1, self.odt_context)
         inputs = memory.observations, memory.actions, memory.to_go, memory.timesteps, memory.timesteps == 0
         actor = self.model(spec.action_dim).init(key, *inputs)["params"]

@@ -46,7 +46,7 @@ class FittedQ(Returns):
 
     def __init__(self, rule: SAC) -> None:
         self.learning_rate = rule.critic_lr
-        self.q = self.network(rule.critic_hidden, rule.output_gain, rule.critic_layer_norm)
+        self.q = self.network(rule.critic_hidden, rule.output_gain, rule.critic_layer_norm, rule.encoder)
 
     def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
         """The state with fresh parameters ω."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from calql.algorithms.steps import Metrics, adam_step, every
-from calql.networks import CriticEnsemble, TanhGaussianPolicy, sample_actions
+from calql.networks import CriticEnsemble, TanhGaussianPolicy, choose_members, members, sample_actions
 from calql.types import PyTree, Spec, Transition
 
 
@@ -42,6 +42,11 @@ class ActorCriticState(NamedTuple):
     value_optimizer: Any = None
     target_actor: PyTree = None
     """Polyak average of φ (TD3+BC); None where there is none."""
+
+    def sharing_encoder(self) -> ActorCriticState:
+        """With the critics' encoder in the policy, where there are pictures (ikostrikov/jaxrl2, `agents/drq`)."""
+        shared = {name: jax.tree.map(jnp.copy, part) for name, part in self.critic.items() if name == "encoder"}
+        return self._replace(actor=self.actor | shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +97,11 @@ class SAC:
     """Most (state, action) pairs that the critics take at once; gradients are averaged over chunks, so that only speed
     depends on it. None: 1,024 on a CPU, where activations then stay in cache; else no limit."""
 
+    encoder: str = "small"
+    """What pictures in observations go through, see `Encoder`; the policy looks through the critics'."""
+    random_crop: int = 4
+    """Most pixels by which pictures are shifted in training."""
+
     learns_values: ClassVar[bool] = True
     """Whether the critics mean anything (behaviour cloning leaves them at their initial values)."""
 
@@ -103,13 +113,16 @@ class SAC:
     def policy(self, action_dim: int) -> TanhGaussianPolicy:
         """The policy module."""
         return TanhGaussianPolicy(
-            self.actor_hidden, action_dim, self.output_gain, self.log_std_multiplier, self.log_std_offset
-        )
+            self.actor_hidden, action_dim, self.output_gain, self.log_std_multiplier, self.log_std_offset,
+            self.encoder, learns_encoder=not self.learns_values,
+        )  # fmt: skip
 
     @property
     def q(self) -> CriticEnsemble:
         """The critic module: (θ, s, a) → [E, …]."""
-        return CriticEnsemble(self.critic_hidden, self.num_critics, self.output_gain, self.critic_layer_norm)
+        return CriticEnsemble(
+            self.critic_hidden, self.num_critics, self.output_gain, self.critic_layer_norm, self.encoder
+        )
 
     @property
     def actions_per_state(self) -> int:
@@ -133,7 +146,7 @@ class SAC:
             optax.adam(self.critic_lr).init(critic),
             optax.adam(self.actor_lr).init(log_alpha),
             optax.adam(self.critic_lr).init(log_alpha_prime),
-        )
+        ).sharing_encoder()
 
     def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
         """Mean and log-std [B, A] of the policy at [B, …]: once a state, however many actions are drawn from it."""
@@ -148,8 +161,7 @@ class SAC:
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q of every member: actions [B, A] → [E, B], or [B, N, A] → [E, B, N]."""
-        members = jax.tree.leaves(critic)[0].shape[0]
-        return self.q.clone(members=members).apply({"params": critic}, observations, actions)
+        return self.q.clone(members=members(critic)).apply({"params": critic}, observations, actions)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
@@ -172,7 +184,7 @@ class SAC:
         if self.target_subset is None:
             return state.target_critic
         chosen = jax.random.permutation(jax.random.fold_in(key, 1), self.num_critics)[: self.target_subset]
-        return jax.tree.map(lambda x: x[chosen], state.target_critic)
+        return choose_members(state.target_critic, chosen)
 
     def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
         """What the critic loss draws, one row a transition: the targets y [B]. No gradient flows."""
@@ -227,7 +239,7 @@ class SAC:
         """The critics' step, after which their targets move."""
         critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
         target = optax.incremental_update(critic, state.target_critic, self.tau)
-        return state._replace(critic=critic, critic_optimizer=optimizer, target_critic=target)
+        return state._replace(critic=critic, critic_optimizer=optimizer, target_critic=target).sharing_encoder()
 
     def step_actor(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
         """The policy's step."""
@@ -247,6 +259,7 @@ class SAC:
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
         critic_key, actor_key = jax.random.split(key)
+        state = state.sharing_encoder()  # as it is already; but now the compiler knows, and encodes once for both
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         improve = partial(self.improve_policy, state, batch, actor_key)
         improved, about_policy = every(self.actor_every, state.critic_optimizer, improve, state)

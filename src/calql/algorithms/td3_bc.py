@@ -84,7 +84,7 @@ class TD3BC(SAC):
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
-        moved = state._replace(critic=critic, critic_optimizer=optimizer)
+        moved = state._replace(critic=critic, critic_optimizer=optimizer).sharing_encoder()
         moved, about_policy = every(
             self.actor_every, state.critic_optimizer, lambda: self.improve_policy(moved, batch, actor_key), moved
         )

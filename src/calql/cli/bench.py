@@ -11,6 +11,7 @@ def bench(
     configs: tuple[str, ...] = ("adroit", "antmaze", "laptop"),
     seconds: float = 5.0,
     methods: tuple[str, ...] = (),
+    task: str | None = None,
     json: Path | None = None,
 ) -> int:
     """Update steps a second of the compiled learner, and their share of this machine's matrix-multiply peak.
@@ -23,7 +24,8 @@ def bench(
     Args:
         configs: Which sizes: adroit and antmaze (official settings), laptop (small networks).
         seconds: Time for the gradient steps of each size or method.
-        methods: Instead: method ids, or `all`, on the default task at `laptop` scale, against the first of them.
+        methods: Instead: method ids, or `all`, at `laptop` scale, against the first of them.
+        task: Of the methods: the task; where it shows pictures, also the share of time that these take.
         json: Also write the rows, with machine and versions, to this file.
     """
     from rich.console import Console
@@ -40,7 +42,9 @@ def bench(
     if not configs or seconds <= 0:
         raise InputError("nothing to measure; give at least one name to --configs and a positive number to --seconds")
     if methods:
-        return _bench_methods(methods, seconds, json)
+        return _bench_methods(methods, seconds, task, json)
+    if task:
+        raise InputError("--task goes with --methods; name some, or write --methods all")
     console, here, rows = Console(), machine(), []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
@@ -83,7 +87,7 @@ def bench(
     return 0
 
 
-def _bench_methods(methods: tuple[str, ...], seconds: float, json: Path | None) -> int:
+def _bench_methods(methods: tuple[str, ...], seconds: float, task: str | None, json: Path | None) -> int:
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -92,15 +96,23 @@ def _bench_methods(methods: tuple[str, ...], seconds: float, json: Path | None) 
 
     console, here = Console(), machine()
     with console.status("compiling, then measuring in turns"):
-        rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds)
-    heads = "update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled"
+        rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds, task)
+    heads = ["update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled"]
+    heads += ["encoder"] if "encoder_share" in rows[0] else []
     table = Table(Column("", no_wrap=True), *heads)
     for row in rows:
+        if "refused" in row:
+            table.add_row(row["method"], "–")
+            continue
         cells = f"{row['updates_per_s']:.4g}", f"{row['relative']:.2f}", f"{row['updates_per_step']:g}"
-        table.add_row(row["method"], row["rule"], *cells, f"{row['compile_s']:.1f} s")
+        share = [f"{row['encoder_share']:.0%}"] if "encoder_share" in row else []
+        table.add_row(row["method"], row["rule"], *cells, f"{row['compile_s']:.1f} s", *share)
     console.print(table)
+    for row in rows:
+        if "refused" in row:
+            console.print(f"{row['method']}: {row['refused']}")
     console.print(f"{here['device']}, {here['threads']} threads, {here['cpu']}; fine-tuning, `laptop` scale, float32")
-    _write(json, {"machine": here, "rows": rows})
+    _write(json, {"machine": here, "task": task, "rows": rows})
     return 0
 
 

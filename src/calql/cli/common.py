@@ -62,7 +62,7 @@ def load_data(config: RunConfig) -> Episodes:
         raise InputError(
             f"task '{config.task.id}' has no data of its own; name some with --data (see calql data --help)"
         )
-    build_if_missing(config.data)
+    build_if_missing(config.data, config.task)
     episodes = load_for(config.task, config.data, config.protocol.cut_at_horizon)
     env = make_env(config.task)
     algorithm = config.phases[0].algorithm
@@ -76,13 +76,16 @@ def load_data(config: RunConfig) -> Episodes:
     return episodes
 
 
-def build_if_missing(reference: str) -> None:
-    """Build the local data set that the reference names, if it is one of ours and not there yet."""
+def build_if_missing(reference: str, task: Task | None = None) -> None:
+    """Build the local data set that the reference names, if it is one of ours and not there yet.
+
+    `task`: the row to build it for, where options have changed the table's.
+    """
     from calql.datasets.load import local_id
     from calql.datasets.minari_reader import root
 
     scheme, _, name = reference.partition(":")
-    task = TASKS.get(name)
+    task = task if task is not None and task.id == name else TASKS.get(name)
     if scheme == "local" and task is not None and task.builder and not (root() / local_id(name)).exists():
         console.print(f"The data of {name} are not on this machine yet; building them.")
         build(task)

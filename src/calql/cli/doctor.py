@@ -20,7 +20,7 @@ from rich.table import Table
 
 STYLES = {"ok": "green", "warn": "yellow", "broken": "bold red", "": "dim"}
 RENDER = """
-from calql.envs.wrappers import headless_gl
+from calql.envs.headless import headless_gl
 headless_gl()
 import mujoco
 with mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16) as renderer:

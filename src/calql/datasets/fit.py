@@ -72,10 +72,10 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
     errors = []
     found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
     if wanted != found:
-        dicts = isinstance(spec.observation, Mapping), hasattr(env.observation_space, "keys")
-        errors.append(
-            f"the data's observations are {found}, the environment's are {wanted}; {_mend_observations(task, *dicts)}"
+        mend = _mend_size(task, spec.observation) or _mend_observations(
+            task, isinstance(spec.observation, Mapping), hasattr(env.observation_space, "keys")
         )
+        errors.append(f"the data's observations are {found}, the environment's are {wanted}; {mend}")
     box = env.action_space
     if getattr(box, "low", None) is None or box.shape is None:
         errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
@@ -87,6 +87,18 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
             "wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
         )
     return errors
+
+
+def _mend_size(task: Task, observation: PyTree) -> str:
+    """What to do where pictures are of another size than the task's; nothing where it is not that."""
+    wanted = task.env_options.get("image_size")
+    picture = observation.get("image") if isinstance(observation, Mapping) else None
+    if wanted is None or picture is None or len(picture) == wanted:
+        return ""
+    return (
+        f"build pictures of that size: calql data build {task.id} --set image_size={wanted}; "
+        f"or learn from these: --set image_size={len(picture)}"
+    )
 
 
 def _mend_observations(task: Task, dicts: bool, wants_dicts: bool) -> str:

@@ -16,6 +16,8 @@ from calql.tasks import Task
 
 NARROW, WIDE = 0.6, 0.9
 """Behaviour spreads. Between them nothing is expected. Set by hand, on mazes with known noise."""
+AT_BOUNDS = 0.999
+"""A component of an action from which on a tanh needs 3.8 and more before it."""
 UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
 """Beyond this share of entries outside [−1, 1], or this size, actions are taken to be in another unit."""
 
@@ -94,6 +96,7 @@ def describe(
             for name, x in arrays.items()
         },
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
+        "actions_at_bounds": float((np.abs(actions) >= AT_BOUNDS).any(axis=1).mean()),
         "single_step": int(single.sum()),
         "length": _quantiles(lengths[~single]),
         "horizon": task.horizon,
@@ -227,6 +230,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
             for name, x in facts["arrays"].items()
         ),
+        *[("bounds", f"{facts['actions_at_bounds']:.0%} of the actions touch ±1, to which a tanh policy is drawn most")]
+        * (facts["actions_at_bounds"] > 0.005),
         *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
         * (facts["single_step"] > 0),
         ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -19,14 +21,20 @@ from minari.storage import get_dataset_path
 import calql
 from calql.types import Episode
 
+PICTURES = 16
+"""Of an episode, that are deflated together."""
 
-def write_minari(dataset_id: str, episodes: Sequence[Episode], env: gymnasium.Env, provenance: dict[str, Any]) -> str:
+
+def write_minari(
+    dataset_id: str, episodes: Iterable[Episode], env: gymnasium.Env, provenance: Callable[[], dict[str, Any]]
+) -> str:
     """Store the episodes as `dataset_id` under MINARI_DATASETS_PATH (default ~/.minari/datasets); return the id.
 
     The set is written beside its place and moved there when it is whole, so an interruption leaves what was there
-    before. Its metadata hold `provenance` (JSON values: knobs, seed) and calql's version under the key `calql`. Where
-    episodes have successes, `infos/success` holds them as Minari lays infos out: [T + 1], the first from the reset.
-    Pictures are stored without loss. Raises ValueError on a malformed id, OSError on an unwritable folder.
+    before. Episodes are written as they come; pictures without loss, in a fraction of their space. The set's metadata
+    hold what `provenance`, asked last, says (JSON values: knobs, seed), and calql's version, under the key `calql`.
+    Where episodes have successes, `infos/success` holds them as Minari lays infos out: [T + 1], the first from the
+    reset. Raises ValueError on a malformed id, OSError on an unwritable folder.
     """
     parse_dataset_id(dataset_id)
     home = get_dataset_path(dataset_id)
@@ -41,8 +49,10 @@ def write_minari(dataset_id: str, episodes: Sequence[Episode], env: gymnasium.En
             data, env.observation_space, env.action_space, env.unwrapped.spec, jpeg_encoding=False
         )
         about = {"dataset_id": dataset_id, "minari_version": minari.__version__}
-        storage.update_metadata(about | {"calql": {"version": calql.__version__, **provenance}})
         storage.update_episodes(map(_buffer, episodes))
+        storage.update_metadata(about | {"calql": {"version": calql.__version__, **provenance()}})
+        if any(space.dtype == np.uint8 for space in _spaces(env.observation_space)):
+            _compress_pictures(Path(data) / "main_data.hdf5")
         if home.exists():
             os.rename(home, old)
         os.rename(fresh, home)
@@ -51,6 +61,31 @@ def write_minari(dataset_id: str, episodes: Sequence[Episode], env: gymnasium.En
             os.rename(old, home)
         shutil.rmtree(staging, ignore_errors=True)
     return dataset_id
+
+
+def _spaces(space: gymnasium.Space) -> list[gymnasium.Space]:
+    return list(space.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
+
+
+def _compress_pictures(file: Path) -> None:
+    """Rewrite the file with its pictures [T, H, W, C] deflated: Minari stores them as they are."""
+    packed = file.with_suffix(".packed")
+    with h5py.File(file) as old, h5py.File(packed, "w") as new:
+
+        def take(name: str, part: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(part, h5py.Group):
+                new.require_group(name)
+            elif part.dtype == np.uint8 and part.ndim == 4:
+                chunk = min(len(part), PICTURES), *part.shape[1:]
+                options = dict(chunks=chunk, maxshape=part.maxshape, compression="gzip", compression_opts=1)
+                new.create_dataset(name, data=part[()], **options)
+            else:
+                old.copy(part, new, name)
+            new[name].attrs.update(part.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(take)
+    os.replace(packed, file)
 
 
 def _buffer(episode: Episode) -> EpisodeBuffer:

@@ -22,7 +22,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from calql.envs.wrappers import headless_gl
+from calql.envs.headless import headless_gl
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 

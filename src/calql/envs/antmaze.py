@@ -33,7 +33,7 @@ from calql.envs.antmaze_model import (
     Physics,
     build_model,
 )
-from calql.envs.wrappers import headless_gl
+from calql.envs.headless import headless_gl
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 

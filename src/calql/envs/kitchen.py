@@ -25,7 +25,7 @@ import mujoco
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from calql.envs.wrappers import headless_gl
+from calql.envs.headless import headless_gl
 from calql.types import Episode, InputError
 
 with contextlib.redirect_stderr(io.StringIO()):  # a notice about other environments of the package

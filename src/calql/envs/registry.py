@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gymnasium
 
-from calql.envs.wrappers import float32_observations, headless_gl, unit_actions
+from calql.envs.headless import headless_gl
+from calql.envs.wrappers import float32_observations, unit_actions
 from calql.tasks import Task, load_attribute
 from calql.types import InputError
 

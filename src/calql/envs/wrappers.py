@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from calql.types import InputError, PyTree
-
-
-def headless_gl() -> None:
-    """Let MuJoCo render through EGL where there is no display and the user chose nothing (`MUJOCO_GL`)."""
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def unit_actions(env: gymnasium.Env) -> gymnasium.Env:

@@ -1,7 +1,8 @@
 """Pure network modules: the only folder that imports the neural-network library."""
 
-from calql.networks.critic import Critic, CriticEnsemble, Value
-from calql.networks.mlp import MLP, flatten_observation
+from calql.networks.critic import Critic, CriticEnsemble, Value, choose_members, members
+from calql.networks.encoder import ENCODERS, LATENT, Encoder, flatten_observation
+from calql.networks.mlp import MLP
 from calql.networks.policy import (
     GaussianPolicy,
     TanhGaussianPolicy,
@@ -12,15 +13,20 @@ from calql.networks.policy import (
 from calql.networks.transformer import DecisionTransformer
 
 __all__ = [
+    "ENCODERS",
+    "LATENT",
     "MLP",
     "Critic",
     "CriticEnsemble",
     "DecisionTransformer",
+    "Encoder",
     "GaussianPolicy",
     "TanhGaussianPolicy",
     "Value",
+    "choose_members",
     "flatten_observation",
     "gaussian_log_prob",
     "gaussian_tanh_log_prob",
+    "members",
     "sample_actions",
 ]

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from calql.networks.mlp import MLP, flatten_observation
+from calql.networks.encoder import Encoder
+from calql.networks.mlp import MLP
 from calql.types import PyTree
 
 
@@ -21,11 +22,13 @@ class Critic(nn.Module):
     """Orthogonal gain of the output layer."""
     layer_norm: bool = False
     """Normalise each hidden layer."""
+    encoder: str = "small"
+    """What pictures go through."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
         """States [B, …] with actions [B, A] → [B], or with several actions a state [B, N, A] → [B, N]."""
-        state = flatten_observation(observation)
+        state = Encoder(self.encoder, name="encoder")(observation)
         if action.ndim > state.ndim:
             state = jnp.broadcast_to(state[:, None, :], (*action.shape[:-1], state.shape[-1]))
         inputs = jnp.concatenate([state, action], axis=-1).reshape(-1, state.shape[-1] + action.shape[-1])
@@ -33,7 +36,7 @@ class Critic(nn.Module):
 
 
 class CriticEnsemble(nn.Module):
-    """E independent critics as one module whose parameters carry a leading axis [E, …]."""
+    """E independent critics as one module whose parameters carry a leading axis [E, …], behind one encoder."""
 
     hidden: Sequence[int]
     """Width of each hidden layer."""
@@ -43,6 +46,8 @@ class CriticEnsemble(nn.Module):
     """Orthogonal gain of the output layer."""
     layer_norm: bool = False
     """Normalise each hidden layer."""
+    encoder: str = "small"
+    """What pictures go through."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
@@ -56,8 +61,26 @@ class CriticEnsemble(nn.Module):
             axis_size=self.members,
         )
         # Inputs get the members' axis too: every layer is then a plain batched multiplication, and nothing transposes.
-        inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (observation, action))
+        state = Encoder(self.encoder, name="encoder")(observation)
+        inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (state, action))
         return ensemble(self.hidden, self.output_gain, self.layer_norm)(*inputs)
+
+
+def members(critic: PyTree) -> int:
+    """E of an ensemble with those parameters."""
+    return jax.tree.leaves(_apart(critic)[0])[0].shape[0]
+
+
+def choose_members(critic: PyTree, chosen: jax.Array) -> PyTree:
+    """Parameters of an ensemble of the chosen members [N] alone."""
+    parts, encoder = _apart(critic)
+    return jax.tree.map(lambda x: x[chosen], parts) | encoder
+
+
+def _apart(critic: PyTree) -> tuple[PyTree, PyTree]:
+    """What each member has of its own, and the encoder that they share where there is one."""
+    encoder = {name: part for name, part in critic.items() if name == "encoder"}
+    return {name: part for name, part in critic.items() if name not in encoder}, encoder
 
 
 class Value(nn.Module):
@@ -69,8 +92,12 @@ class Value(nn.Module):
     """Orthogonal gain of the output layer."""
     layer_norm: bool = False
     """Normalise each hidden layer."""
+    encoder: str = "small"
+    """What pictures go through."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> jax.Array:
         """States [B, …] → [B]."""
-        return MLP(self.hidden, 1, self.output_gain, self.layer_norm)(flatten_observation(observation)).squeeze(-1)
+        return MLP(self.hidden, 1, self.output_gain, self.layer_norm)(
+            Encoder(self.encoder, name="encoder")(observation)
+        ).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron with the official initialisation, and the flattening of state observations."""
+"""Multi-layer perceptron with the official initialisation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-
-from calql.types import PyTree
-
-
-def flatten_observation(observation: PyTree) -> jax.Array:
-    """Concatenate the leaves of a state observation along the last axis: [..., D] (dict keys in sorted order)."""
-    return jnp.concatenate(jax.tree.leaves(observation), axis=-1)
 
 
 class MLP(nn.Module):

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from calql.networks.mlp import MLP, flatten_observation
+from calql.networks.encoder import Encoder
+from calql.networks.mlp import MLP
 from calql.types import PyTree
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -31,11 +32,16 @@ class TanhGaussianPolicy(nn.Module):
     """Initial value of the learned scalar m."""
     log_std_offset: float = -1.0
     """Initial value of the learned scalar o."""
+    encoder: str = "small"
+    """What pictures go through."""
+    learns_encoder: bool = True
+    """Gradients of the policy reach the encoder; no: it is somebody else's."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
         """[B, …] → mean [B, A] and log-std [B, A] of the Gaussian before the tanh."""
-        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(flatten_observation(observation))
+        seen = seen_by_policy(self, observation)
+        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(seen)
         mean, log_std = jnp.split(raw, 2, axis=-1)
         multiplier = self.param("log_std_multiplier", nn.initializers.constant(self.log_std_multiplier), ())
         offset = self.param("log_std_offset", nn.initializers.constant(self.log_std_offset), ())
@@ -56,14 +62,24 @@ class GaussianPolicy(nn.Module):
     """Orthogonal gain of the output layer."""
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
+    encoder: str = "small"
+    """What pictures go through."""
+    learns_encoder: bool = True
+    """Gradients of the policy reach the encoder; no: it is somebody else's."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
         """[B, …] → mean [B, A] in [−1, 1] and log-std [B, A] of the Gaussian."""
         mlp = MLP(self.hidden, self.action_dim, self.output_gain, dropout=self.dropout, name="mlp")
-        mean = jnp.tanh(mlp(flatten_observation(observation)))
+        mean = jnp.tanh(mlp(seen_by_policy(self, observation)))
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         return mean, jnp.broadcast_to(jnp.clip(log_std, *GAUSSIAN_LOG_STD_RANGE), mean.shape)
+
+
+def seen_by_policy(module: nn.Module, observation: PyTree) -> jax.Array:
+    """[B, …] → [B, D], what the policy's layers start from; to be called while the module is applied."""
+    x = Encoder(module.encoder, name="encoder")(observation)
+    return x if module.learns_encoder else jax.lax.stop_gradient(x)
 
 
 def gaussian_log_prob(mean: jax.Array, log_std: jax.Array, actions: jax.Array) -> jax.Array:

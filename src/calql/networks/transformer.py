@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from calql.networks.mlp import flatten_observation
+from calql.networks.encoder import flatten_observation
 from calql.types import PyTree
 
 DECISION_LOG_STD_RANGE = (-5.0, 2.0)

@@ -1,7 +1,7 @@
-"""Where a data set has been: the maze's floor, the order in which a kitchen's subtasks are solved, or two components.
+"""Where data have been: a maze's floor, the order of a kitchen's subtasks, pictures of episodes, or two components.
 
-Mazes and kitchens are known by the environment that a task makes; every other task is shown by the first two principal
-components of its standardised states.
+Mazes and kitchens are known by the environment that a task makes, pictures by their type; every other task is shown by
+the first two principal components of its standardised states.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 
+from calql.datasets.arrays import named_leaves
 from calql.datasets.episodes import Episodes
 from calql.datasets.narrowness import features
 from calql.datasets.success import success_steps
@@ -22,6 +23,7 @@ from calql.envs.registry import make_env
 from calql.reporting.figures import INK
 from calql.reporting.style import COLOURS
 from calql.tasks import Task
+from calql.types import is_picture
 
 MAP = "Blues"
 HALO = withStroke(linewidth=2.5, foreground="white")
@@ -31,6 +33,8 @@ SAMPLES = 50_000
 """States that are projected."""
 MARKS = 500
 """Most starts and successes that are marked."""
+STRIPS = 5, 6
+"""Episodes, and pictures of each, that are shown."""
 
 
 class Plan(NamedTuple):
@@ -58,6 +62,8 @@ def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
             _floor(axes, episodes, FLOORS[kind](env.unwrapped))
         elif kind == KITCHEN:
             _orders(axes, episodes, env.unwrapped.tasks)
+        elif pictures := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_picture(leaf)]:
+            _strips(axes, episodes, task, pictures[0])
         else:
             _components(axes, episodes, task)
 
@@ -154,6 +160,28 @@ def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
     first = np.where(solved.any(axis=0), solved.argmax(axis=0), len(joints))
     ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
     return np.where(first < len(joints), ranks, 0)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
+    """Some episodes, a row each, from their first picture to their last."""
+    chosen = [episodes.episodes[i] for i in np.linspace(0, episodes.num_episodes - 1, STRIPS[0]).astype(int)]
+    rows = []
+    for episode in chosen:
+        pictures = dict(named_leaves("", episode.observations))[name]
+        moments = np.linspace(0, episode.length, STRIPS[1]).round().astype(int)
+        framed = np.pad(pictures[moments], ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
+        rows.append(np.concatenate(framed, axis=1))
+    height = len(rows[0])
+    axes.imshow(np.concatenate(rows), interpolation="nearest")
+    ends = ["success" if success_steps(episode, task).any() else "failure" for episode in chosen]
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ends, rotation=90, va="center")
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("some episodes, first to last picture", loc="left", fontsize=8.5)
 
 
 # -- everything else ---------------------------------------------------------------------------------------------------

@@ -65,6 +65,37 @@ def bounding_figure(runs: Sequence[Run]) -> Figure | None:
     return _curves(runs, "bounding_rate", "bounding rate", ylim=(-0.02, 1.02))
 
 
+def slice_figure(runs: Sequence[Run]) -> Figure | None:
+    """Q and the truth over one component of the first action, a panel a seed (after Fig. 6 of the paper)."""
+    runs = [run for run in runs if run.slice is not None]
+    seeds = sorted({run.seed for run in runs})[:3]
+    if not seeds:
+        return None
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 3.2))
+        panels = figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0]
+        figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0.08)
+        ends = {}
+        for axes, seed in zip(panels, seeds, strict=True):
+            for label, group, look in _methods(runs):
+                for run in group:
+                    if run.seed != seed:
+                        continue
+                    action, q, mean, sem = run.slice.T
+                    axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=look["color"], alpha=0.15, lw=0)
+                    axes.plot(action, mean, color=look["color"], linestyle=(0, (1, 1)), linewidth=1.4)
+                    axes.plot(action, q, **look)
+                    ends[label] = (axes, action[-1], q[-1], look)
+            axes.set_title(f"seed {seed}", loc="left", fontsize=8.5, pad=6)
+            axes.set(xlabel="component of the first action", xticks=[-1, 0, 1])
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            axes.tick_params(length=3)
+        panels[0].set_ylabel("Q (line), return (dots)")
+        panels[0].margins(y=0.06)
+        _direct_labels(panels[-1], ends)
+        return figure
+
+
 def overview_figure(runs: Sequence[Run]) -> Figure | None:
     """Before → after, regret and dip of every method with intervals, lowest regret first; None for a single method."""
     rows = method_rows(runs)

@@ -24,6 +24,8 @@ STEP = {"offline": "grad_step", "online": "env_step"}
 NEEDED = ("phase", "env_step", "grad_step", "score_mean")
 OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_rate")
 """Columns of eval.csv that are read; others may be there."""
+SLICE = ("action", "q", "return_mean", "return_sem")
+"""Columns of slice.csv."""
 NOT_A_SETTING = {"seed", "out", "resume"}
 """Names in config.json["settings"] that may differ between the seeds of one method."""
 
@@ -40,6 +42,8 @@ class Run:
     """The run finished; an unfinished one is shown, but no aggregate counts it."""
     label: str = ""
     """Method as people read it, with the settings in which it differs from another variant of the same method."""
+    slice: np.ndarray | None = None
+    """[N, SLICE]: Q against rollouts at one state; None where the run has not compared them."""
 
     @property
     def task(self) -> str:
@@ -97,7 +101,7 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     config = _read_config(path / "config.json")
     done = (path / "DONE").exists()
-    return Run(path, config, _read_eval(path / "eval.csv", done), done)
+    return Run(path, config, _read_eval(path / "eval.csv", done), done, slice=_read_slice(path / "slice.csv"))
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -161,6 +165,16 @@ def _read_eval(path: Path, done: bool) -> list[dict[str, Any]]:
     if online and (online[0] != 0 or any(b <= a for a, b in pairwise(online))):
         raise InputError(f"{path}: online env_step must start at 0 (before fine-tuning) and increase; sort or add rows")
     return rows
+
+
+def _read_slice(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return np.array([[float(row[name]) for name in SLICE] for row in csv.DictReader(file)]).reshape(-1, 4)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: wants numbers under {', '.join(SLICE)} ({error}); mend or delete it") from error
 
 
 def _check_row(row: dict[str, str | None], where: str) -> dict[str, Any]:

@@ -32,6 +32,14 @@ DRAWINGS: list[Drawing] = [
         f"for it. {LINES}",
     ),
     (
+        "slice",
+        figures.slice_figure,
+        "Q over actions at one state",
+        "The first state of an evaluation episode, right after pre-training. Lines: mean Q of the critics; dots: mean "
+        "return of ten episodes that begin with that action and go on with the method's own policy (band: two standard "
+        "errors). Below its dots, a critic underestimates its policy.",
+    ),
+    (
         "bounding",
         figures.bounding_figure,
         "Bounding rate",

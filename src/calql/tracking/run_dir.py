@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class RunDir:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a whole CSV file atomically; the first row names the columns."""
+        self._rewrite(self.path / name, list(rows[0]), rows)
+
     def truncate(self, name: str, rows: int) -> None:
         """Keep only the first rows: what came after the checkpoint will be done again."""
         path = self.path / name
@@ -98,7 +102,7 @@ class RunDir:
     def _widen(self, path: Path, header: list[str]) -> None:
         self._rewrite(path, header, self.read_rows(path.name))
 
-    def _rewrite(self, path: Path, header: list[str], rows: list[dict[str, str]]) -> None:
+    def _rewrite(self, path: Path, header: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, header, restval="")
         writer.writeheader()

@@ -11,6 +11,7 @@ from typing import Any
 
 from calql.algorithms import REFERENCES, SAC, VARIANTS
 from calql.methods import METHODS, Method, get_method
+from calql.networks import ENCODERS
 from calql.provenance import provenance
 from calql.tasks import SCALES, Task, get_task, nearest
 from calql.tracking.run_dir import plain
@@ -61,6 +62,10 @@ class Protocol:
     """Episodes end at the first success; None: the task's."""
     score: str | None = None
     """How an episode becomes a score: `success`, `speed` or `last_reward/N`; None: the task's."""
+    image_size: int | None = None
+    """Side of the pictures in pixels; None: the task's."""
+    slice_dimension: int | None = None
+    """Component of the action along which Q is compared with rollouts after pre-training (Fig. 6); None: not."""
     tail_bootstrap: bool = False
     """Monte-Carlo returns go on after a cut with the last reward for ever, r / (1 − γ): what has been reached lasts."""
     cut_at_horizon: bool = False
@@ -222,7 +227,8 @@ def resolve(
     chosen = VARIANTS[variant] | chosen
     reference = data or base.data
     row = _overridden(base, chosen).for_data(reference)
-    protocol = _pick(Protocol, chosen | {name: getattr(row, name) for name in TASK_OPTIONS})
+    of_row = {name: getattr(row, name) for name in TASK_OPTIONS} | {"image_size": row.env_options.get("image_size")}
+    protocol = _pick(Protocol, chosen | of_row)
     if not (0.0 <= protocol.mixing <= 1.0 or protocol.mixing == -1.0):
         raise InputError(f"mixing is {protocol.mixing}; it must lie in [0, 1] or be -1 (the union of both data)")
     for names, holds, wanted in REQUIREMENTS:
@@ -239,6 +245,10 @@ def resolve(
 def _overridden(task: Task, chosen: Mapping[str, Any]) -> Task:
     """The task with the horizon and the reward map that the options name; what failing pays is mapped anew."""
     changed = dataclasses.replace(task, **{name: chosen[name] for name in TASK_OPTIONS if chosen.get(name) is not None})
+    if (size := chosen.get("image_size")) is not None:
+        if "image_size" not in task.env_options:
+            raise InputError(f"the environment of '{task.id}' takes no image_size; leave it out")
+        changed = dataclasses.replace(changed, env_options={**changed.env_options, "image_size": size})
     if task.failure_reward is None:
         return changed
     raw = (task.failure_reward - task.reward_bias) / task.reward_scale
@@ -326,10 +336,11 @@ REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
     ),
     (
         {"offline_steps", "online_steps", "start_steps", "num_random_actions", "num_policy_actions",
-         "num_next_actions"},
+         "num_next_actions", "random_crop"},
         lambda x: x >= 0,
         "at least 0",
     ),
+    ({"slice_dimension"}, lambda x: x is None or x >= 0, "at least 0"),
     ({"reward_scale"}, lambda x: x is None or 0 < x < float("inf"), "above 0"),
     ({"reward_bias"}, lambda x: x is None or abs(x) < float("inf"), "a finite number"),
     ({"discount"}, lambda x: 0 <= x < 1, "in [0, 1)"),
@@ -341,6 +352,8 @@ REQUIREMENTS: tuple[tuple[set[str], Callable[[Any], bool], str], ...] = (
         lambda x: x is None or re.fullmatch(r"success|speed|last_reward/[1-9]\d*", x),
         "success, speed or last_reward/N",
     ),
+    ({"image_size"}, lambda x: x is None or 8 <= x <= 480, "in [8, 480]"),
+    ({"encoder"}, lambda x: x in ENCODERS, f"one of {', '.join(ENCODERS)}"),
     ({"reference"}, lambda x: x in REFERENCES, f"one of {', '.join(REFERENCES)}"),
     ({"actor_hidden", "critic_hidden"}, lambda x: all(width >= 1 for width in x), "widths of at least 1"),
 )  # fmt: skip

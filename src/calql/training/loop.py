@@ -28,14 +28,15 @@ from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
 from calql.envs.registry import make_env
 from calql.evaluation.metrics import summarise
 from calql.evaluation.rollout import collect_episode, evaluate
-from calql.replay import Replay, add_episode, make_replay, newest, put_back, sample, sample_windows
+from calql.evaluation.slices import q_slice
+from calql.replay import Replay, add_episode, make_replay, newest, put_back, random_crop, sample, sample_windows
 from calql.tracking import EVAL_COLUMNS, RunDir
 from calql.training import checkpoint
 from calql.training.acting import Acting, uniform_policy
 from calql.training.config import Phase, RunConfig
-from calql.types import Episode, RunError, Spec, Transition
+from calql.types import Episode, InputError, PyTree, RunError, Spec, Transition
 
-STREAMS = {"init": 0, "update": 1, "collect": 2, "evaluate": 3, "probe": 4}
+STREAMS = {"init": 0, "update": 1, "collect": 2, "evaluate": 3, "probe": 4, "slice": 5}
 DATA_SAMPLE = 2_048
 """Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
 POLICY_SAMPLES = 4
@@ -107,6 +108,7 @@ def train_steps(
             batch = sample_windows(replay, sample_key, batch_size, mixing, algorithm.context)
         else:
             batch = sample(replay, sample_key, batch_size, mixing)
+            batch = random_crop(jax.random.fold_in(sample_key, 1), batch, algorithm.random_crop)
         return algorithm.update(state, batch, update_key)
 
     shapes = jax.eval_shape(one, state, first)[1]
@@ -147,7 +149,7 @@ class Trainer:
         self.task, self.protocol = config.task, config.protocol
         self.discount = config.phases[0].algorithm.discount
         self.sequences = config.phases[0].algorithm.context > 0
-        self.offline = data.transitions(
+        offline = data.transitions(
             self.task,
             self.discount,
             action_clip=self.protocol.action_clip,
@@ -158,14 +160,16 @@ class Trainer:
         self.eval_envs = [make_env(self.task) for _ in range(min(self.protocol.eval_episodes, 10))]
         self.root = jax.random.key(config.seed)
         self.counters = Counters()
-        like = jax.tree.map(lambda x: x[0], self.offline)
+        self.like = jax.tree.map(lambda x: x[0], offline)
         online = any(phase.env_steps for phase in config.phases)
         capacity = self.protocol.replay_capacity if online else 0
-        self.replay = make_replay(self.offline, like, capacity, one_buffer=online and self.protocol.one_buffer)
-        self.spec = about_sequences(data.spec(), self.offline) if self.sequences else data.spec()
+        self.replay = make_replay(offline, self.like, capacity, one_buffer=online and self.protocol.one_buffer)
+        self.spec = about_sequences(data.spec(), offline) if self.sequences else data.spec()
+        if (self.protocol.slice_dimension or 0) >= self.spec.action_dim:
+            raise InputError(f"slice_dimension must be below {self.spec.action_dim}, the components of an action")
         self.state = config.phases[0].algorithm.init(self._key("init"), self.spec)
-        rows = np.random.default_rng(0).permutation(len(self.offline.rewards))[:DATA_SAMPLE]
-        self.data_sample = jax.tree.map(lambda x: jnp.asarray(x[rows]), self.offline)
+        rows = np.random.default_rng(0).permutation(len(offline.rewards))[:DATA_SAMPLE]
+        self.data_sample = jax.tree.map(lambda x: jnp.asarray(x[rows]), offline)
         self._acting, self._exploring = (Acting(config.phases[i].algorithm, self.spec) for i in (0, -1))
         self._started = time.monotonic()
         self._alarmed = False
@@ -217,6 +221,9 @@ class Trainer:
                 yield self._evaluate()
             if at_end:
                 self._flush_metrics()
+                if self._has_slice():
+                    yield self._progress("notice", {"text": "comparing Q with rollouts at one state (slice.csv)"})
+                    self._slice(self.protocol.slice_dimension)
                 self.save(milestone=True)
                 return
             if self.phase.name == "online" and c.grad_step == c.due:
@@ -323,7 +330,7 @@ class Trainer:
             x = np.asarray(x, like.dtype)
             return np.concatenate([x, np.zeros((self.task.horizon - len(x), *x.shape[1:]), x.dtype)])
 
-        return jax.tree.map(pad, rows, self.offline)
+        return jax.tree.map(pad, rows, self.like)
 
     def _evaluate(self) -> Progress:
         """Deterministic episodes, and Q on the data against the return; one row of eval.csv.
@@ -364,6 +371,32 @@ class Trainer:
             row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
         self._append("eval.csv", row)
         return self._progress("evaluation", row)
+
+    def _has_slice(self) -> bool:
+        wanted = self.protocol.slice_dimension is not None
+        return wanted and self.phase.name == "offline" and self.phase.algorithm.learns_values
+
+    def _slice(self, dimension: int) -> None:
+        """slice.csv: Q of the pre-trained critics against rollouts of the pre-trained policy, at one state."""
+        algorithm, seed = self.phase.algorithm, self._seed("evaluate", 0)
+
+        def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
+            one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+            return np.asarray(algorithm.q_values(self.state.critic, one, actions[None])[:, 0].mean(axis=0))
+
+        with self._saving_on_failure("the comparison of Q with rollouts"):
+            first = jax.tree.map(lambda x: x[None], self.env.reset(seed=seed)[0])
+            rows = q_slice(
+                self.env,
+                self.task,
+                self._acting.policy(self.state, 1)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0],
+                dimension,
+                seed,
+                q,
+                lambda i: self._acting.policy(self.state, 1, self._key("slice", i)),
+                lambda episode: float(self._pad(episode).returns[0]),
+            )
+            self.run_dir.write_rows("slice.csv", list(rows))
 
     def _implausible_q(self, progress: Progress) -> Progress | None:
         """A notice, once, when mean Q on the batch leaves what any return can be, by more than a fifth."""

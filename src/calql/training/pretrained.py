@@ -46,8 +46,9 @@ def take_over(run_dir: RunDir, donor: RunDir) -> None:
     Stopped halfway, it leaves a run without a checkpoint, which begins at the beginning and becomes the same.
     """
     found = border(donor)
-    for name in ("eval.csv", "train.csv"):
-        shutil.copyfile(donor.path / name, run_dir.path / name)
+    for name in ("eval.csv", "train.csv", "slice.csv"):
+        if (donor.path / name).exists():
+            shutil.copyfile(donor.path / name, run_dir.path / name)
     run_dir.checkpoints.mkdir(parents=True, exist_ok=True)
     temporary = run_dir.checkpoints / f".copying-{found.name}"
     shutil.rmtree(temporary, ignore_errors=True)

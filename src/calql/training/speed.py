@@ -24,11 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from calql.algorithms import SAC, CalQL
+from calql.envs.registry import make_env
+from calql.networks import LATENT
 from calql.replay import make_replay
-from calql.tasks import TASKS
+from calql.tasks import TASKS, Task
 from calql.training.config import resolve
 from calql.training.loop import about_sequences, train_steps
-from calql.types import Spec, Transition
+from calql.types import InputError, Spec, Transition, is_picture
 
 BATCH = 256
 ROUNDS = 8
@@ -44,6 +46,11 @@ class Size(NamedTuple):
     """|A|."""
     settings: dict[str, Any]
     """Fields of `CalQL` that are not the default ones, which are those of the antmaze script."""
+
+    @property
+    def spec(self) -> Spec:
+        """The same as an example."""
+        return Spec(np.zeros(self.observation, np.float32), self.action)
 
 
 LISTING = dict(num_random_actions=4, num_policy_actions=4, num_next_actions=0, num_target_actions=1)
@@ -85,22 +92,27 @@ def _weights(inputs: int, hidden: tuple[int, ...], outputs: int) -> tuple[int, i
     return sum(layers), layers[0]
 
 
-def synthetic(size: Size, count: int = 10_000) -> Transition:
-    """`count` random transitions of the size's shapes, one episode. Values do not matter for speed."""
+def synthetic(spec: Spec, count: int = 10_000) -> Transition:
+    """`count` random transitions of those shapes, one episode. Values do not matter for speed."""
     random = np.random.default_rng(0)
 
-    def states() -> np.ndarray:
-        return random.normal(size=(count, size.observation)).astype(np.float32)
+    def some(leaf: np.ndarray) -> np.ndarray:
+        shape = (count, *leaf.shape)
+        return random.integers(256, size=shape, dtype=np.uint8) if is_picture(leaf) else normal(shape)
 
-    actions = random.uniform(-0.9, 0.9, (count, size.action)).astype(np.float32)
+    def normal(shape: tuple[int, ...]) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    states, after = (jax.tree.map(some, spec.observation) for _ in range(2))
+    actions = random.uniform(-0.9, 0.9, (count, spec.action_dim)).astype(np.float32)
     ones = np.ones(count, np.float32)
-    return Transition(states(), actions, -ones, states(), ones, -50 * ones, -ones, np.arange(count, dtype=np.int32))
+    return Transition(states, actions, -ones, after, ones, -50 * ones, -ones, np.arange(count, dtype=np.int32))
 
 
 def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int], None], float, float]:
     """Compile `train_steps` for a size: (run that many gradient steps, seconds to compile, FLOPs an update)."""
-    algorithm, data = CalQL(**size.settings), data or synthetic(size)
-    spec = Spec(data.observations[0], size.action)
+    algorithm, spec = CalQL(**size.settings), size.spec
+    data = data or synthetic(spec)
     return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
 
 
@@ -121,25 +133,62 @@ def compiled(algorithm: SAC, spec: Spec, data: Transition, batch_size: int) -> t
     return run, compile_s
 
 
-def measure_methods(methods: tuple[str, ...], seconds: float) -> list[dict[str, Any]]:
-    """Update steps a second of fine-tuning on the default task at `laptop` scale, in turns; `relative` to the first."""
-    task, size = next(iter(TASKS)), SIZES["laptop"]
-    data, rows, runs = synthetic(size), [], []
-    spec = about_sequences(Spec(data.observations[0], size.action), data)
+def spec_of(task: Task) -> Spec:
+    """An example of what the task's environment shows, and its action dimensions."""
+    env = make_env(task)
+    observation, _ = env.reset(seed=0)
+    env.close()
+    return Spec(observation, env.action_space.shape[0])
+
+
+def without_pictures(spec: Spec) -> Spec:
+    """The spec with what an encoder makes of each picture in its place."""
+    latent = np.zeros(LATENT, np.float32)
+    return spec._replace(observation=jax.tree.map(lambda x: latent if is_picture(x) else x, spec.observation))
+
+
+def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None = None) -> list[dict[str, Any]]:
+    """Update steps a second of fine-tuning on a task (the default one) at `laptop` scale, in turns.
+
+    `relative`: to the first method's. `encoder_share`: of an update's time, what pictures cost (crops, convolutions):
+    the rest is that of the same updates on latents. `refused`: why a method does not take the task's observations.
+    """
+    task = task or next(iter(TASKS))
+    spec = spec_of(resolve(task, methods[0]).row)
+    pictures = any(map(is_picture, jax.tree.leaves(spec.observation)))
+    specs = [spec, without_pictures(spec)] if pictures else [spec]
+    data = list(map(synthetic, specs))
+    specs = specs if pictures else [about_sequences(spec, data[0])]
+    rows, runs, refused = [], [], []
     for name in methods:
         config = resolve(task, name)
         p, phase = config.protocol, config.phases[-1]
-        run, compile_s = compiled(phase.algorithm, spec, data, p.batch_size)
-        run(1)
-        once = timed(partial(run, 1)).wall
-        runs.append((run, max(1, round(seconds / ROUNDS / once))))
+        try:
+            made = [compiled(phase.algorithm, s, d, p.batch_size) for s, d in zip(specs, data, strict=True)]
+        except InputError as error:
+            refused.append({"method": name, "refused": str(error)})
+            continue
+        runs.append([_counted(run, seconds / len(made)) for run, _ in made])
         each = phase.gradient_steps / phase.env_steps if phase.env_steps else 0.0
-        rows.append(
-            {"method": name, "rule": type(phase.algorithm).__name__, "updates_per_step": each, "compile_s": compile_s}
-        )
-    taken = np.array([[timed(partial(run, count)).wall / count for run, count in runs] for _ in range(ROUNDS)])
-    rates = zip(rows, 1.0 / taken.min(axis=0), np.median(taken[:, :1] / taken, axis=0), strict=True)
-    return [row | {"updates_per_s": float(rate), "relative": float(relative)} for row, rate, relative in rates]
+        rule, compile_s = type(phase.algorithm).__name__, made[0][1]
+        rows.append({"method": name, "rule": rule, "updates_per_step": each, "compile_s": compile_s})
+    if not rows:
+        raise InputError(refused[0]["refused"])
+    taken = np.array([[[run() for run in kinds] for kinds in runs] for _ in range(ROUNDS)])  # [rounds, methods, specs]
+    measured = {
+        "updates_per_s": 1.0 / taken[..., 0].min(axis=0),
+        "relative": np.median(taken[:, :1, 0] / taken[..., 0], axis=0),
+    }
+    if pictures:
+        measured["encoder_share"] = 1.0 - np.median(taken[..., 1] / taken[..., 0], axis=0)
+    return [row | {name: float(x[i]) for name, x in measured.items()} for i, row in enumerate(rows)] + refused
+
+
+def _counted(run: Callable[[int], None], seconds: float) -> Callable[[], float]:
+    """Runs one of `ROUNDS` blocks that take so many seconds together; returns the seconds of an update."""
+    run(1)
+    count = max(1, round(seconds / ROUNDS / timed(partial(run, 1)).wall))
+    return lambda: timed(partial(run, count)).wall / count
 
 
 def measure(size: Size, seconds: float) -> Iterator[dict[str, Any]]:

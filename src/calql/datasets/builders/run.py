@@ -16,7 +16,7 @@ import signal
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
@@ -67,21 +67,31 @@ def build(
     """
     recipe = make_recipe(kind, task, transitions, knobs)
     attempt = partial(demonstrate, recipe, seed)
-    episodes = collect(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
-    return store(task, episodes, recipe, seed)
+    made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
+    with contextlib.closing(made) as episodes:
+        return store(task, episodes, recipe, seed)
 
 
 def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, knobs: dict[str, Any]) -> Recipe:
-    """The recipe of the task's row with the caller's knobs laid over it. Raises InputError on an unknown knob."""
+    """The recipe of the task's row with the caller's knobs laid over it; `env_options` of the same name hold for both.
+
+    Raises InputError on an unknown knob.
+    """
     names = {field.name for field in dataclasses.fields(kind)}
-    chosen = {"horizon": task.horizon} if "horizon" in names else {}
+    chosen = {"horizon": task.horizon} | dict(task.env_options)
+    chosen = {name: value for name, value in chosen.items() if name in names}
     chosen |= dict(task.recipe) | ({} if transitions is None else {"transitions": transitions}) | knobs
     if unknown := sorted(chosen.keys() - names):
         raise InputError(f"the recipe has no knob {', '.join(unknown)}; the knobs are {', '.join(sorted(names))}")
     return kind(**chosen)
 
 
-def collect(
+def collect(*arguments: Any, **options: Any) -> list[Episode]:
+    """All episodes of `stream`, with its arguments, at once."""
+    return list(stream(*arguments, **options))
+
+
+def stream(
     attempt: Attempt,
     total: int,
     *,
@@ -90,8 +100,10 @@ def collect(
     workers: int = 1,
     progress: Progress | None = None,
     resume: tuple[Task, Any, int] | None = None,
-) -> list[Episode]:
+) -> Iterator[Episode]:
     """Whole episodes, in the order of their attempts, until there are `total` transitions (or episodes) of them.
+
+    One at a time: with pictures, a data set may be larger than memory. Only `keep` is shown all that were kept.
 
     Args:
         attempt: makes attempt number i.
@@ -108,29 +120,32 @@ def collect(
     if total < 1 or workers < 1:
         raise InputError(f"transitions ({total}) and workers ({workers}) must be at least 1")
     kept: list[Episode] = []
-    done = 0
+    done = number_kept = 0
     folder = _folder(*resume) if resume else None
     with _timed(folder), contextlib.closing(_attempts(attempt, workers, folder)) as made:
         for number, episode in enumerate(made, 1):
             if episode is not None and (keep is None or keep(episode, kept)):
-                kept.append(episode)
+                kept += [episode] if keep else []
+                number_kept += 1
                 done += episode.length if unit == "transitions" else 1
                 if progress is not None:
                     progress(min(done, total), total)
+                yield episode
                 if done >= total:
-                    return kept
-            if number > MOST_REJECTED * (len(kept) + 1):
-                raise InputError(f"only {len(kept)} of {number} attempts could be kept; loosen the recipe")
+                    return
+            if number > MOST_REJECTED * (number_kept + 1):
+                raise InputError(f"only {number_kept} of {number} attempts could be kept; loosen the recipe")
     raise AssertionError("attempts never end")
 
 
-def store(task: Task, episodes: Sequence[Episode], recipe: Any, seed: int) -> str:
+def store(task: Task, episodes: Iterable[Episode], recipe: Any, seed: int) -> str:
     """Write the task's local data set, replacing an older one, and drop the shards; returns its Minari id."""
     env, folder = make_env(task), _folder(task, recipe, seed)
-    provenance = {
-        "builder": task.builder, "seed": seed, "recipe": dataclasses.asdict(recipe), "build_s": _seconds(folder),
-        "git_commit": git_commit(),
-    }  # fmt: skip
+
+    def provenance() -> dict[str, Any]:
+        about = {"builder": task.builder, "seed": seed, "recipe": dataclasses.asdict(recipe)}
+        return about | {"build_s": _seconds(folder), "git_commit": git_commit()}
+
     made = write_minari(local_id(task.id), episodes, env, provenance)
     env.close()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""What a critic says of the actions at one state, and what they are worth (after Fig. 6 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import gymnasium as gym
+import numpy as np
+
+from calql.evaluation.rollout import Act, collect_episode
+from calql.tasks import Task
+from calql.types import Episode, PyTree
+
+POINTS = 21
+"""Values of the varied action dimension, from −1 to 1."""
+ROLLOUTS = 10
+"""Episodes a point."""
+
+
+def q_slice(
+    env: gym.Env,
+    task: Task,
+    centre: np.ndarray,
+    dimension: int,
+    seed: int,
+    q: Callable[[PyTree, np.ndarray], np.ndarray],
+    policy: Callable[[int], Act],
+    return_of: Callable[[Episode], float],
+) -> Iterator[dict[str, float]]:
+    """Rows `action`, `q`, `return_mean`, `return_sem`: one component of the first action of an episode, all else fixed.
+
+    The state is the one of `reset(seed)`, the other components are those of `centre` [A]; `q`: (observation,
+    actions [N, A]) → [N]. The truth is the mean of `return_of` over ROLLOUTS episodes that begin with that action and
+    go on with `policy(number)`.
+    """
+    observation, _ = env.reset(seed=seed)
+    actions = np.repeat(centre[None].astype(np.float32), POINTS, axis=0)
+    actions[:, dimension] = np.linspace(-1.0, 1.0, POINTS)
+    for i, (action, value) in enumerate(zip(actions, q(observation, actions), strict=True)):
+        episodes = [collect_episode(env, task, _first(action, policy(i * ROLLOUTS + j)), seed) for j in range(ROLLOUTS)]
+        returns = np.array([return_of(episode) for episode in episodes])
+        yield {
+            "action": float(action[dimension]),
+            "q": float(value),
+            "return_mean": float(returns.mean()),
+            "return_sem": float(returns.std(ddof=1) / np.sqrt(ROLLOUTS)),
+        }
+
+
+def _first(action: np.ndarray, act: Act) -> Act:
+    """That action, and then the policy's."""
+    return lambda observations, steps, rewards: action[None] if steps[0] == 0 else act(observations, steps, rewards)

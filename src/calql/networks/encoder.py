@@ -1,0 +1,116 @@
+"""From an observation to the vector that a network starts from; pictures go through convolutions on the way.
+
+An observation without pictures is concatenated and nothing else: there are then no parameters. A picture is a leaf of
+type uint8 [B, H, W, C]; its latent is a linear layer with layer norm and tanh (Yarats et al. 2021, as in
+ikostrikov/jaxrl2, `networks/encoders`), and the rest of the observation stands beside it.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from calql.types import PyTree, is_picture
+
+ENCODERS = ("small", "impala")
+LATENT = 50
+"""Numbers that a picture becomes (Asap7772/jaxrl2_finetuning_benchmark)."""
+
+
+def flatten_observation(observation: PyTree) -> jax.Array:
+    """Concatenate the leaves of a state observation along the last axis: [..., D] (dict keys in sorted order)."""
+    return jnp.concatenate(jax.tree.leaves(observation), axis=-1)
+
+
+class Encoder(nn.Module):
+    """Pictures to latents, the rest as it is, all of it concatenated (dict keys in sorted order)."""
+
+    kind: str = "small"
+    """`small`: three convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
+    for a GPU."""
+
+    @nn.compact
+    def __call__(self, observation: PyTree) -> jax.Array:
+        """[B, …] → [B, D]."""
+        leaves = [self.latent(leaf) if is_picture(leaf) else leaf for leaf in jax.tree.leaves(observation)]
+        return flatten_observation(leaves)
+
+    def latent(self, picture: jax.Array) -> jax.Array:
+        """[B, H, W, C] uint8 → [B, 50] in (−1, 1)."""
+        x = picture.astype(jnp.float32) / 255.0 - 0.5
+        x = self.impala(x) if self.kind == "impala" else self.small(x)
+        x = nn.Dense(LATENT, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+        return jnp.tanh(nn.LayerNorm()(x))
+
+    def small(self, x: jax.Array) -> jax.Array:
+        """Two convolutions that halve the picture, and where 32 features of it are: [B, H, W, C] → [B, 64]."""
+        for channels in (16, 32):
+            x = nn.relu(Convolution(channels, strides=2)(x))
+        return spatial_softmax(Convolution(32, width=1)(x))
+
+    def impala(self, x: jax.Array) -> jax.Array:
+        """Three stages of a convolution, a pooling and two residual blocks: [B, H, W, C] → [B, D]."""
+        for channels in (16, 32, 32):
+            x = nn.max_pool(Convolution(channels)(x), (3, 3), strides=(2, 2), padding="SAME")
+            for _ in range(2):
+                inner = Convolution(channels)(nn.relu(x))
+                x = x + Convolution(channels)(nn.relu(inner))
+        return nn.relu(x).reshape(len(x), -1)
+
+
+def spatial_softmax(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] → [B, 2 C]: the mean place of each channel, weighted by the softmax of its values, in [−1, 1]².
+
+    Levine et al. 2016 (arXiv 1504.00702), section 6.1: places, which an arm needs, from few pictures.
+    """
+    _, height, width, _ = x.shape
+    weights = jax.nn.softmax(x.reshape(len(x), height * width, -1), axis=1)
+    rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
+    places = jnp.stack([columns.ravel(), rows.ravel()], axis=1)
+    return jnp.einsum("bpc,pd->bcd", weights, places).reshape(len(x), -1)
+
+
+class Convolution(nn.Module):
+    """Orthogonal weights of gain √2 and zero biases; zeros stand around the picture, as many as it needs."""
+
+    channels: int
+    """Channels of the result."""
+    width: int = 3
+    """Side of the kernel."""
+    strides: int = 1
+    """Pixels from one place of the kernel to the next."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] → [B, ⌈H / strides⌉, ⌈W / strides⌉, channels]."""
+        shape = (self.width, self.width, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.orthogonal(2.0**0.5), shape)
+        apply = by_multiplication if jax.default_backend() == "cpu" else by_library
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return apply(x, kernel, self.strides) + bias[None, None, None]
+
+
+def by_library(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """Convolution [B, H, W, C] with [K, K, C, O]."""
+    form = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (strides, strides), "SAME", dimension_numbers=form)
+
+
+def by_multiplication(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """The same as one matrix multiplication over shifted pictures.
+
+    On a CPU, XLA computes convolutions within loops by nested loops: with this, learning is some 25 times as fast.
+    """
+    width, (out_h, out_w) = len(kernel), (-(-n // strides) for n in x.shape[1:3])
+    missing = [max((out - 1) * strides + width - n, 0) for out, n in zip((out_h, out_w), x.shape[1:3], strict=True)]
+    x = jnp.pad(x, ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
+    shifted = [
+        x[:, i : i + (out_h - 1) * strides + 1 : strides, j : j + (out_w - 1) * strides + 1 : strides]
+        for i in range(width)
+        for j in range(width)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1)
+    return (patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])).reshape(
+        len(x), out_h, out_w, -1
+    )

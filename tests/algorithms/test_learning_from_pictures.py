@@ -1,0 +1,102 @@
+"""Learning from pictures: one encoder, the critics', and the answers of the probes whose states are drawn."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from calql.algorithms import BC, ODT, SAC
+from calql.datasets.episodes import Episodes
+from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
+from calql.methods import METHODS
+from calql.replay import make_replay
+from calql.tasks import Task
+from calql.training.loop import train_steps
+from calql.types import InputError
+
+DISCOUNT, STEPS = 0.8, 500
+SETTINGS = dict(
+    discount=DISCOUNT, tau=0.05, actor_lr=3e-3, critic_lr=3e-3, actor_hidden=(24,), critic_hidden=(24,),
+    num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0, cql_alpha=1e-3, random_crop=1,
+    iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
+)  # fmt: skip
+RULES = {rule for m in METHODS.values() for rule in (m.offline, m.online) if rule and issubclass(rule, SAC)}
+RULES = sorted(RULES, key=lambda rule: rule.__name__)
+
+
+def small(rule, **options):
+    names = {field.name for field in dataclasses.fields(rule)}
+    return rule(**{name: value for name, value in (SETTINGS | options).items() if name in names})
+
+
+def draw(states):
+    """[N, 1] → [N, 12, 12, 3]: a bright block on a grey ground, whose column is the state."""
+    picture = np.full((len(states), 12, 12, 3), 60, np.uint8)
+    for one, column in zip(picture, np.round(3 * states[:, 0]).astype(int) + 5, strict=True):
+        one[4:7, column : column + 2] = 250
+    return {"image": picture}
+
+
+@cache
+def data(name):
+    task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
+    drawn = [e._replace(observations=draw(e.observations)) for e in probe_dataset(name, 300, seed=1)]
+    episodes = Episodes(tuple(drawn))
+    states = np.concatenate([e.observations[:-1, 0] for e in probe_dataset(name, 300, seed=1)])
+    return episodes.transitions(task, DISCOUNT), episodes.spec(), states
+
+
+def learnt(algorithm, name, steps=STEPS):
+    transitions, spec, _ = data(name)
+    replay = make_replay(transitions, jax.tree.map(lambda x: x[0], transitions), 0)
+    return train_steps(
+        algorithm, 32, algorithm.init(jax.random.key(0), spec), replay, jax.random.key(1), 0, steps, 1.0
+    )[0]
+
+
+@pytest.mark.parametrize(("rule", "name"), [(r, "both") for r in RULES if r is not BC] + [(SAC, "discount")])
+def test_values_are_those_of_what_is_drawn(rule, name):
+    algorithm = small(rule)
+    state = learnt(algorithm, name)
+    transitions, _, states = data(name)
+    truth = np.broadcast_to(PROBES[name].q(states, transitions.actions[:, 0], DISCOUNT), len(states))
+    for q in np.asarray(algorithm.q_values(state.critic, transitions.observations, transitions.actions)):
+        assert np.abs(q - truth).mean() < 0.1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_policy_looks_through_the_critics_encoder(rule):
+    algorithm = small(rule)
+    transitions, spec, _ = data("both")
+    start = algorithm.init(jax.random.key(0), spec)
+    batch = jax.tree.map(lambda x: x[:8], transitions)
+    state, _ = jax.jit(lambda s, b, k: algorithm.update(s, b, k))(start, batch, jax.random.key(2))
+
+    def moved(part):
+        pairs = zip(jax.tree.leaves(part(start)), jax.tree.leaves(part(state)), strict=True)
+        return any((a != b).any() for a, b in pairs)
+
+    assert moved(lambda s: s.actor["encoder"])
+    assert moved(lambda s: s.critic["encoder"]) == algorithm.learns_values
+    if algorithm.learns_values:
+        jax.tree.map(np.testing.assert_array_equal, state.actor["encoder"], state.critic["encoder"])
+        # Its own loss does not reach there: Adam has seen zeros alone.
+        assert not any(leaf.any() for leaf in jax.tree.leaves(state.actor_optimizer[0].mu["encoder"]))
+
+
+def test_a_subset_of_critics_keeps_the_encoder():
+    algorithm = small(SAC, num_critics=5, target_subset=2)
+    _, spec, _ = data("both")
+    state = algorithm.init(jax.random.key(0), spec)
+    chosen = algorithm.target_members(state, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, chosen["encoder"], state.target_critic["encoder"])
+    observation = jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
+    assert algorithm.q_values(chosen, observation, jnp.zeros((1, 1))).shape == (2, 1)
+
+
+def test_sequences_of_pictures_are_refused():
+    with pytest.raises(InputError, match="pictures"):
+        ODT().init(jax.random.key(0), data("both")[1])
