@@ -28,7 +28,7 @@ def test_the_command_writes_the_same_again(tmp_path, capsys):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert (tmp_path / "one" / "regret.csv").read_bytes() != (tmp_path / "three" / "regret.csv").read_bytes()
     assert {path.name for path in (tmp_path / "one").glob("*.png")} == {"regret-lock.png", "terms-lock.png", "arms.png"}
-    assert "72 of 72 runs stay below the bound" in said
+    assert "12 of 12 runs of Algorithm 2 stay below the bound" in said
     with (tmp_path / "one" / "regret.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(REFERENCES) * len(WIDTHS) * len(LEARNERS) * 5
 

@@ -178,7 +178,12 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """A pipe table."""
     head, body = _cells(rows, lambda point, interval: f"{point} {interval}".strip())
     body = [[cell.replace("|", "\\|") for cell in line] for line in body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body]) + "\n"
+    return pipe_table(head, body) + "\n"
+
+
+def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Cells as Markdown, without a newline at the end."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
 def to_latex(rows: Sequence[Row]) -> str:

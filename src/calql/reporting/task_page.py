@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from calql.envs.registry import make_env
 from calql.methods import METHODS
 from calql.reporting.data_table import Row
+from calql.reporting.tables import pipe_table
 from calql.tasks import SCALES, TASKS, Task
 from calql.training.config import DEFAULT_SCALES, TASK_OPTIONS, options, resolve
 
@@ -23,9 +24,9 @@ def card(task: Task, row: Row | None, notes: Path) -> str:
         f"# {task.id}",
         f"{task.summary[:1].upper()}{task.summary[1:]}.",
         f"![the environment]({task.id}.png)" if row else "",
-        "## The task\n\n" + _table(["", ""], settings(task)),
+        "## The task\n\n" + pipe_table(["", ""], settings(task)),
         "## The three scales\n\nWhat they differ in, and what this task sets; all the rest are defaults "
-        "(`calql train --print-config`).\n\n" + _table(["option", *SCALES], budgets(task)),
+        "(`calql train --print-config`).\n\n" + pipe_table(["option", *SCALES], budgets(task)),
         "## The data\n\n" + (_data(task, row) if row else "They have not been measured yet."),
         "## Commands\n\n" + _commands(task),
         notes.read_text(encoding="utf-8").strip() if notes.exists() else "",
@@ -105,7 +106,7 @@ def _data(task: Task, row: Row) -> str:
     return "\n\n".join(
         [
             "Quantiles: lowest · 10 % · median · 90 % · highest, over episodes.",
-            _table(["", ""], lines),
+            pipe_table(["", ""], lines),
             f"![returns, lengths and coverage]({task.id}-data.png)",
             f"Recipe: {knobs}." if knobs else "",
         ]
@@ -147,7 +148,7 @@ def index(rows: Mapping[str, Row]) -> str:
     return (
         "# Tasks\n\nLength and return: median (10 % to 90 %) over episodes, where the return is the Monte-Carlo return "
         "of the first step, on mapped rewards. [data.csv](data.csv) has these numbers and more.\n\n"
-        + _table(head, lines)
+        + pipe_table(head, lines)
         + "\n\n---\n\n*Written by `calql data card`.*\n"
     )
 
@@ -200,7 +201,3 @@ def _space(space: gymnasium.Space) -> str:
     if isinstance(space, gymnasium.spaces.Dict):
         return ", ".join(f"{name} {_space(part)}" for name, part in space.items())
     return "×".join(map(str, space.shape)) + (" pixels, uint8" if space.dtype == np.uint8 else "")
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,8 @@ from matplotlib.figure import Figure
 from calql.provenance import provenance
 from calql.reporting.figures import INK, LOOK
 from calql.reporting.style import COLOURS, HERO_COLOUR
-from calql.theory import LEARNERS, REFERENCES, WIDTHS, Result, Setting, arms
+from calql.reporting.tables import dicts_to_csv, pipe_table
+from calql.theory import LEARNERS, REFERENCES, WIDTHS, WORLDS, Result, Setting, arms
 from calql.theory.experiment import DELTA
 
 LOOKS = {
@@ -31,8 +31,9 @@ def write_theory(results: Results, out: Path) -> list[Path]:
     """table.csv, table.md, regret.csv (round by round), figures, and about.json; returns the figures' paths."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [table_row(result) for result in results]
-    _write_csv(out / "table.csv", rows)
-    _write_csv(out / "regret.csv", [row for result in results for row in curve_rows(result)])
+    curves = [row for result in results for row in curve_rows(result)]
+    (out / "table.csv").write_text(dicts_to_csv(rows), encoding="utf-8")
+    (out / "regret.csv").write_text(dicts_to_csv(curves), encoding="utf-8")
     (out / "table.md").write_text(markdown(rows), encoding="utf-8")
     (out / "about.json").write_text(json.dumps(provenance(), indent=2) + "\n", encoding="utf-8")
     worlds = dict.fromkeys(result.setting.world for result in results)
@@ -88,20 +89,13 @@ def curve_rows(result: Result) -> Iterator[dict[str, str]]:
 def markdown(rows: Sequence[dict[str, str]]) -> str:
     """Regret of every learner, a line a setting."""
     head = ["world", "reference", "data", "V* − V^ref", "C", "C^ref", *(learner.name for learner in LEARNERS)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for names, group in itertools.groupby(rows, lambda row: [row[name] for name in NAMES[:3]]):
         group = list(group)
         regrets = [[f"{float(row[f'regret{end}']):.3g}" for end in ("", "_low", "_high")] for row in group]
         about = [f"{float(group[0][name]):.3g}" for name in ("gap", "transfer", "transfer_ref")]
         lines.append([*names, *about, *(f"{middle} [{low}, {high}]" for middle, low, high in regrets)])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    return pipe_table(head, lines) + "\n"
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -173,7 +167,7 @@ def arms_figure(results: Results) -> Figure:
         for result in chosen:
             axes, reference = panels[result.setting.world], result.setting.reference
             color = COLOURS[list(REFERENCES).index(reference)]
-            covered, worth = np.array([_arms(result, k) for k in rounds]).T
+            covered, worth = _arms(result, rounds)
             axes.loglog(rounds, covered, "--", color=color, linewidth=1.2)
             axes.loglog(rounds, worth, "-", color=color, linewidth=1.2, label=f"{reference} reference")
             if (worth > covered).any():
@@ -188,7 +182,8 @@ def arms_figure(results: Results) -> Figure:
         return figure
 
 
-def _arms(result: Result, rounds: float) -> tuple[float, float]:
-    mdp, _, _ = result.setting.build()
-    ranks = mdp.rank, mdp.rank
-    return arms(mdp, transfer=result.transfer_ref, gap=result.gap, rounds=int(rounds), ranks=ranks, delta=DELTA)
+def _arms(result: Result, rounds: np.ndarray) -> np.ndarray:
+    """[2, N] for N numbers of rounds."""
+    mdp = WORLDS[result.setting.world]()
+    said = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank), delta=DELTA)
+    return np.array([arms(mdp, rounds=int(k), **said) for k in rounds]).T

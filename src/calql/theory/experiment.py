@@ -84,7 +84,7 @@ def settings() -> list[Setting]:
 
 
 def run(
-    setting: Setting, runs: int = 20, rounds: int = 400, seed: int = 0, tick: Callable[[], None] = lambda: None
+    setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Result]:
     """Every learner on the same offline data, m_off = K tuples a step, with the same luck online, m_on = 1.
 
