@@ -35,7 +35,8 @@ def test_rows_are_q_and_the_mean_return_of_what_follows():
         return 2 * actions[:, 1]
 
     def policy(number):
-        return lambda observations, steps, rewards: np.array([[0.1 * (number % 10), 0.0]], np.float32)
+        then = 0.7 if number is None else 0.1 * (number % 10)
+        return lambda observations, steps, rewards: np.array([[then, 0.0]], np.float32)
 
     rows = list(
         q_slice(env, task, np.array([0.3, 0.5]), 1, 11, q, policy, lambda episode: float(episode.rewards.sum()))
@@ -44,6 +45,7 @@ def test_rows_are_q_and_the_mean_return_of_what_follows():
     np.testing.assert_allclose([row["action"] for row in rows], action, atol=1e-6)
     np.testing.assert_allclose([row["q"] for row in rows], 2 * action, atol=1e-6)
     np.testing.assert_allclose([row["return_mean"] for row in rows], action + 0.45, atol=1e-6)
+    np.testing.assert_allclose([row["return_deterministic"] for row in rows], action + 0.7, atol=1e-6)
     spread = np.std(0.1 * np.arange(10), ddof=1) / np.sqrt(10)
     assert [row["return_sem"] for row in rows] == pytest.approx([spread] * POINTS, rel=1e-5)
     assert set(env.seeds) == {11}

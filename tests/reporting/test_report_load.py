@@ -117,11 +117,14 @@ BROKEN = {
         "env_step and grad_step",
     ),
     "no step 0": (lambda d: (d / "eval.csv").write_text(LATE), "must start at 0"),
-    "slice without q": (lambda d: (d / "slice.csv").write_text("action,return_mean,return_sem\n0,1,1\n"), "slice.csv"),
-    "text in the slice": (lambda d: (d / "slice.csv").write_text(SLICE + "0,high,1,1\n"), "slice.csv"),
+    "slice without q": (
+        lambda d: (d / "slice.csv").write_text("action,return_mean,return_sem,return_deterministic\n0,1,1,1\n"),
+        "slice.csv",
+    ),
+    "text in the slice": (lambda d: (d / "slice.csv").write_text(SLICE + "0,high,1,1,1\n"), "slice.csv"),
     "steps out of order": (lambda d: (d / "eval.csv").write_text(LATE.replace("online,5", "online,0")), "increase"),
 }
-SLICE = "action,q,return_mean,return_sem\n"
+SLICE = "action,q,return_mean,return_sem,return_deterministic\n"
 PERCENT = "phase,env_step,grad_step,score_mean\nonline,0,0,80\n"
 LATE = "phase,env_step,grad_step,score_mean\nonline,5,0,0.5\nonline,9,0,0.5\nonline,7,0,0.5\n"
 

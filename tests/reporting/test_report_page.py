@@ -188,12 +188,13 @@ def test_slices_of_q_stand_beside_the_truth_a_panel_a_seed(tmp_path):
     assert figures.slice_figure(load_runs([tmp_path])) is None
     for i, (method, seed) in enumerate([("cal-ql", 0), ("cal-ql", 1), ("cql", 0)]):
         path = write_run(tmp_path, method, seed)
-        rows = "".join(f"{x},{i + x},{i - x},0.5\n" for x in (-1, 0, 1))
-        (path / "slice.csv").write_text("action,q,return_mean,return_sem\n" + rows)
+        rows = "".join(f"{x},{i + x},{i - x},0.5,{5 * x}\n" for x in (-1, 0, 1))
+        (path / "slice.csv").write_text("action,q,return_mean,return_sem,return_deterministic\n" + rows)
     figure = figures.slice_figure(load_runs([tmp_path]))
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["seed 0", "seed 1"]
     curves = [line.get_ydata().tolist() for line in figure.axes[0].lines if line.get_xdata()[0] == -1]
-    assert curves == [[3, 2, 1], [1, 2, 3], [1, 0, -1], [-1, 0, 1]]  # CQL's truth and Q, then Cal-QL's, on top
+    rings = [-5, 0, 5]
+    assert curves == [[3, 2, 1], rings, [1, 2, 3], [1, 0, -1], rings, [-1, 0, 1]]  # CQL's truth and Q, then Cal-QL's
 
 
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=14))

@@ -160,7 +160,7 @@ def test_the_slice_holds_q_at_the_first_state_of_the_first_evaluation(tmp_path):
     actions = np.linspace(-1, 1, len(rows), dtype=np.float32)[:, None]
     q = made.phase.algorithm.q_values(made.state.critic, first[None], actions[None])
     np.testing.assert_allclose([float(row["q"]) for row in rows], q[:, 0].mean(0), rtol=1e-5)
-    returns = np.array([float(row["return_mean"]) for row in rows])
+    returns = np.array([[float(row[name]) for name in ("return_mean", "return_deterministic")] for row in rows])
     assert (returns >= -10).all()  # r_min / (1 − γ)
     assert (returns <= 10).all()  # success at once
 

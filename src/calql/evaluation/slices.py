@@ -24,26 +24,29 @@ def q_slice(
     dimension: int,
     seed: int,
     q: Callable[[PyTree, np.ndarray], np.ndarray],
-    policy: Callable[[int], Act],
+    policy: Callable[[int | None], Act],
     return_of: Callable[[Episode], float],
 ) -> Iterator[dict[str, float]]:
-    """Rows `action`, `q`, `return_mean`, `return_sem`: one component of the first action of an episode, all else fixed.
+    """Rows `action`, `q`, and returns: one component of the first action of an episode varies, all else is fixed.
 
     The state is the one of `reset(seed)`, the other components are those of `centre` [A]; `q`: (observation,
-    actions [N, A]) → [N]. The truth is the mean of `return_of` over ROLLOUTS episodes that begin with that action and
-    go on with `policy(number)`.
+    actions [N, A]) → [N]. `return_mean`, `return_sem`: `return_of` over ROLLOUTS episodes that begin with that action
+    and go on with `policy(number)`, which samples, as in the critic's own target; `return_deterministic`: of the one
+    that goes on with `policy(None)`, as in an evaluation.
     """
     observation, _ = env.reset(seed=seed)
     actions = np.repeat(centre[None].astype(np.float32), POINTS, axis=0)
     actions[:, dimension] = np.linspace(-1.0, 1.0, POINTS)
     for i, (action, value) in enumerate(zip(actions, q(observation, actions), strict=True)):
-        episodes = [collect_episode(env, task, _first(action, policy(i * ROLLOUTS + j)), seed) for j in range(ROLLOUTS)]
-        returns = np.array([return_of(episode) for episode in episodes])
+        acts = [policy(None), *(policy(i * ROLLOUTS + j) for j in range(ROLLOUTS))]
+        episodes = [collect_episode(env, task, _first(action, act), seed) for act in acts]
+        deterministic, *returns = [return_of(episode) for episode in episodes]
         yield {
             "action": float(action[dimension]),
             "q": float(value),
-            "return_mean": float(returns.mean()),
-            "return_sem": float(returns.std(ddof=1) / np.sqrt(ROLLOUTS)),
+            "return_mean": float(np.mean(returns)),
+            "return_sem": float(np.std(returns, ddof=1) / np.sqrt(ROLLOUTS)),
+            "return_deterministic": float(deterministic),
         }
 
 

@@ -81,16 +81,17 @@ def slice_figure(runs: Sequence[Run]) -> Figure | None:
                 for run in group:
                     if run.seed != seed:
                         continue
-                    action, q, mean, sem = run.slice.T
+                    action, q, mean, sem, deterministic = run.slice.T
                     axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=look["color"], alpha=0.15, lw=0)
                     axes.plot(action, mean, color=look["color"], linestyle=(0, (1, 1)), linewidth=1.4)
+                    axes.plot(action, deterministic, ls="", marker="o", ms=2.6, mfc="none", mec=look["color"], mew=0.8)
                     axes.plot(action, q, **look)
                     ends[label] = (axes, action[-1], q[-1], look)
             axes.set_title(f"seed {seed}", loc="left", fontsize=8.5, pad=6)
             axes.set(xlabel="component of the first action", xticks=[-1, 0, 1])
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             axes.tick_params(length=3)
-        panels[0].set_ylabel("Q (line), return (dots)")
+        panels[0].set_ylabel("Q (line), return (dots, rings)")
         panels[0].margins(y=0.06)
         _direct_labels(panels[-1], ends)
         return figure

@@ -24,7 +24,7 @@ STEP = {"offline": "grad_step", "online": "env_step"}
 NEEDED = ("phase", "env_step", "grad_step", "score_mean")
 OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_rate")
 """Columns of eval.csv that are read; others may be there."""
-SLICE = ("action", "q", "return_mean", "return_sem")
+SLICE = ("action", "q", "return_mean", "return_sem", "return_deterministic")
 """Columns of slice.csv."""
 NOT_A_SETTING = {"seed", "out", "resume"}
 """Names in config.json["settings"] that may differ between the seeds of one method."""
@@ -172,7 +172,8 @@ def _read_slice(path: Path) -> np.ndarray | None:
         return None
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return np.array([[float(row[name]) for name in SLICE] for row in csv.DictReader(file)]).reshape(-1, 4)
+            rows = [[float(row[name]) for name in SLICE] for row in csv.DictReader(file)]
+            return np.array(rows).reshape(-1, len(SLICE))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: wants numbers under {', '.join(SLICE)} ({error}); mend or delete it") from error
 

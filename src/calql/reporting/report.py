@@ -36,8 +36,9 @@ DRAWINGS: list[Drawing] = [
         figures.slice_figure,
         "Q over actions at one state",
         "The first state of an evaluation episode, right after pre-training. Lines: mean Q of the critics; dots: mean "
-        "return of ten episodes that begin with that action and go on with the method's own policy (band: two standard "
-        "errors). Below its dots, a critic underestimates its policy.",
+        "return of ten episodes that begin with that action and go on with actions sampled from the method's policy "
+        "(band: two standard errors); rings: the return where its deterministic policy goes on. Below both, a critic "
+        "underestimates its policy.",
     ),
     (
         "bounding",

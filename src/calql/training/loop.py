@@ -393,7 +393,7 @@ class Trainer:
                 dimension,
                 seed,
                 q,
-                lambda i: self._acting.policy(self.state, 1, self._key("slice", i)),
+                lambda i: self._acting.policy(self.state, 1, None if i is None else self._key("slice", i)),
                 lambda episode: float(self._pad(episode).returns[0]),
             )
             self.run_dir.write_rows("slice.csv", list(rows))
