@@ -283,13 +283,14 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
             "smoke": dict(utd=1),
             "laptop": VISUAL
             | dict(
-                offline_steps=20_000,
+                offline_steps=12_000,
                 online_steps=2_000,
-                eval_every_offline=4_000,
+                eval_every_offline=2_000,
                 eval_every_online=200,
                 eval_episodes=30,
                 checkpoint_every=4_000,
                 replay_capacity=5_000,
+                cql_alpha=1.0,
                 random_crop=2,
                 actor_hidden=(256, 256),
                 critic_hidden=(256, 256),
