@@ -27,22 +27,33 @@ def save_first_steps(task, path):
     raise AssertionError(f"{STEPS - left} steps are too few")
 
 
+FAMILIES: dict[str, list[str]] = {}
+"""Tasks of the same shapes, in one test, as it is compiling that takes the time, and they share their programs."""
+for name, task in TASKS.items():
+    FAMILIES.setdefault(name if task.domain == "adroit" else task.domain, []).append(name)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TASKS)
-def test_every_method_finishes(name, tmp_path, capsys):
-    save_first_steps(TASKS[name], tmp_path / "data.npz")
-    for method in METHODS:
-        out = tmp_path / method
-        few = ["--set", "offline_steps=20", "online_steps=60"]
-        what = ["--task", name, "--method", method, "--data", f"npz:{tmp_path / 'data.npz'}"]
-        with pytest.raises(SystemExit) as stop:
-            main(["train", *what, "--scale", "smoke", "--out", str(out), *few])
-        if refusal := REFUSED.get((name, method)):
-            assert (stop.value.code, out.exists()) == (2, False)
-            assert refusal in capsys.readouterr().err
-            continue
-        assert stop.value.code == 0, capsys.readouterr()
-        rows = RunDir(out).read_rows("eval.csv")
-        assert RunDir(out).done
-        assert rows[-1]["phase"] == ("online" if METHODS[method].online else "offline")
-        assert int(rows[-1]["grad_step"]) > 0
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_finishes(family, tmp_path, capsys):
+    for task in FAMILIES[family]:
+        save_first_steps(TASKS[task], tmp_path / f"{task}.npz")
+        for method in METHODS:
+            finishes(task, method, tmp_path, capsys)
+
+
+def finishes(name, method, path, capsys):
+    out = path / name / method
+    few = ["--set", "offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60"]
+    what = ["--task", name, "--method", method, "--data", f"npz:{path / name}.npz"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *what, "--scale", "smoke", "--out", str(out), *few])
+    if refusal := REFUSED.get((name, method)):
+        assert (stop.value.code, out.exists()) == (2, False)
+        assert refusal in capsys.readouterr().err
+        return
+    assert stop.value.code == 0, (name, method, capsys.readouterr())
+    rows = RunDir(out).read_rows("eval.csv")
+    assert RunDir(out).done
+    assert rows[-1]["phase"] == ("online" if METHODS[method].online else "offline")
+    assert int(rows[-1]["grad_step"]) > 0

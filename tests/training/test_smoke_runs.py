@@ -158,12 +158,14 @@ def test_what_is_logged_stands_on_the_method_s_page(run):
 
 
 def test_data_in_replay_are_the_data(run):
-    _, trainer, _ = run
+    config, trainer, _ = run
+    assert not config.protocol.one_buffer  # where new transitions may lie over them
+    options = {name: getattr(config.protocol, name) for name in ("action_clip", "tail_bootstrap")}
+    offline = data().transitions(config.task, trainer.discount, sequences=trainer.sequences, **options)
     count = data().num_transitions
-    assert not trainer.config.protocol.one_buffer  # where new transitions may lie over them
     assert count == int(trainer.replay.offline)
     stored = jax.tree.map(lambda x: np.asarray(x)[:count], trainer.replay.storage)
-    jax.tree.map(np.testing.assert_array_equal, stored, trainer.offline)
+    jax.tree.map(np.testing.assert_array_equal, stored, offline)
 
 
 def test_progress_never_goes_backwards(run):
