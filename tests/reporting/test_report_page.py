@@ -197,6 +197,19 @@ def test_slices_of_q_stand_beside_the_truth_a_panel_a_seed(tmp_path):
     assert curves == [[3, 2, 1], rings, [1, 2, 3], [1, 0, -1], rings, [-1, 0, 1]]  # CQL's truth and Q, then Cal-QL's
 
 
+@pytest.mark.parametrize("other", [{"reward_scale": 1.0}, {"discount": 0.9}])
+def test_values_of_other_rewards_do_not_share_the_axis(tmp_path, other):
+    same = {"reward_scale": 11.0, "reward_bias": -1.0, "discount": 0.96}
+    for method, settings in [("cal-ql", same), ("cql", same), ("iql", same | other)]:
+        write_run(tmp_path, method, 0, settings=settings)
+    runs = load_runs([tmp_path])
+    said = [
+        {text.get_text() for text in draw(runs).axes[-1].texts} for draw in (figures.q_figure, figures.score_figure)
+    ]
+    assert said[0] == {"Cal-QL", "CQL", "return of the data"}
+    assert "IQL" in said[1]
+
+
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=14))
 def test_labels_keep_their_distance_and_order(wanted):
     heights = figures.spread(wanted, 0.07)

@@ -57,7 +57,7 @@ def score_figure(runs: Sequence[Run]) -> Figure | None:
 
 def q_figure(runs: Sequence[Run]) -> Figure | None:
     """Mean Q on the data against the Monte-Carlo return of the same pairs (Fig. 3 of the paper)."""
-    return _curves(runs, "q_data_mean", "mean Q on the data", reference="mc_return_mean")
+    return _curves(_on_one_scale(runs), "q_data_mean", "mean Q on the data", reference="mc_return_mean")
 
 
 def bounding_figure(runs: Sequence[Run]) -> Figure | None:
@@ -67,7 +67,7 @@ def bounding_figure(runs: Sequence[Run]) -> Figure | None:
 
 def slice_figure(runs: Sequence[Run]) -> Figure | None:
     """Q and the truth over one component of the first action, a panel a seed (after Fig. 6 of the paper)."""
-    runs = [run for run in runs if run.slice is not None]
+    runs = [run for run in _on_one_scale(runs) if run.slice is not None]
     seeds = sorted({run.seed for run in runs})[:3]
     if not seeds:
         return None
@@ -230,6 +230,15 @@ def _curves(
             panels[1].tick_params(axis="y", length=0)
         _direct_labels(panels[-1], ends)
         return figure
+
+
+def _on_one_scale(runs: Sequence[Run]) -> list[Run]:
+    """Those whose values can share an axis with the first one's: the same mapping of rewards, and discount."""
+
+    def scale(run: Run) -> list:
+        return [run.config.get("settings", {}).get(name) for name in ("reward_scale", "reward_bias", "discount")]
+
+    return [run for run in runs if scale(run) == scale(runs[0])]
 
 
 def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:

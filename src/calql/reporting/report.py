@@ -15,6 +15,7 @@ from calql.types import InputError
 Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
 """(file name, what draws it, title, caption)."""
 LINES = "Thick: IQM over seeds; band: its 95 % bootstrap interval; thin: single seeds (dotted: unfinished)."
+ONE_SCALE = "Methods that learn from rewards on another scale, or with another discount, are left out."
 DRAWINGS: list[Drawing] = [
     (
         "overview",
@@ -29,7 +30,7 @@ DRAWINGS: list[Drawing] = [
         figures.q_figure,
         "Mean Q against the return of the data",
         "A Q that starts fine-tuning far from the scale of the returns is corrected there first, and the policy pays "
-        f"for it. {LINES}",
+        f"for it. {ONE_SCALE} {LINES}",
     ),
     (
         "slice",
@@ -38,7 +39,7 @@ DRAWINGS: list[Drawing] = [
         "The first state of an evaluation episode, right after pre-training. Lines: mean Q of the critics; dots: mean "
         "return of ten episodes that begin with that action and go on with actions sampled from the method's policy "
         "(band: two standard errors); rings: the return where its deterministic policy goes on. Below both, a critic "
-        "underestimates its policy.",
+        f"underestimates its policy. {ONE_SCALE}",
     ),
     (
         "bounding",
