@@ -144,13 +144,13 @@ def test_every_task_of_the_table_has_its_sources():
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_it_runs(task, tmp_path):
-    """Data from the task's own builder, then forty gradient steps across the border.
+    """Data from the task's own builder, then two hundred gradient steps across the border.
 
     An eighth of the batch, and of the pictures' sides, as a step of the kitchens' networks takes a second otherwise.
     """
     row = TASKS[task]
-    few = dict(offline_steps=20, online_steps=20, eval_episodes=1, eval_every_offline=20, eval_every_online=20)
-    smaller = dict(batch_size=32, log_every=10, replay_capacity=1_000)
+    few = dict(offline_steps=100, online_steps=100, eval_episodes=1, eval_every_offline=100, eval_every_online=100)
+    smaller = dict(batch_size=32, log_every=50, replay_capacity=1_000)
     smaller |= dict(utd=1, batch_size=8, image_size=16) if row.domain == "visual" else {}
     config = resolve(row, "cal-ql", "paper", overrides=few | smaller)
     load_attribute(row.builder)(config.task, seed=0, transitions=600)
@@ -162,6 +162,6 @@ def test_it_runs(task, tmp_path):
         pass
     trainer.close()
     rows = run_dir.read_rows("train.csv")
-    assert [int(r["grad_step"]) for r in rows] == [10, 20, 30, 40]
+    assert [int(r["grad_step"]) for r in rows] == [50, 100, 150, 200]
     assert all(np.isfinite(float(r["critic_loss"])) for r in rows)
     assert run_dir.done

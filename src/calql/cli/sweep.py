@@ -72,9 +72,9 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 
-    for reference, task in {(job.config.data, job.config.task.id): job.config.task for job in jobs}.items():
-        if reference[0]:
-            common.build_if_missing(reference[0], task)
+    for (reference, _), task in {(job.config.data, job.config.task.id): job.config.task for job in jobs}.items():
+        if reference:
+            common.build_if_missing(reference, task)
     several = len({job.config.task.id for job in jobs}) > 1
     with common.bar() as progress:
         whole = progress.add_task("runs", total=len(jobs), note="")

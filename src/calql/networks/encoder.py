@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     """Pictures to latents, the rest as it is, all of it concatenated (dict keys in sorted order)."""
 
     kind: str = "small"
-    """`small`: three convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
+    """`small`: two convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
     for a GPU."""
 
     @nn.compact
@@ -100,7 +100,7 @@ def by_library(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 def by_multiplication(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     """The same as one matrix multiplication over shifted pictures.
 
-    On a CPU, XLA computes convolutions within loops by nested loops: with this, learning is some 25 times as fast.
+    On a CPU, XLA computes convolutions within loops by nested loops, many times slower than its multiplications.
     """
     width, (out_h, out_w) = len(kernel), (-(-n // strides) for n in x.shape[1:3])
     missing = [max((out - 1) * strides + width - n, 0) for out, n in zip((out_h, out_w), x.shape[1:3], strict=True)]
