@@ -13,7 +13,7 @@ from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task
-from calql.training.acting import Acting
+from calql.training.acting import acting
 from calql.training.loop import about_sequences, train_steps
 
 DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 600, 32
@@ -74,7 +74,7 @@ def assert_values_are_right(algorithm, state, name, tolerance):
 
 def assert_actions_are(algorithm, state, name, wanted, tolerance):
     for start in PROBES[name].starts:
-        policy = Acting(algorithm, data(name, "expert")[1]).policy(state, 1)
+        policy = acting(algorithm, data(name, "expert")[1], state, 1)
         action = policy(jnp.full((1, 1), start), np.zeros(1, np.int32), np.zeros(1, np.float32))
         assert float(action[0, 0]) == pytest.approx(wanted(start), abs=tolerance)
 

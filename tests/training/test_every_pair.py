@@ -3,7 +3,8 @@
 import pytest
 
 from calql.cli import main
-from calql.datasets.episodes import Episodes, first_steps
+from calql.datasets.arrays import first_steps
+from calql.datasets.episodes import Episodes
 from calql.datasets.load import load_for
 from calql.datasets.npz import save_npz
 from calql.methods import METHODS
@@ -44,10 +45,10 @@ def test_every_method_finishes(family, tmp_path, capsys):
 
 def finishes(name, method, path, capsys):
     out = path / name / method
-    few = ["--set", "offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60"]
+    few = ["offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60", "eval_episodes=1"]
     what = ["--task", name, "--method", method, "--data", f"npz:{path / name}.npz"]
     with pytest.raises(SystemExit) as stop:
-        main(["train", *what, "--scale", "smoke", "--out", str(out), *few])
+        main(["train", *what, "--scale", "smoke", "--out", str(out), "--set", *few])
     if refusal := REFUSED.get((name, method)):
         assert (stop.value.code, out.exists()) == (2, False)
         assert refusal in capsys.readouterr().err

@@ -227,6 +227,7 @@ class SAC:
             states //= 2
         chunks = jax.tree.map(lambda x: x.reshape(size // states, states, *x.shape[1:]), data)
 
+        @partial(jax.jit, inline=True)  # traced once for its shapes and the sums
         def one(chunk: tuple) -> tuple[tuple[jax.Array, Metrics], PyTree]:
             return jax.value_and_grad(self.critic_loss, has_aux=True)(state.critic, state, chunk[0], key, chunk[1])
 

@@ -41,6 +41,18 @@ def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
     return tree or None
 
 
+def first_steps(episode: Episode, steps: int) -> Episode:
+    """The first `steps` steps, as a truncated episode."""
+    return Episode(
+        observations=map_leaves(lambda x: x[: steps + 1], episode.observations),
+        actions=episode.actions[:steps],
+        rewards=episode.rewards[:steps],
+        terminations=episode.terminations[:steps],
+        truncated=True,
+        successes=None if episode.successes is None else episode.successes[:steps],
+    )
+
+
 def layout(episode: Episode) -> str:
     """Keys, shapes and dtypes of one step, as text (for comparing and for showing)."""
     arrays = [*named_leaves("observations", episode.observations), ("actions", episode.actions)]

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from calql.datasets.arrays import checked, layout, map_leaves, named_leaves
+from calql.datasets.arrays import checked, first_steps, layout, map_leaves, named_leaves
 from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
 from calql.tasks import Task
 from calql.types import Episode, InputError, PyTree, Spec, Transition
@@ -114,15 +114,3 @@ class Episodes:
         lost = self.num_transitions - sum(e.length for e in cut)
         note = f"{longer} of {len(cut)} episodes were cut after {horizon} steps ({lost} transitions dropped)"
         return Episodes(cut, self.reference, (*self.notes, note) if longer else self.notes)
-
-
-def first_steps(episode: Episode, steps: int) -> Episode:
-    """The first `steps` steps, as a truncated episode."""
-    return Episode(
-        observations=map_leaves(lambda x: x[: steps + 1], episode.observations),
-        actions=episode.actions[:steps],
-        rewards=episode.rewards[:steps],
-        terminations=episode.terminations[:steps],
-        truncated=True,
-        successes=None if episode.successes is None else episode.successes[:steps],
-    )

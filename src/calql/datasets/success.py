@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from calql.datasets.arrays import map_leaves
-from calql.datasets.episodes import Episodes, first_steps
+from calql.datasets.arrays import first_steps, map_leaves
+from calql.datasets.episodes import Episodes
 from calql.tasks import Task
 from calql.types import Episode, InputError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,34 +12,26 @@ from calql.evaluation.rollout import Act
 from calql.types import PyTree, Spec
 
 
-class Acting:
-    """Compiles an algorithm's way of acting once, for any number of rollouts."""
+def acting(algorithm: Any, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
+    """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
+    memory = algorithm.blank(spec, size) if algorithm.context else None
 
-    def __init__(self, algorithm: Any, spec: Spec) -> None:
-        self._blank = (lambda size: algorithm.blank(spec, size)) if algorithm.context else lambda size: None
+    def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        nonlocal memory
+        actions, memory = _act(algorithm, state, memory, observations, steps, rewards, key)
+        return np.asarray(actions)
 
-        def act(state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any) -> tuple:
-            if algorithm.context:
-                return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
-            return algorithm.act(state, observations, key), memory
+    return act
 
-        def explore(*arguments: Any) -> tuple:
-            *arguments, key = arguments
-            return act(*arguments, jax.random.fold_in(key, arguments[3][0]))
 
-        self._act, self._explore = jax.jit(lambda *arguments: act(*arguments, None)), jax.jit(explore)
-
-    def policy(self, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
-        """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
-        memory = self._blank(size)
-
-        def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-            nonlocal memory
-            inputs = state, memory, observations, steps, rewards
-            actions, memory = self._act(*inputs) if key is None else self._explore(*inputs, key)
-            return np.asarray(actions)
-
-        return act
+@partial(jax.jit, static_argnames="algorithm")
+def _act(
+    algorithm: Any, state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any
+) -> tuple[jax.Array, Any]:
+    key = None if key is None else jax.random.fold_in(key, steps[0])
+    if algorithm.context:
+        return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
+    return algorithm.act(state, observations, key), memory
 
 
 def uniform_policy(spec: Spec, key: jax.Array) -> Act:

@@ -27,12 +27,12 @@ from calql.datasets.episodes import Episodes
 from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
 from calql.envs.registry import make_env
 from calql.evaluation.metrics import summarise
-from calql.evaluation.rollout import collect_episode, evaluate
+from calql.evaluation.rollout import Act, collect_episode, evaluate
 from calql.evaluation.slices import q_slice
 from calql.replay import Replay, add_episode, make_replay, newest, put_back, random_crop, sample, sample_windows
 from calql.tracking import EVAL_COLUMNS, RunDir
 from calql.training import checkpoint
-from calql.training.acting import Acting, uniform_policy
+from calql.training.acting import acting, uniform_policy
 from calql.training.config import Phase, RunConfig
 from calql.types import Episode, InputError, PyTree, RunError, Spec, Transition
 
@@ -102,6 +102,7 @@ def train_steps(
     Step number i draws everything from fold_in(key, i); `count` is traced, so episodes of any length share one program.
     """
 
+    @partial(jax.jit, inline=True)  # traced once for its shapes and the loop
     def one(state: ActorCriticState, step: jax.Array) -> tuple[ActorCriticState, dict[str, jax.Array]]:
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
         if algorithm.context:
@@ -170,7 +171,6 @@ class Trainer:
         self.state = config.phases[0].algorithm.init(self._key("init"), self.spec)
         rows = np.random.default_rng(0).permutation(len(offline.rewards))[:DATA_SAMPLE]
         self.data_sample = jax.tree.map(lambda x: jnp.asarray(x[rows]), offline)
-        self._acting, self._exploring = (Acting(config.phases[i].algorithm, self.spec) for i in (0, -1))
         self._started = time.monotonic()
         self._alarmed = False
 
@@ -288,7 +288,7 @@ class Trainer:
             episode = collect_episode(
                 self.env,
                 self.task,
-                uniform_policy(self.spec, key) if random else self._exploring.policy(self.state, 1, key),
+                uniform_policy(self.spec, key) if random else self._acting(1, key),
                 self._seed("collect", c.episode),
             )
         self.replay = add_episode(self.replay, self._pad(episode), jnp.int32(episode.length))
@@ -297,6 +297,9 @@ class Trainer:
         c.due += 0 if random else p.updates_per_episode or p.utd * episode.length
         c.episode += 1
         return self._progress("episode", {"success": bool(np.any(episode.successes)), "length": episode.length})
+
+    def _acting(self, size: int, key: jax.Array | None = None) -> Act:
+        return acting(self.phase.algorithm, self.spec, self.state, size, key)
 
     @contextmanager
     def _saving_on_failure(self, where: str) -> Iterator[None]:
@@ -349,7 +352,7 @@ class Trainer:
             outcomes = evaluate(
                 self.eval_envs,
                 self.task,
-                self._acting.policy(self.state, len(self.eval_envs)),
+                self._acting(len(self.eval_envs)),
                 [self._seed("evaluate", point, i) for i in range(n)],
             )
         c.evaluated = self.clock()
@@ -389,11 +392,11 @@ class Trainer:
             rows = q_slice(
                 self.env,
                 self.task,
-                self._acting.policy(self.state, 1)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0],
+                self._acting(1)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0],
                 dimension,
                 seed,
                 q,
-                lambda i: self._acting.policy(self.state, 1, None if i is None else self._key("slice", i)),
+                lambda i: self._acting(1, None if i is None else self._key("slice", i)),
                 lambda episode: float(self._pad(episode).returns[0]),
             )
             self.run_dir.write_rows("slice.csv", list(rows))

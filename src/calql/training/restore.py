@@ -14,7 +14,7 @@ from calql.evaluation.rollout import Act
 from calql.tasks import Task
 from calql.tracking import RunDir
 from calql.training import checkpoint
-from calql.training.acting import Acting
+from calql.training.acting import acting
 from calql.training.config import resolve_saved
 from calql.types import InputError, Spec
 
@@ -45,5 +45,4 @@ def load_policy(path: Path) -> Policy:
     env.close()
     shapes = algorithm.init(jax.random.key(0), spec)
     state = checkpoint.unflatten(shapes, checkpoint.load(found, "state"))
-    acting = Acting(algorithm, spec)
-    return Policy(config.task, config.method.title, meta["step"], lambda size: acting.policy(state, size))
+    return Policy(config.task, config.method.title, meta["step"], lambda size: acting(algorithm, spec, state, size))
