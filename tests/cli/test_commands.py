@@ -141,6 +141,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
         f'''tasks = ["{TASK}"]\nseeds = [3]\nscale = "smoke"\nset = ["eval_episodes=1"]\n'''
         """[[runs]]\nmethods = ["cql"]\n"""
         """[[runs]]\nmethods = ["cql"]\nset = ["utd=2", "cql_alpha_online=0"]\n"""
+        """[[figures]]\ntitle = "One alone"\ndraws = ["score"]\nruns = ["cql"]\n"""
     )
     calql("sweep", "--plan", plan, "--out", tmp_path / "runs", "--set", "online_steps=30")
     plain, varied = (tmp_path / "runs" / TASK / name / "seed-3" for name in ("cql", "cql,utd=2,cql_alpha_online=0"))
@@ -154,6 +155,15 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     table = (tmp_path / "report" / "table.md").read_text()
     assert "| CQL (utd=1) |" in table
     assert "| CQL (utd=2, cql_alpha_online=0) |" in table
+    drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
+    assert drawn == {f"{TASK}-overview", f"{TASK}-One-alone-score"}
+    plan.write_text(plan.read_text().replace('"score"', '"scores"'))
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "runs"), "--plan", str(plan), "--out", str(tmp_path / "report")])
+    assert "unknown drawing 'scores'" in capfd.readouterr().err
+
+
+PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
 
 
 @pytest.mark.parametrize(
@@ -168,6 +178,10 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
         ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds' must be a list of int"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
         ('tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]', "'utd' is set for all runs"),
+        (f'figures = "score"\n{PLAN}', "'figures' must be [[figures]]"),
+        (f'{PLAN}[[figures]]\ndraws = ["score"]\nruns = ["cql"]', "the 'title' of [[figures]] must be a text"),
+        (f'{PLAN}[[figures]]\ntitle = "t"\nruns = ["cql"]', "'draws' must be a list of str"),
+        (f'{PLAN}[[figures]]\ntitle = "t"\ndraws = ["score"]\nruns = ["sql"]', "unknown run of the plan 'sql'"),
     ],
 )
 def test_what_is_not_a_plan(tmp_path, capfd, text, said):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from calql.methods import METHODS
 from calql.reporting import figures
-from calql.reporting.load import load_runs
-from calql.reporting.report import write_report
+from calql.reporting.load import labelled, load_runs
+from calql.reporting.report import Comparison, write_report
 from calql.reporting.style import HERO, HERO_COLOUR, styles
 from calql.types import InputError
 
@@ -229,3 +229,21 @@ def test_every_method_looks_different_and_always_the_same():
     assert variants["CQL (a)"][1] != variants["CQL (b)"][1]
     alone = styles({f"CQL ({i})": "cql" for i in range(7)})
     assert len(set(alone.values())) == 7
+
+
+def test_comparisons_are_drawn_in_place_of_all_runs_and_name_only_what_differs_within(tmp_path):
+    write_run(tmp_path / "runs", "cql", 0)
+    for seed in (1, 2):
+        write_run(tmp_path / "runs", "sac", seed, settings={"utd": seed})
+    runs = load_runs([tmp_path / "runs"])
+    assert [run.label for run in runs] == ["CQL", "SAC (utd=1)", "SAC (utd=2)"]
+    dirs = frozenset(run.path.resolve() for run in runs[:2])
+    compared = [Comparison("Figure 0", ("q", "score"), dirs), Comparison("None of these", ("score",), frozenset())]
+    page = write_report([tmp_path / "runs"], tmp_path / "out", compared)
+    drawn = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+    assert drawn == {"toy-maze-overview", "toy-maze-Figure-0-score", "toy-maze-Figure-0-q"}
+    words = Page(page.read_text()).words
+    assert [word for word in words if word.startswith("Figure 0")] == [
+        "Figure 0: Learning curves", "Figure 0: Mean Q against the return of the data",
+    ]  # fmt: skip
+    assert [run.label for run in labelled(runs[:2])] == ["CQL", "SAC"]

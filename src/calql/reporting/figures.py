@@ -305,7 +305,8 @@ def _direct_labels(axes, ends: dict[str, tuple]) -> None:
         weight = "bold" if look["linewidth"] > 2 else "normal"
         texts.append(axes.text(1.065, height, name + note, transform=axes.transAxes, va="center", fontweight=weight))
     widest = max((text.get_window_extent().width for text in texts), default=0.0) / axes.figure.bbox.width
-    axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest))
+    overhang = axes.figure.axes[0].yaxis.get_tightbbox().x0 / axes.figure.bbox.width  # of its label, beyond the edge
+    axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest), left=0.075 + max(0.0, 0.005 - overhang))
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:

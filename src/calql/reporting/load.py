@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def load_runs(paths: Iterable[Path | str]) -> list[Run]:
             cause = "holds no run (no config.json in or below it)" if path.is_dir() else "no such folder"
             raise InputError(f"{path}: {cause}; name a run directory, as made by calql train --out")
         found |= below
-    runs = _label([load_run(run_dir) for run_dir in found.values()])
+    runs = labelled([load_run(run_dir) for run_dir in found.values()])
     first: dict[tuple, Run] = {}
     for run in runs:
         twin = first.setdefault((run.task, run.label, run.seed), run)
@@ -197,12 +197,12 @@ def _check_row(row: dict[str, str | None], where: str) -> dict[str, Any]:
     return numbers
 
 
-def _label(runs: list[Run]) -> list[Run]:
+def labelled(runs: Sequence[Run]) -> list[Run]:
     """Gives every run its label: runs of one method that differ in a setting are variants, never seeds of one curve."""
     groups = defaultdict(list)
     for run in runs:
         groups[run.task, run.method].append(run)
-    labelled = []
+    named = []
     for group in groups.values():
         names = differing([settings(run) for run in group])
         names = [name for name in names if "." not in name] or names  # a phase's numbers follow from the settings
@@ -210,8 +210,8 @@ def _label(runs: list[Run]) -> list[Run]:
             values = {name: settings(run).get(name) for name in names}
             suffix = ", ".join(f"{name}={_short(value)}" for name, value in values.items() if value is not None)
             label = method_label(run.method) + (f" ({suffix})" if suffix else "")
-            labelled.append(dataclasses.replace(run, label=label))
-    return labelled
+            named.append(dataclasses.replace(run, label=label))
+    return named
 
 
 def _short(value: Any) -> str:

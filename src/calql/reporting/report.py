@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from calql.reporting import figures, tables
 from calql.reporting.html import page, slug
-from calql.reporting.load import Run, load_runs
+from calql.reporting.load import Run, labelled, load_runs
+from calql.tasks import nearest
 from calql.types import InputError
 
 Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
@@ -56,18 +58,32 @@ PROFILE: Drawing = (
 )
 
 
-def write_report(run_dirs: Iterable[Path | str], out: Path | str) -> Path:
+class Comparison(NamedTuple):
+    """Some of the runs, and what is drawn of them alone."""
+
+    title: str
+    draws: tuple[str, ...]
+    """Names of `DRAWINGS`."""
+    run_dirs: frozenset[Path]
+
+
+def write_report(run_dirs: Iterable[Path | str], out: Path | str, comparisons: Sequence[Comparison] = ()) -> Path:
     """Read every run in or below `run_dirs`, write everything into `out`, return the path of report.html.
 
-    Besides the page: table.{csv,md,tex}, runs.csv and figures/<task>-<name>.{png,svg}. Raises InputError on runs that
-    cannot be used and on an `out` that cannot be written.
+    `comparisons` take the place of the curves of all runs, on the tasks of their runs. Besides the page:
+    table.{csv,md,tex}, runs.csv and figures/<task>-<name>.{png,svg}. Raises InputError on runs that cannot be used, on
+    drawings that do not exist, and on an `out` that cannot be written.
     """
+    known = [name for name, *_ in DRAWINGS]
+    for name in (name for comparison in comparisons for name in comparison.draws):
+        if name not in known:
+            raise nearest(name, known, "drawing")
     runs = load_runs(run_dirs)
     rows = tables.method_rows(runs)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        drawn = list(_draw(runs, out / "figures"))
+        drawn = list(_draw(runs, comparisons, out / "figures"))
         files = {
             "table.csv": tables.to_csv(rows),
             "table.md": tables.to_markdown(rows),
@@ -81,13 +97,25 @@ def write_report(run_dirs: Iterable[Path | str], out: Path | str) -> Path:
     return out / "report.html"
 
 
-def _draw(runs: Sequence[Run], folder: Path) -> Iterator[tuple[str, str, str, str]]:
+def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) -> Iterator[tuple[str, str, str, str]]:
     """Draw and save every figure that has data; yields (task, title, caption, SVG text)."""
     tasks = list(dict.fromkeys(run.task for run in runs))
-    plan = [(task, [run for run in runs if run.task == task], drawing) for task in tasks for drawing in DRAWINGS]
-    if len(tasks) > 1:
-        plan.insert(0, (tables.ALL_TASKS, runs, PROFILE))
+    plan = [(tables.ALL_TASKS, runs, PROFILE)] if len(tasks) > 1 else []
+    for task in tasks:
+        mine = [run for run in runs if run.task == task]
+        chosen = list(_compared(mine, comparisons))
+        plan += [(task, mine, drawing) for drawing in (DRAWINGS[:1] if chosen else DRAWINGS)]
+        plan += [(task, *one) for one in chosen]
     for task, group, (name, draw, title, caption) in plan:
         figure = draw(group)
         if figure is not None:
             yield task, title, caption, figures.save(figure, folder / slug(f"{task}-{name}"))
+
+
+def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:
+    """The drawings of every comparison that has some of these runs, with names of their own."""
+    for comparison in comparisons:
+        group = labelled([run for run in runs if run.path.resolve() in comparison.run_dirs])
+        for name, draw, title, caption in DRAWINGS:
+            if group and name in comparison.draws:
+                yield group, (f"{comparison.title}-{name}", draw, f"{comparison.title}: {title}", caption)

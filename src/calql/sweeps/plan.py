@@ -13,7 +13,13 @@ A plan file (TOML) names what one line of arguments cannot: methods with options
     methods = ["iql"]
     set = ["iql_temperature=10"]
 
-A `set` before the first [[runs]] holds for all of them; what it names, none of them may name again.
+    [[figures]]
+    title = "Before and after"
+    draws = ["score", "q"]
+    runs = ["cal-ql", "iql,iql_temperature=10"]
+
+A `set` before the first [[runs]] holds for all of them; what it names, none of them may name again. [[figures]] say
+what `calql report --plan` draws, each of some of the runs, by the names of their folders.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from calql.tasks import nearest
 from calql.tracking import RunDir
 from calql.tracking.run_dir import plain
 from calql.training.config import RunConfig, resolve
@@ -83,6 +90,17 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlannedFigure:
+    """Some of a plan's runs, and what the report draws of them alone."""
+
+    title: str
+    draws: tuple[str, ...]
+    """Names of drawings (`calql.reporting.report.DRAWINGS`)."""
+    runs: tuple[str, ...]
+    """Folders of variants."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What shall be run: every task × variant × seed."""
 
@@ -94,6 +112,7 @@ class Plan:
     """Data reference, where it is not the task's own."""
     options: tuple[str, ...] = ()
     """Options of all runs."""
+    figures: tuple[PlannedFigure, ...] = ()
 
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
         """(seed, task, variant) → run directory below `out`.
@@ -122,11 +141,14 @@ def read_plan(path: Path) -> Plan:
     def name_of(option: str) -> str:
         return option.partition("=")[0]
 
-    known = {"tasks", "seeds", "scale", "data", "set", "runs"}, {"methods", "set"}
-    runs = said.get("runs")
+    runs, figures = said.get("runs"), said.get("figures", [])
     if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
         raise InputError(f"{path}: there must be [[runs]], each with its methods")
-    for names, table in ((known[0], said), *((known[1], entry) for entry in runs)):
+    if not isinstance(figures, list) or not all(isinstance(entry, dict) for entry in figures):
+        raise InputError(f"{path}: 'figures' must be [[figures]], each with a title, draws and runs")
+    known = {"tasks", "seeds", "scale", "data", "set", "runs", "figures"}
+    tables = [(known, said), *(({"methods", "set"}, entry) for entry in runs)]
+    for names, table in tables + [({"title", "draws", "runs"}, entry) for entry in figures]:
         if unknown := sorted(table.keys() - names):
             raise InputError(f"{path}: '{unknown[0]}' is not part of a plan; here it has {', '.join(sorted(names))}")
     for name in ("scale", "data"):
@@ -145,6 +167,13 @@ def read_plan(path: Path) -> Plan:
     if twice := sorted(own & {name_of(option) for option in given.get("options", ())}):
         raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
     given |= {name: said[name] for name in ("scale", "data") if name in said}
+    for entry in figures:
+        if not isinstance(entry.get("title"), str):
+            raise InputError(f"{path}: the 'title' of [[figures]] must be a text, not {entry.get('title')!r}")
+        for folder in texts("runs", entry):
+            if folder not in (folders := [variant.folder for variant in variants]):
+                raise nearest(folder, folders, "run of the plan")
+    given["figures"] = tuple(PlannedFigure(e["title"], texts("draws", e), texts("runs", e)) for e in figures)
     return Plan(texts("tasks", said), tuple(variants), **given)
 
 
