@@ -94,7 +94,8 @@ def test_values_and_actions_without_much_conservatism(method, name):
 def test_from_an_experts_data_alone_comes_the_experts_action(method, name):
     """With the paper's conservative weight: what the data do not show is worth less. A new row is tested where it
     names a conservative rule or one that learns no values."""
-    algorithm = rules(method, cql_alpha=5.0)[0]
+    slower = {"actor_lr": 2e-3} if method in CLONING else {}  # a likelihood's last iterate wanders by 0.1 at 5e-3
+    algorithm = rules(method, cql_alpha=5.0, **slower)[0]
     state = learnt((algorithm,), name, "expert")
     assert_actions_are(algorithm, state, name, PROBES[name].best_action or (lambda s: 0.0), 0.1)
 

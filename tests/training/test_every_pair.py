@@ -10,10 +10,16 @@ from calql.datasets.npz import save_npz
 from calql.methods import METHODS
 from calql.tasks import TASKS, load_attribute
 from calql.tracking import RunDir
+from calql.training.config import resolve
 
 STEPS = 300
 """So many of all data, so that tasks of one shape share their compiled programs."""
 REFUSED = {(name, "odt"): "does not take pictures" for name, task in TASKS.items() if task.domain == "visual"}
+
+
+def smaller(name):
+    """Options that make its pictures small."""
+    return {"image_size": 16} if TASKS[name].domain == "visual" else {}
 
 
 def save_first_steps(task, path):
@@ -38,14 +44,15 @@ for name, task in TASKS.items():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_finishes(family, tmp_path, capsys):
     for task in FAMILIES[family]:
-        save_first_steps(TASKS[task], tmp_path / f"{task}.npz")
+        save_first_steps(resolve(task, "bc", overrides=smaller(task)).task, tmp_path / f"{task}.npz")
         for method in METHODS:
             finishes(task, method, tmp_path, capsys)
 
 
 def finishes(name, method, path, capsys):
     out = path / name / method
-    few = ["offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60", "eval_episodes=1"]
+    few = [f"{option}={value}" for option, value in smaller(name).items()]
+    few += ["offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60", "eval_episodes=1"]
     what = ["--task", name, "--method", method, "--data", f"npz:{path / name}.npz"]
     with pytest.raises(SystemExit) as stop:
         main(["train", *what, "--scale", "smoke", "--out", str(out), "--set", *few])
