@@ -18,8 +18,8 @@ assert "jax" not in sys.modules, "a pytest plug-in imported JAX before its setti
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
-# One thread a worker: workers are the parallelism, and sums are taken in one order. Without the fusion emitters a
-# program compiles in a third of the time.
+# One thread a worker: workers are the parallelism, and sums are taken in one order. Without XLA's fusion
+# emitters programs run slower, but most of the time of compiling them is saved.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from calql.methods import METHODS
 from calql.reporting import figures
 from calql.reporting.load import labelled, load_runs
-from calql.reporting.report import Comparison, write_report
+from calql.reporting.report import write_report
 from calql.reporting.style import HERO, HERO_COLOUR, styles
+from calql.sweeps import Comparison
 from calql.types import InputError
 
 
@@ -237,7 +238,7 @@ def test_comparisons_are_drawn_in_place_of_all_runs_and_name_only_what_differs_w
         write_run(tmp_path / "runs", "sac", seed, settings={"utd": seed})
     runs = load_runs([tmp_path / "runs"])
     assert [run.label for run in runs] == ["CQL", "SAC (utd=1)", "SAC (utd=2)"]
-    dirs = frozenset(run.path.resolve() for run in runs[:2])
+    dirs = frozenset(run.path for run in runs[:2])
     compared = [Comparison("Figure 0", ("q", "score"), dirs), Comparison("None of these", ("score",), frozenset())]
     page = write_report([tmp_path / "runs"], tmp_path / "out", compared)
     drawn = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}

@@ -23,17 +23,13 @@ def report(
             figures that they ask for.
         out: Where to write.
     """
-    from calql.reporting.report import Comparison, write_report
+    from calql.reporting.report import write_report
     from calql.sweeps import read_plan
 
-    comparisons: list[Comparison] = []
-    if plan:
-        folders = [(p, p.folders(folder)) for folder in run_dirs for p in map(read_plan, plan)]
-        run_dirs = tuple(path for _, places in folders for path in places.values())
-        for p, places in folders:
-            for figure in p.figures:
-                chosen = (path.resolve() for (_, _, v), path in places.items() if v.folder in figure.runs)
-                comparisons.append(Comparison(figure.title, figure.draws, frozenset(chosen)))
+    plans = [read_plan(path) for path in plan]
+    comparisons = [figure.below(folder) for folder in run_dirs for p in plans for figure in p.figures]
+    if plans:
+        run_dirs = tuple(path for folder in run_dirs for p in plans for path in p.folders(folder).values())
     page = write_report(run_dirs, out, comparisons)
     print(f"wrote {page} (open it in a browser), with tables and figures beside it")
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from calql.reporting import figures, tables
 from calql.reporting.html import page, slug
 from calql.reporting.load import Run, labelled, load_runs
+from calql.sweeps import Comparison
 from calql.tasks import nearest
 from calql.types import InputError
 
@@ -56,15 +56,6 @@ PROFILE: Drawing = (
     "Performance profile",
     "How many runs do better than a threshold: higher is better, everywhere on the axis. Bands: 95 % bootstrap.",
 )
-
-
-class Comparison(NamedTuple):
-    """Some of the runs, and what is drawn of them alone."""
-
-    title: str
-    draws: tuple[str, ...]
-    """Names of `DRAWINGS`."""
-    run_dirs: frozenset[Path]
 
 
 def write_report(run_dirs: Iterable[Path | str], out: Path | str, comparisons: Sequence[Comparison] = ()) -> Path:
@@ -115,7 +106,8 @@ def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) 
 def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:
     """The drawings of every comparison that has some of these runs, with names of their own."""
     for comparison in comparisons:
-        group = labelled([run for run in runs if run.path.resolve() in comparison.run_dirs])
+        places = {path.resolve() for path in comparison.run_dirs}
+        group = labelled([run for run in runs if run.path.resolve() in places])
         for name, draw, title, caption in DRAWINGS:
             if group and name in comparison.draws:
                 yield group, (f"{comparison.title}-{name}", draw, f"{comparison.title}: {title}", caption)

@@ -90,14 +90,18 @@ class Variant:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedFigure:
-    """Some of a plan's runs, and what the report draws of them alone."""
+class Comparison:
+    """Some of the runs, and what the report draws of them alone."""
 
     title: str
     draws: tuple[str, ...]
     """Names of drawings (`calql.reporting.report.DRAWINGS`)."""
-    runs: tuple[str, ...]
-    """Folders of variants."""
+    run_dirs: frozenset[Path]
+    """In a plan, below the folder of the sweep."""
+
+    def below(self, out: Path) -> Comparison:
+        """The same of a sweep into `out`."""
+        return dataclasses.replace(self, run_dirs=frozenset(out / path for path in self.run_dirs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Plan:
     """Data reference, where it is not the task's own."""
     options: tuple[str, ...] = ()
     """Options of all runs."""
-    figures: tuple[PlannedFigure, ...] = ()
+    figures: tuple[Comparison, ...] = ()
 
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
         """(seed, task, variant) → run directory below `out`.
@@ -167,14 +171,19 @@ def read_plan(path: Path) -> Plan:
     if twice := sorted(own & {name_of(option) for option in given.get("options", ())}):
         raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
     given |= {name: said[name] for name in ("scale", "data") if name in said}
-    for entry in figures:
-        if not isinstance(entry.get("title"), str):
-            raise InputError(f"{path}: the 'title' of [[figures]] must be a text, not {entry.get('title')!r}")
-        for folder in texts("runs", entry):
-            if folder not in (folders := [variant.folder for variant in variants]):
-                raise nearest(folder, folders, "run of the plan")
-    given["figures"] = tuple(PlannedFigure(e["title"], texts("draws", e), texts("runs", e)) for e in figures)
-    return Plan(texts("tasks", said), tuple(variants), **given)
+    plan = Plan(texts("tasks", said), tuple(variants), **given)
+
+    def comparison(entry: Mapping) -> Comparison:
+        title, draws, wanted = entry.get("title"), texts("draws", entry), texts("runs", entry)
+        if not isinstance(title, str):
+            raise InputError(f"{path}: the 'title' of [[figures]] must be a text, not {title!r}")
+        known = [variant.folder for variant in variants]
+        for unknown in sorted(set(wanted) - set(known)):
+            raise nearest(unknown, known, "run of the plan")
+        chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in wanted)
+        return Comparison(title, draws, frozenset(chosen))
+
+    return dataclasses.replace(plan, figures=tuple(map(comparison, figures)))
 
 
 def make_jobs(plan: Plan, out: Path) -> list[Job]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,24 +15,28 @@ from calql.types import PyTree, Spec
 
 def acting(algorithm: Any, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
     """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
+    compiled = _compiled(algorithm)
     memory = algorithm.blank(spec, size) if algorithm.context else None
 
     def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         nonlocal memory
-        actions, memory = _act(algorithm, state, memory, observations, steps, rewards, key)
+        actions, memory = compiled(state, memory, observations, steps, rewards, key)
         return np.asarray(actions)
 
     return act
 
 
-@partial(jax.jit, static_argnames="algorithm")
-def _act(
-    algorithm: Any, state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any
-) -> tuple[jax.Array, Any]:
-    key = None if key is None else jax.random.fold_in(key, steps[0])
-    if algorithm.context:
-        return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
-    return algorithm.act(state, observations, key), memory
+@cache
+def _compiled(algorithm: Any) -> Callable[..., tuple[jax.Array, Any]]:
+    """Looked up once a rollout: as a static argument, the algorithm would be hashed at every step."""
+
+    def act(state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any) -> tuple:
+        key = None if key is None else jax.random.fold_in(key, steps[0])
+        if algorithm.context:
+            return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
+        return algorithm.act(state, observations, key), memory
+
+    return jax.jit(act)
 
 
 def uniform_policy(spec: Spec, key: jax.Array) -> Act:
