@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calql.datasets.builders import adroit, antmaze, kitchen
-from calql.provenance import git_commit
-from calql.reporting.tables import dicts_to_csv
-from calql.tasks import get_task
+from calql.machine import git_commit
+from calql.paper.demonstrators import adroit, antmaze, kitchen
+from calql.paper.tasks import get_task
+from calql.reports.tables import dicts_to_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1000

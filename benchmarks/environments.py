@@ -26,11 +26,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from calql.envs.registry import make_env
-from calql.provenance import provenance
-from calql.tasks import TASKS
+from calql.envs.make import make_env
+from calql.machine import machine, provenance
+from calql.paper.tasks import TASKS
 from calql.training.config import resolve
-from calql.training.speed import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 8

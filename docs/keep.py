@@ -29,8 +29,8 @@ def line_of(name: str, source: Path) -> int:
 
 def table_of_methods() -> str:
     """Method × domain of tasks: update rules, updates a step, and the offline share of a batch, at `paper` scale."""
-    from calql.methods import METHODS
-    from calql.tasks import TASKS
+    from calql.paper.methods import METHODS
+    from calql.paper.tasks import TASKS
     from calql.training.config import resolve
 
     first = {task.domain: task.id for task in reversed(TASKS.values())}

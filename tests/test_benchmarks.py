@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from calql.algorithms import CalQL
-from calql.tasks import TASKS
+from calql.paper.tasks import TASKS
 from calql.training.speed import SIZES
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"

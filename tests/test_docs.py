@@ -55,7 +55,7 @@ def test_every_documented_option_exists(page):
 
 
 def test_every_method_has_a_page_with_its_command():
-    from calql.methods import METHODS
+    from calql.paper.methods import METHODS
 
     pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md")}
     assert pages.keys() - {"README"} == METHODS.keys()

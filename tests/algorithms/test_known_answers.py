@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from calql.datasets.episodes import Episodes
+from calql.algorithms.acting import acting
+from calql.data.episodes import Episodes
 from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
-from calql.methods import METHODS
+from calql.paper.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task
-from calql.training.acting import acting
 from calql.training.loop import about_sequences, train_steps
 
 DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 600, 32

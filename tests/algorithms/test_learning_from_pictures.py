@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from calql.algorithms import BC, ODT, SAC
-from calql.datasets.episodes import Episodes
+from calql.data.episodes import Episodes
 from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
-from calql.methods import METHODS
+from calql.paper.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task
 from calql.training.loop import train_steps

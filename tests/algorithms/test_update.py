@@ -12,7 +12,7 @@ import pytest
 from fixed import SMALL, A, B, batch, initial, state_of
 
 from calql.algorithms import AWAC, BC, CQL, IQL, SAC, VARIANTS, CalQL
-from calql.methods import METHODS
+from calql.paper.methods import METHODS
 from calql.types import Spec, Window
 
 KEY = jax.random.key(3)

@@ -10,10 +10,10 @@ import pytest
 
 from calql.cli import main
 from calql.cli.common import load_data
-from calql.tasks import TASKS
-from calql.tracking import RunDir
+from calql.paper.tasks import TASKS
 from calql.training import checkpoint
 from calql.training.config import describe, resolve
+from calql.training.run_dir import RunDir
 
 TASK = next(iter(TASKS))
 

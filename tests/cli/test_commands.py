@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from calql.cli import main
-from calql.methods import METHODS
-from calql.tasks import TASKS
-from calql.tracking import RunDir
+from calql.paper.methods import METHODS
+from calql.paper.tasks import TASKS
+from calql.training.run_dir import RunDir
 
 TASK = next(iter(TASKS))
 
@@ -64,7 +64,7 @@ def test_eval_films_an_episode(finished_run, tmp_path):
 
 
 def test_a_missing_gl_library_names_the_mend(finished_run, tmp_path, monkeypatch, capfd):
-    from calql.envs import pointmaze
+    from calql.paper.envs import pointmaze
 
     make = pointmaze.make
 

@@ -9,14 +9,15 @@ import typing
 import pytest
 
 from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, VARIANTS, CalQL
-from calql.methods import METHODS
-from calql.tasks import SCALES, TASKS, Task
-from calql.tracking import RunDir
+from calql.paper.methods import METHODS
+from calql.paper.tasks import TASKS
+from calql.tasks import SCALES, Task
 from calql.training.config import TASK_OPTIONS, Protocol, RunConfig, differs_from_paper, options, parse_value, resolve
+from calql.training.run_dir import RunDir
 from calql.types import InputError
 
 TASK = next(iter(TASKS))
-OWN = Task(id="own", env="calql.envs.pointmaze:make", horizon=50, data=None)
+OWN = Task(id="own", env="calql.paper.envs.pointmaze:make", horizon=50, data=None)
 EVERY_TASK = pytest.mark.parametrize("task", [*TASKS.values(), OWN], ids=lambda task: task.id)
 EVERY_SCALE = pytest.mark.parametrize("scale", SCALES)
 

@@ -3,14 +3,15 @@
 import pytest
 
 from calql.cli import main
-from calql.datasets.arrays import first_steps
-from calql.datasets.episodes import Episodes
-from calql.datasets.load import load_for
-from calql.datasets.npz import save_npz
-from calql.methods import METHODS
-from calql.tasks import TASKS, load_attribute
-from calql.tracking import RunDir
+from calql.data.arrays import first_steps
+from calql.data.episodes import Episodes
+from calql.data.load import load_for
+from calql.data.readers.npz import save_npz
+from calql.paper.methods import METHODS
+from calql.paper.tasks import TASKS
+from calql.tasks import load_attribute
 from calql.training.config import resolve
+from calql.training.run_dir import RunDir
 
 STEPS = 300
 """So many of all data, so that tasks of one shape share their compiled programs."""

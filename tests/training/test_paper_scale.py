@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calql.datasets.load import load_for
-from calql.tasks import TASKS, load_attribute
-from calql.tracking import RunDir
+from calql.data.load import load_for
+from calql.paper.tasks import TASKS
+from calql.tasks import load_attribute
 from calql.training import loop
 from calql.training.config import describe, resolve
+from calql.training.run_dir import RunDir
 
 GOLDEN = json.loads((Path(__file__).parent / "paper_scale.json").read_text())
 

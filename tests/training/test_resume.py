@@ -17,12 +17,12 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calql.methods import METHODS
-from calql.tracking import RunDir
+from calql.paper.methods import METHODS
 from calql.training import checkpoint
 from calql.training.config import resolve
 from calql.training.loop import RunError
 from calql.training.pretrained import border, differences, take_over
+from calql.training.run_dir import RunDir
 from calql.types import InputError
 
 LAST = 10**6

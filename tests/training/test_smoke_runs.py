@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tiny
 
-from calql.datasets.builders.pointmaze import Recipe, demonstrations
-from calql.datasets.episodes import Episodes
-from calql.methods import METHODS
-from calql.tasks import TASKS
-from calql.tracking import EVAL_COLUMNS, RunDir
+from calql.data.episodes import Episodes
+from calql.paper.demonstrators.pointmaze import Recipe, demonstrations
+from calql.paper.methods import METHODS
+from calql.paper.tasks import TASKS
 from calql.training import loop
 from calql.training.config import describe, resolve
+from calql.training.run_dir import EVAL_COLUMNS, RunDir
 from calql.types import InputError
 
 TASK = "pointmaze-medium-narrow"

@@ -16,11 +16,11 @@ import gymnasium
 import jax
 import numpy as np
 
-from calql.datasets.episodes import Episodes
+from calql.data.episodes import Episodes
 from calql.tasks import Task
-from calql.tracking import RunDir
 from calql.training import checkpoint, loop
 from calql.training.config import describe, resolve
+from calql.training.run_dir import RunDir
 from calql.types import Episode
 
 HORIZON = 8

@@ -32,8 +32,9 @@ def bench(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
+    from calql.machine import machine
     from calql.tasks import nearest
-    from calql.training.speed import BATCH, ROUNDS, SIZES, machine, measure
+    from calql.training.speed import BATCH, ROUNDS, SIZES, measure
     from calql.types import InputError
 
     for name in configs:
@@ -91,8 +92,9 @@ def _bench_methods(methods: tuple[str, ...], seconds: float, task: str | None, j
     from rich.console import Console
     from rich.table import Column, Table
 
-    from calql.methods import METHODS
-    from calql.training.speed import machine, measure_methods
+    from calql.machine import machine
+    from calql.paper.methods import METHODS
+    from calql.training.speed import measure_methods
 
     console, here = Console(), machine()
     with console.status("compiling, then measuring in turns"):

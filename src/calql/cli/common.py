@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calql.datasets.episodes import Episodes
-from calql.methods import METHODS, get_method
-from calql.tasks import TASKS, Task, load_attribute
-from calql.tracking import RunDir
-from calql.tracking.run_dir import plain
+from calql.data.episodes import Episodes
+from calql.paper.methods import METHODS, get_method
+from calql.paper.tasks import TASKS
+from calql.tasks import Task, load_attribute
 from calql.training.config import RunConfig, option_owners, parse_options, resolve, resolve_saved
 from calql.training.loop import Trainer
+from calql.training.run_dir import RunDir, plain
 from calql.types import InputError
 
 console = Console()
@@ -54,9 +54,9 @@ def load_data(config: RunConfig) -> Episodes:
 
     Raises InputError for every problem that makes training senseless; prints warnings.
     """
-    from calql.datasets.inspect import check
-    from calql.datasets.load import load_for
-    from calql.envs.registry import make_env
+    from calql.data.check.describe import check
+    from calql.data.load import load_for
+    from calql.envs.make import make_env
 
     if config.data is None:
         raise InputError(
@@ -81,8 +81,8 @@ def build_if_missing(reference: str, task: Task | None = None) -> None:
 
     `task`: the row to build it for, where options have changed the table's.
     """
-    from calql.datasets.load import local_id
-    from calql.datasets.minari_reader import root
+    from calql.data.load import local_id
+    from calql.data.readers.minari import root
 
     scheme, _, name = reference.partition(":")
     task = task if task is not None and task.id == name else TASKS.get(name)

@@ -54,8 +54,8 @@ def _list() -> int:
     from rich.table import Table
 
     from calql.cli.common import console
-    from calql.datasets.minari_reader import list_local, root
-    from calql.tasks import TASKS
+    from calql.data.readers.minari import list_local, root
+    from calql.paper.tasks import TASKS
 
     table = Table("reference", "episodes", "steps", "size")
     for found in list_local():
@@ -68,7 +68,7 @@ def _list() -> int:
 
 def _build(name: str, seed: int, transitions: int | None, workers: int | None, options: tuple[str, ...]) -> int:
     from calql.cli import common
-    from calql.tasks import get_task
+    from calql.paper.tasks import get_task
 
     task = get_task(name)
     if task.builder is None:
@@ -80,8 +80,8 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
 
 def _card(name: str | None, out: Path) -> int:
     from calql.cli.common import build_if_missing
-    from calql.reporting.task_card import write_card, write_pages
-    from calql.tasks import get_task
+    from calql.paper.tasks import get_task
+    from calql.reports.task_card import write_card, write_pages
 
     if name is None:
         write_pages(out)
@@ -94,11 +94,11 @@ def _card(name: str | None, out: Path) -> int:
 
 def _judge(reference: str, task: str | None, figures: Path | None, against_env: bool) -> int:
     from calql.cli.common import build_if_missing, console
-    from calql.datasets.inspect import check
-    from calql.datasets.load import load_for
-    from calql.envs.registry import make_env
-    from calql.methods import METHODS
-    from calql.tasks import get_task
+    from calql.data.check.describe import check
+    from calql.data.load import load_for
+    from calql.envs.make import make_env
+    from calql.paper.methods import METHODS
+    from calql.paper.tasks import get_task
     from calql.training.config import resolve
 
     scheme, _, name = reference.partition(":")
@@ -121,7 +121,7 @@ def _judge(reference: str, task: str | None, figures: Path | None, against_env: 
         env.close()
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     if figures is not None:
-        from calql.reporting.data_figures import draw_data
+        from calql.reports.data_figures import draw_data
 
         print(f"drew {draw_data(episodes, row, figures, algorithm.discount, config.protocol.tail_bootstrap)}")
     return 2 if report.errors else 0

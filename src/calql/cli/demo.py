@@ -23,10 +23,10 @@ def demo(
     """
     from calql.cli import common
     from calql.cli.sweep import run_jobs
-    from calql.methods import METHODS
-    from calql.reporting.report import write_report
+    from calql.paper.methods import METHODS
+    from calql.paper.tasks import TASKS
+    from calql.reports.report import write_report
     from calql.sweeps import Plan, Variant, make_jobs
-    from calql.tasks import TASKS
 
     task = next(iter(TASKS.values()))
     hero, rival, *others = METHODS.values()

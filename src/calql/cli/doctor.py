@@ -101,7 +101,7 @@ def _gl() -> Iterator[Row]:
 
 
 def _data() -> Iterator[Row]:
-    from calql.datasets.minari_reader import root
+    from calql.data.readers.minari import root
 
     folder = root()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -27,8 +27,8 @@ def evaluate(
     import numpy as np
 
     from calql.cli.common import console
-    from calql.envs.registry import make_env
-    from calql.evaluation.rollout import evaluate, film
+    from calql.envs.make import make_env
+    from calql.envs.rollout import evaluate, film
     from calql.training.restore import load_policy
 
     policy = load_policy(run_dir)

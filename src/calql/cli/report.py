@@ -23,7 +23,7 @@ def report(
             figures that they ask for.
         out: Where to write.
     """
-    from calql.reporting.report import write_report
+    from calql.reports.report import write_report
     from calql.sweeps import read_plan
 
     plans = [read_plan(path) for path in plan]

@@ -29,7 +29,7 @@ def theory(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from calql.cli import common
-    from calql.reporting.theory import write_theory
+    from calql.reports.theory import write_theory
     from calql.tasks import nearest
     from calql.theory import LEARNERS, WORLDS, run, settings
     from calql.types import InputError

@@ -41,10 +41,10 @@ def train(
         dry_run: Check task, data and environment, print what would run, and stop.
     """
     from calql.cli import common
-    from calql.tracking import RunDir
     from calql.training.config import describe
     from calql.training.loop import Trainer
     from calql.training.pretrained import require, take_over
+    from calql.training.run_dir import RunDir
 
     donor = pretrained and RunDir(pretrained)
     if resume:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import gymnasium as gym
 import numpy as np
 
-from calql.evaluation.rollout import Act, collect_episode
+from calql.envs.rollout import Act, collect_episode
 from calql.tasks import Task
 from calql.types import Episode, PyTree
 

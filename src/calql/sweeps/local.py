@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from calql.sweeps.plan import Job
-from calql.tracking import RunDir
 from calql.training.pretrained import border
+from calql.training.run_dir import RunDir
 
 
 class Status(NamedTuple):

@@ -31,10 +31,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from calql.tasks import nearest
-from calql.tracking import RunDir
-from calql.tracking.run_dir import plain
 from calql.training.config import RunConfig, resolve
 from calql.training.pretrained import border, differences
+from calql.training.run_dir import RunDir, plain
 from calql.types import InputError
 
 
@@ -95,7 +94,7 @@ class Comparison:
 
     title: str
     draws: tuple[str, ...]
-    """Names of drawings (`calql.reporting.report.DRAWINGS`)."""
+    """Names of drawings (`calql.reports.report.DRAWINGS`)."""
     run_dirs: frozenset[Path]
     """In a plan, below the folder of the sweep."""
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from calql.algorithms import REFERENCES, SAC, VARIANTS
-from calql.methods import METHODS, Method, get_method
+from calql.machine import provenance
+from calql.methods import Method
 from calql.networks import ENCODERS
-from calql.provenance import provenance
-from calql.tasks import SCALES, Task, get_task, nearest
-from calql.tracking.run_dir import plain
+from calql.paper.methods import METHODS, get_method
+from calql.paper.tasks import get_task
+from calql.tasks import SCALES, Task, nearest
+from calql.training.run_dir import plain
 from calql.types import InputError
 
 

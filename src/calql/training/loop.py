@@ -23,17 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from calql.algorithms import SAC, ActorCriticState
-from calql.datasets.episodes import Episodes
-from calql.datasets.returns import monte_carlo_returns, to_go_and_timesteps
-from calql.envs.registry import make_env
+from calql.algorithms.acting import acting, uniform_policy
+from calql.data.episodes import Episodes
+from calql.data.returns import monte_carlo_returns, to_go_and_timesteps
+from calql.envs.make import make_env
+from calql.envs.rollout import Act, collect_episode, evaluate
 from calql.evaluation.metrics import summarise
-from calql.evaluation.rollout import Act, collect_episode, evaluate
 from calql.evaluation.slices import q_slice
 from calql.replay import Replay, add_episode, make_replay, newest, put_back, random_crop, sample, sample_windows
-from calql.tracking import EVAL_COLUMNS, RunDir
 from calql.training import checkpoint
-from calql.training.acting import acting, uniform_policy
 from calql.training.config import Phase, RunConfig
+from calql.training.run_dir import EVAL_COLUMNS, RunDir
 from calql.types import Episode, InputError, PyTree, RunError, Spec, Transition
 
 STREAMS = {"init": 0, "update": 1, "collect": 2, "evaluate": 3, "probe": 4, "slice": 5}

@@ -9,10 +9,10 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from calql.datasets.episodes import Episodes
-from calql.tracking import RunDir
+from calql.data.episodes import Episodes
 from calql.training import checkpoint
 from calql.training.config import Protocol, RunConfig, resolve_saved
+from calql.training.run_dir import RunDir
 from calql.types import InputError
 
 FINE_TUNING = {

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from calql.envs.registry import make_env
-from calql.evaluation.rollout import Act
+from calql.algorithms.acting import acting
+from calql.envs.make import make_env
+from calql.envs.rollout import Act
 from calql.tasks import Task
-from calql.tracking import RunDir
 from calql.training import checkpoint
-from calql.training.acting import acting
 from calql.training.config import resolve_saved
+from calql.training.run_dir import RunDir
 from calql.types import InputError, Spec
 
 

@@ -7,15 +7,10 @@ process, measured in turns with the learner, so that a change of clock frequency
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import metadata
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -24,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from calql.algorithms import SAC, CalQL
-from calql.envs.registry import make_env
+from calql.envs.make import make_env
+from calql.machine import memory_mb, threads
 from calql.networks import LATENT
+from calql.paper.tasks import TASKS
 from calql.replay import make_replay
-from calql.tasks import TASKS, Task
+from calql.tasks import Task
 from calql.training.config import resolve
 from calql.training.loop import about_sequences, train_steps
 from calql.types import InputError, Spec, Transition, is_picture
@@ -258,32 +255,3 @@ class Peak:
         """Seconds for one floating-point operation at the best width, now."""
         taken = [(timed(product), flops) for product, flops in self.parts]
         return min(Seconds(t.wall / flops, t.cpu / flops) for t, flops in taken)
-
-
-def threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def machine() -> dict[str, Any]:
-    """Processor, device, threads and versions."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "device": jax.devices()[0].device_kind,
-        "threads": threads(),
-        "python": platform.python_version(),
-        "calql": metadata.version("calql"),
-        "jax": metadata.version("jax"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }

@@ -1,0 +1,45 @@
+"""From an algorithm to a policy that a rollout can call, with or without a memory of the episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from calql.envs.rollout import Act
+from calql.types import PyTree, Spec
+
+
+def acting(algorithm: Any, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
+    """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
+    compiled = _compiled(algorithm)
+    memory = algorithm.blank(spec, size) if algorithm.context else None
+
+    def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        nonlocal memory
+        actions, memory = compiled(state, memory, observations, steps, rewards, key)
+        return np.asarray(actions)
+
+    return act
+
+
+@cache
+def _compiled(algorithm: Any) -> Callable[..., tuple[jax.Array, Any]]:
+    """Looked up once a rollout: as a static argument, the algorithm would be hashed at every step."""
+
+    def act(state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any) -> tuple:
+        key = None if key is None else jax.random.fold_in(key, steps[0])
+        if algorithm.context:
+            return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
+        return algorithm.act(state, observations, key), memory
+
+    return jax.jit(act)
+
+
+def uniform_policy(spec: Spec, key: jax.Array) -> Act:
+    """What acts with actions drawn uniformly from [−1, 1], in one episode."""
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return lambda observations, steps, rewards: random.uniform(-1.0, 1.0, (1, spec.action_dim)).astype(np.float32)

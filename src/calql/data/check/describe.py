@@ -1,0 +1,281 @@
+"""What a user should know of a data set before training on it: `calql data info` (describe) and `calql data check`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from calql.data.arrays import named_leaves
+from calql.data.check.environment import fit
+from calql.data.check.narrowness import narrowness
+from calql.data.episodes import Episodes
+from calql.data.success import success_steps
+from calql.tasks import Task
+
+NARROW, WIDE = 0.6, 0.9
+"""Behaviour spreads. Between them nothing is expected. Set by hand, on mazes with known noise."""
+AT_BOUNDS = 0.999
+"""A component of an action from which on a tanh needs 3.8 and more before it."""
+UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
+"""Beyond this share of entries outside [−1, 1], or this size, actions are taken to be in another unit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Facts, problems and an expectation."""
+
+    facts: dict[str, Any]
+    """See `describe`."""
+    errors: tuple[str, ...]
+    """Why training is refused; each names the mend."""
+    warnings: tuple[str, ...]
+    """What is odd, and what will be done about it."""
+    expectation: str
+    """What calibration is expected to do on these data."""
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        lines = [*_lines(self.facts)]
+        lines += [f"ERROR    {line}" for line in self.errors] + [f"warning  {line}" for line in self.warnings]
+        return "\n".join([*lines, f"expect   {self.expectation}"])
+
+
+def describe(
+    episodes: Episodes, task: Task, discount: float = 0.99, target_rate: float = 0.005, tail_bootstrap: bool = False
+) -> dict[str, Any]:
+    """Everything measured, as nested dicts of plain numbers and texts (JSON).
+
+    Episodes of one terminal step (`single_step`) are left out of what is counted by the episode, if there are others.
+
+    Args:
+        episodes: the data.
+        task: says how rewards are mapped, what failing pays and when the clock stops.
+        discount: γ of the returns.
+        target_rate: τ, the share by which the target network moves an update.
+        tail_bootstrap: see `calql.data.returns.monte_carlo_returns`.
+    """
+    data = episodes.episodes
+    flat = episodes.transitions(task, discount, tail_bootstrap=tail_bootstrap)
+    lengths = np.array([e.length for e in data])
+    terminated = np.array([bool(e.terminations[-1]) for e in data])
+    # Leftovers of relabelled recordings: a hundred of them would drown the one episode that they are the tail of.
+    single = terminated & (lengths == 1) if lengths.max() > 1 else np.zeros(len(data), bool)
+    counted = [e for e, leftover in zip(data, single, strict=True) if not leftover]
+    firsts = (np.cumsum(lengths) - lengths)[~single]
+    actions = np.concatenate([e.actions for e in data])
+    rewards = np.concatenate([e.rewards for e in data])
+    returns = flat.returns
+    arrays = {**dict(named_leaves("observations", flat.observations)), "actions": actions, "rewards": rewards}
+    failing = task.failure_reward
+    failed = [failing is not None and bool(np.allclose(task.map_reward(e.rewards), failing)) for e in counted]
+    low, high = task.q_bounds(discount)
+    # After n backups a critic misses γⁿ of what follows: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
+    far = 3.0 / (1.0 - discount)
+    backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
+    return {
+        "reference": episodes.reference,
+        "fingerprint": episodes.fingerprint(),
+        "notes": list(episodes.notes),
+        "task": task.id,
+        "environment": task.env if isinstance(task.env, str) else f"{task.env.__module__}:{task.env.__qualname__}",
+        "env_options": dict(task.env_options),
+        "reward_scale": task.reward_scale,
+        "reward_bias": task.reward_bias,
+        "reward_range": sorted(map(float, task.reward_range)),
+        "failure_reward": failing,
+        "stop_at_success": task.stop_at_success,
+        "score": task.score,
+        "tail_bootstrap": tail_bootstrap,
+        "discount": discount,
+        "episodes": episodes.num_episodes,
+        "transitions": episodes.num_transitions,
+        "arrays": {
+            name: {"shape": list(x.shape[1:]), "dtype": str(x.dtype), "low": float(x.min()), "high": float(x.max())}
+            for name, x in arrays.items()
+        },
+        "actions_outside": float((np.abs(actions) > 1.0).mean()),
+        "actions_at_bounds": float((np.abs(actions) >= AT_BOUNDS).any(axis=1).mean()),
+        "single_step": int(single.sum()),
+        "length": _quantiles(lengths[~single]),
+        "horizon": task.horizon,
+        "over_horizon": float((lengths[~single] > task.horizon).mean()),
+        "success": float(np.mean([success_steps(e, task).any() for e in counted])),
+        "success_from": "the recorded signal" if all(e.successes is not None for e in data) else "the rewards",
+        "return_start": _quantiles(returns[firsts]),
+        "return_all": _quantiles(returns),
+        "return_spread": float(np.subtract(*np.quantile(returns, [0.9, 0.1])) / max(np.abs(returns).max(), 1e-12)),
+        "return_floor": float((returns <= low + 0.02 * abs(low)).mean()) if low < 0 else 0.0,
+        "return_bounds": [low, high],
+        "failures": float(np.mean(failed)),
+        "failure_return": None if failing is None else failing / (1.0 - discount),
+        "terminated": int(terminated.sum()),
+        "truncated": int((~terminated).sum()),
+        "terminal_steps": int(sum(e.terminations.sum() for e in data)),
+        "updates_to_converge": int(round(float(backups) / target_rate, -2)),
+        "target_rate": target_rate,
+        **narrowness(flat.observations, np.clip(actions, -1.0, 1.0), np.repeat(np.arange(len(data)), lengths), firsts),
+    }
+
+
+def check(
+    episodes: Episodes,
+    task: Task,
+    env: Any = None,
+    discount: float = 0.99,
+    target_rate: float = 0.005,
+    tail_bootstrap: bool = False,
+) -> Report:
+    """Is this data set fit for the task (and its Gymnasium environment, if given), and will calibration matter?
+
+    The arguments are those of `describe`. With an environment there is one more fact, `physics_error`, which is None
+    where the environment cannot be put into recorded states: see `calql.data.check.environment`.
+    """
+    facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
+    errors: list[str] = []
+    warnings: list[str] = []
+    if env is not None:
+        errors, warnings, facts["physics_error"] = fit(episodes, task, env)
+    arrays, outside = facts["arrays"], facts["actions_outside"]
+    largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
+    if outside > UNIT_SHARE or largest > UNIT_SIZE:
+        errors.append(
+            f"{outside:.1%} of the action entries lie outside [−1, 1], the largest at {largest:.3g}: they are in "
+            "another unit; divide them by the largest command, here and in the environment"
+        )
+    elif outside:
+        warnings.append(
+            f"{outside:.1%} of the action entries lie outside [−1, 1] (up to {largest:.3g}); "
+            "they are clipped to ±0.99999"
+        )
+    if facts["over_horizon"]:
+        warnings.append(
+            f"{facts['over_horizon']:.0%} of the episodes are longer than the task's horizon of {task.horizon} steps "
+            f"(the longest has {facts['length']['max']:.0f}); --set cut_at_horizon=true cuts them"
+        )
+    low, high = sorted(task.reward_range)
+    if arrays["rewards"]["low"] < low - 1e-6 or arrays["rewards"]["high"] > high + 1e-6:
+        paid = f"[{arrays['rewards']['low']:.3g}, {arrays['rewards']['high']:.3g}]"
+        warnings.append(
+            f"rewards lie in {paid}, the task pays [{low:g}, {high:g}]: bounds on Q and the failure rule will be "
+            "wrong; mend the rewards or the task's reward_range"
+        )
+    if arrays["rewards"]["low"] == arrays["rewards"]["high"]:
+        warnings.append("all rewards are equal: nothing tells good from bad; check which array was recorded")
+    elif facts["success"] == 0.0:
+        warnings.append("no episode succeeds: only exploration can find the task's reward")
+    if task.stop_at_success:
+        late = sum(bool((success_steps(e, task) & ~e.terminations).any()) for e in episodes.episodes)
+        if late:
+            warnings.append(
+                f"{late} episodes go on after a success, where the task ends; "
+                "calql.data.success.end_at_success cuts them"
+            )
+    for name, array in arrays.items():
+        size = max(abs(array["low"]), abs(array["high"]))
+        if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0:
+            warnings.append(f"'{name}' reaches {size:.3g}, and networks take it as it is; scale it to about ±1")
+    return Report(facts, tuple(errors), tuple(warnings), _expectation(facts))
+
+
+def _expectation(facts: dict[str, Any]) -> str:
+    """What the paper (Sec. 3 and 6) and small runs of our own let one expect of data with such numbers."""
+    spread = facts["behaviour_spread"]
+    if facts["return_spread"] < 0.02:
+        effect = "little difference between Cal-QL and CQL: the returns are all alike"
+    elif spread >= WIDE:
+        effect = "little difference between Cal-QL and CQL: the data are wide, most actions were tried"
+    elif facts["success"] >= 0.95:
+        effect = "little difference between Cal-QL and CQL: near-expert data leave little to learn"
+    elif spread > NARROW:
+        effect = "no clear sign: the data are neither narrow nor wide; run both"
+    else:
+        effect = (
+            "calibration to matter: the data are narrow, with good and bad episodes; CQL is likely to push Q below "
+            "the returns, and to lose performance while fine-tuning lifts it again"
+        )
+        if facts["return_floor"] > 0.5:
+            effect += f" (but {facts['return_floor']:.0%} of the returns lie at the floor, where the bound says little)"
+    return f"{effect}. An expectation, not a promise: look at the bounding rate once the critic has converged"
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """The facts as aligned lines of text."""
+
+    def spread(quantiles: dict[str, float]) -> str:
+        return " | ".join(f"{value:.4g}" for value in quantiles.values())
+
+    low, high = facts["reward_range"]
+    scale, bias = facts["reward_scale"], facts["reward_bias"]
+    options = ", ".join(f"{name}={value!r}" for name, value in facts["env_options"].items())
+    rows = [
+        ("data", f"{facts['reference']}, fingerprint {facts['fingerprint'][:12]}"),
+        *(("note", note) for note in facts["notes"]),
+        ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
+        ("task", f"rewards are mapped to {_map(scale, bias)}: {_map(scale, bias, low)} to {_map(scale, bias, high)}"),
+        ("task", _failure_rule(facts)),
+        (
+            "task",
+            f"its episodes end {_ends(facts['stop_at_success'])} (terminated), or after {facts['horizon']} steps (cut)",
+        ),
+        ("task", f"its score is {_score(facts['score'])}"),
+        ("physics", f"{facts['environment']}({options})"),
+        *[("physics", _replay(facts.get("physics_error")))] * ("physics_error" in facts),
+        ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
+        ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
+        ("ends", f"{facts['terminal_steps']:,} steps are terminal: what follows them has no value"),
+        *[("ends", "what follows a cut is valued as the last reward for ever")] * facts["tail_bootstrap"],
+        *(
+            ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
+            for name, x in facts["arrays"].items()
+        ),
+        *[("bounds", f"{facts['actions_at_bounds']:.0%} of the actions touch ±1, to which a tanh policy is drawn most")]
+        * (facts["actions_at_bounds"] > 0.005),
+        *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
+        * (facts["single_step"] > 0),
+        ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),
+        ("length", f"{facts['over_horizon']:.1%} of the episodes are longer than the horizon"),
+        ("success", f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"),
+        ("failing", f"{facts['failures']:.1%} of the episodes fail at every step"),
+        ("returns", f"{spread(facts['return_start'])}   from the first step, on mapped rewards"),
+        ("returns", f"{spread(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor"),
+        ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
+        ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
+        ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
+        ("critic", f"about {facts['updates_to_converge']:,} updates until its values are those of the data"),
+    ]
+    return [f"{label:8} {value}" for label, value in rows]
+
+
+def _map(scale: float, bias: float, reward: float | None = None) -> str:
+    """`10 r − 5`, or its value at a reward."""
+    if reward is not None:
+        return f"{scale * reward + bias:g}"
+    return f"{scale:g} r {'−' if bias < 0 else '+'} {abs(bias):g}" if bias else f"{scale:g} r"
+
+
+def _failure_rule(facts: dict[str, Any]) -> str:
+    if facts["failure_return"] is None:
+        return "no failure rule: every return is the discounted sum of what was paid"
+    paid, worth = facts["failure_reward"], facts["failure_return"]
+    return f"failure rule: where every step of an episode pays {paid:g}, each has the return {worth:.4g}"
+
+
+def _ends(stop_at_success: bool) -> str:
+    return "at the first success" if stop_at_success else "where the environment ends them"
+
+
+def _score(rule: str) -> str:
+    return "1 if any step succeeds, else 0" if rule == "success" else rule.replace("_", " ").replace("/", " / ")
+
+
+def _replay(error: float | None) -> str:
+    if error is None:
+        return "not compared: the environment cannot be put into recorded states"
+    return f"recorded steps, taken again in it, miss by {error:.2g} of the change (0 = the same physics)"
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    names = {"min": 0.0, "q10": 0.1, "median": 0.5, "q90": 0.9, "max": 1.0}
+    return dict(zip(names, np.quantile(values, list(names.values())).tolist(), strict=True))

@@ -1,0 +1,210 @@
+"""Do the data fit an environment: its spaces, and its physics?
+
+Spaces are compared by shape. Physics are compared by taking recorded steps again: an environment whose observation is
+its whole state says so with a method `set_state(observation)`; others are not replayed. A maze (an attribute `maze`
+with `cell_of(position)` and `is_free(cell)`, an observation beginning with its position) is compared by its walls.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calql.data.arrays import map_leaves, named_leaves
+from calql.data.episodes import Episodes
+from calql.tasks import PUBLISHED, Task
+from calql.types import PyTree
+
+REPLAYS = 64
+"""Recorded steps that are taken again."""
+ODD_PHYSICS, OTHER_PHYSICS = 0.05, 0.4
+"""Physics errors worth a warning, and an error. Measured in the AntMaze tasks, walking and with random torques:
+below 1e-4 in the same physics; 0.06–0.14 where MuJoCo before 3.5 had recorded (it took contact margins otherwise);
+0.05–0.12 with a tenth more gear or time step; 0.5 with half the time step; 0.6–2.2 in the other of its two physics."""
+POSITIONS = 5_000
+"""Most positions that are looked up in a maze."""
+IN_WALLS = 0.01
+"""Share of positions in walls from which on the maze is another one."""
+
+
+class Fit(NamedTuple):
+    """What was found."""
+
+    errors: list[str]
+    """Why the data cannot be used with the environment; each names the mend."""
+    warnings: list[str]
+    """What is odd."""
+    physics_error: float | None
+    """See `physics_error`."""
+
+
+def fit(episodes: Episodes, task: Task, env: Any) -> Fit:
+    """Compare the task's data with a Gymnasium environment; where the spaces differ, that is all."""
+    errors = _other_spaces(episodes, task, env)
+    if errors:
+        return Fit(errors, [], None)
+    error, walls, warnings = physics_error(episodes, env), share_in_walls(episodes, env), _outside_bounds(episodes, env)
+    if error is not None and error > OTHER_PHYSICS:  # then nor do positions mean the same
+        errors.append(
+            f"the recorded steps are not those of this environment's physics: taken again, {REPLAYS} of them miss by "
+            f"{error:.0%} of the change; pair the data with the physics they were recorded in{_known_physics(task)}"
+        )
+    elif walls is not None and walls > IN_WALLS:
+        errors.append(f"{walls:.0%} of the recorded positions lie in walls of this maze; use the task of their maze")
+    elif error is not None and error > ODD_PHYSICS:
+        warnings.append(
+            f"recorded steps, taken again, miss by {error:.0%} of the change: nearly this environment's physics, as "
+            "with another version of its simulator"
+        )
+    return Fit(errors, warnings, error)
+
+
+# -- spaces ------------------------------------------------------------------------------------------------------------
+
+
+def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
+    """Where the data do not fit the observation and action spaces, both shapes named."""
+    spec = episodes.spec()
+    errors = []
+    found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
+    if wanted != found:
+        mend = _mend_size(task, spec.observation) or _mend_observations(
+            task, isinstance(spec.observation, Mapping), hasattr(env.observation_space, "keys")
+        )
+        errors.append(f"the data's observations are {found}, the environment's are {wanted}; {mend}")
+    box = env.action_space
+    if getattr(box, "low", None) is None or box.shape is None:
+        errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
+    elif box.shape != (spec.action_dim,):
+        errors.append(f"the data's actions are ({spec.action_dim},), the environment's {box.shape}; use matching data")
+    elif not (np.allclose(box.low, -1.0) and np.allclose(box.high, 1.0)):
+        errors.append(
+            f"the environment takes actions in [{box.low.min():.3g}, {box.high.max():.3g}], the data hold [−1, 1]; "
+            "wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
+        )
+    return errors
+
+
+def _mend_size(task: Task, observation: PyTree) -> str:
+    """What to do where pictures are of another size than the task's; nothing where it is not that."""
+    wanted = task.env_options.get("image_size")
+    picture = observation.get("image") if isinstance(observation, Mapping) else None
+    if wanted is None or picture is None or len(picture) == wanted:
+        return ""
+    return (
+        f"build pictures of that size: calql data build {task.id} --set image_size={wanted}; "
+        f"or learn from these: --set image_size={len(picture)}"
+    )
+
+
+def _mend_observations(task: Task, dicts: bool, wants_dicts: bool) -> str:
+    if dicts and not wants_dicts:
+        known = [s.pattern for s in task.sources if s.adapt and fnmatch.fnmatchcase(s.pattern, PUBLISHED)]
+        if known:
+            return f"recordings of Gymnasium-Robotics are converted if they are named {' or '.join(known)}"
+        return "record them flat (gymnasium.wrappers.FlattenObservation)"
+    if wants_dicts and not dicts:
+        return "wrap the environment in gymnasium.wrappers.FlattenObservation, or record its dicts"
+    return "use the data of this task, or an environment with the same observations"
+
+
+def _spaces(space: Any) -> PyTree:
+    """A Dict space as nested dicts of spaces."""
+    return {key: _spaces(inner) for key, inner in space.spaces.items()} if hasattr(space, "keys") else space
+
+
+def _shapes(tree: PyTree) -> str:
+    """Keys and shapes of an observation or of its spaces, and which are pictures: equal texts where the two fit."""
+    named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
+    kind = {True: " uint8", False: ""}
+    return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
+
+
+def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
+    """A warning where entries of flat observations leave the bounds of the environment's space, the first one named."""
+    space = env.observation_space
+    if getattr(space, "shape", None) is None or len(space.shape) != 1:
+        return []
+    lows = np.min([e.observations.min(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
+    highs = np.max([e.observations.max(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    left = np.flatnonzero((lows < low - 1e-3 * (1.0 + abs(low))) | (highs > high + 1e-3 * (1.0 + abs(high))))
+    if not left.size:
+        return []
+    i = left[0]
+    return [
+        f"{left.size} entries of the observations leave the bounds of the environment, first entry {i}: it lies in "
+        f"[{lows[i]:.3g}, {highs[i]:.3g}], the environment's in [{low[i]:.3g}, {high[i]:.3g}]; check the unit, or the "
+        "goal if it is part of the observation"
+    ]
+
+
+# -- physics -----------------------------------------------------------------------------------------------------------
+
+
+def physics_error(episodes: Episodes, env: Any) -> float | None:
+    """How far this environment's steps lead away from the recorded ones: median miss over median recorded change.
+
+    Distances are over all entries, each divided by the standard deviation of its changes. None where the environment
+    cannot be put into a recorded state, or nothing moves in the data.
+    """
+    if not _takes_one_observation(getattr(env.unwrapped, "set_state", None)):
+        return None
+    data = episodes.episodes
+    firsts = np.cumsum([0] + [e.length for e in data[:-1]])
+    # What follows a terminal step is often not recorded (see `calql.data.readers.rows`).
+    steps = np.flatnonzero(~np.concatenate([e.terminations for e in data]))
+    before, recorded, replayed = [], [], []
+    for step in np.random.default_rng(0).permutation(steps)[:REPLAYS]:
+        number = int(np.searchsorted(firsts, step, side="right")) - 1
+        episode, t = data[number], int(step - firsts[number])
+        state, after = (map_leaves(lambda x, row=row: x[row], episode.observations) for row in (t, t + 1))
+        env.reset(seed=0)
+        env.unwrapped.set_state(state)
+        reached = env.step(np.clip(episode.actions[t], -1.0, 1.0))[0]
+        for rows, observation in ((before, state), (recorded, after), (replayed, reached)):
+            rows.append(_flat(observation))
+    if not before:
+        return None
+    change, miss = np.subtract(recorded, before), np.subtract(replayed, recorded)
+    deviation = change.std(axis=0)
+    scale = np.where(deviation > 0.0, deviation, 1.0)
+    moved, missed = (np.median(np.linalg.norm(x / scale, axis=1)) for x in (change, miss))
+    return float(missed / moved) if moved > 0.0 else None
+
+
+def share_in_walls(episodes: Episodes, env: Any) -> float | None:
+    """Share of the recorded positions that lie in walls of the environment's maze; None where it has none."""
+    maze = getattr(env.unwrapped, "maze", None)
+    if not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
+        return None
+    positions = np.concatenate([e.observations[:, :2] for e in episodes.episodes])
+    chosen = np.random.default_rng(0).permutation(len(positions))[:POSITIONS]
+    return float(np.mean([not maze.is_free(maze.cell_of(position)) for position in positions[chosen]]))
+
+
+def _known_physics(task: Task) -> str:
+    """What the row says of recordings that were made in other physics than the task's now: ` (minari:… has …)`."""
+    known = [
+        f"{source.pattern} has {', '.join(f'{name}={value}' for name, value in source.env_options.items())}"
+        for source in task.sources
+        if not source.env_options.items() <= task.env_options.items()
+    ]
+    return f" ({'; '.join(known)})" if known else ""
+
+
+def _takes_one_observation(function: Any) -> bool:
+    """Whether it can be called as `function(observation)`; Gymnasium's MuJoCo environments have a `(qpos, qvel)`."""
+    if not callable(function):
+        return False
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return len(required) == 1
+
+
+def _flat(observation: PyTree) -> np.ndarray:
+    """[D] float64: all leaves of one observation side by side."""
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for _, leaf in named_leaves("", observation)])

@@ -1,0 +1,1 @@
+"""Readers of recorded experience, one file per format."""

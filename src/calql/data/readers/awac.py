@@ -1,0 +1,97 @@
+"""`awac:DIR` or `awac:DIR#TASK`: the Adroit demonstrations of AWAC (Nair et al. 2020), used by Cal-QL for *-binary.
+
+Per task a file of 25 human demonstrations and one of a cloned policy's trajectories, both .npy files of pickled dicts.
+The official treatment (`nakamotoo/Cal-QL`, `get_hand_dataset_with_mc_calculation`): the files' own terminals are
+ignored; a reward of 0 is success, and terminal; trajectories end after their last success; those without are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from calql.data.arrays import numbers
+from calql.data.episodes import Episodes
+from calql.data.readers.safe_pickle import load_object_npy
+from calql.data.success import end_at_success
+from calql.types import Episode, InputError
+
+FILES = {
+    task: (f"{task}2_sparse.npy", f"{task}_bc_sparse4.npy")  # demonstrations, cloned policy
+    for task in ("pen", "door", "relocate")
+}
+
+
+def read_awac(reference: str, *, task: str = "", keep_failures: bool = False, cut: bool = True) -> Episodes:
+    """The trajectories of one task.
+
+    Args:
+        reference: the folder, and after `#` the task where the folder holds files of several.
+        task: the same, where the reference says nothing.
+        keep_failures: keep trajectories without success (whole, truncated).
+        cut: end trajectories after their last success. False: keep all whole and without terminals, as RLPD does.
+
+    Raises:
+        InputError: no such folder, task or file, or a file that is not what it should be.
+    """
+    folder, _, named = reference.partition("#")
+    if named and task and named != task:
+        raise InputError(f"awac:{reference} names '{named}', but '{task}' is wanted; leave #{named} out")
+    task = named or task
+    where = f"awac:{reference}"
+    if not os.path.isdir(folder):
+        raise InputError(f"{where}: there is no such folder; give the one that holds files like {FILES['door'][0]}")
+    if task and task not in FILES:
+        raise InputError(f"{where}: there is no task '{task}'; choose one of {', '.join(FILES)}")
+    held = [t for t, names in FILES.items() if any(os.path.isfile(os.path.join(folder, n)) for n in names)]
+    if not (task in held or (held and not task)):
+        names = ", ".join(n for t in FILES if task in ("", t) for n in FILES[t])
+        raise InputError(f"{where}: the folder holds none of {names}; check the folder")
+    if not task and len(held) > 1:
+        raise InputError(f"{where}: the folder holds {', '.join(held)}; name one, as in awac:{folder}#{held[0]}")
+
+    episodes, notes = [], []
+    for name in FILES[task or held[0]]:
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            notes.append(f"{name} is not there; the data are those of the other file alone")
+            continue
+        try:
+            trajectories = load_object_npy(path)
+        except OSError as error:
+            raise InputError(f"{where}: cannot read {name} ({error.strerror}); check its permissions") from error
+        except InputError as error:
+            raise InputError(f"{where}: cannot read {name}: {error}") from error
+        episodes += [_episode(f"{where}: {name}, trajectory {i}", t) for i, t in enumerate(trajectories)]
+        notes.append(f"{name} holds {len(trajectories)} trajectories")
+    whole = Episodes(tuple(episodes), where, tuple(notes))
+    return end_at_success(whole, last=True, keep_failures=keep_failures) if cut else whole
+
+
+def _episode(where: str, trajectory: Any) -> Episode:
+    """A trajectory of T steps, whole, without terminals; reward 0 is success."""
+    names = ("observations", "next_observations", "actions", "rewards")
+    if not isinstance(trajectory, Mapping) or not all(name in trajectory for name in names):
+        raise InputError(f"{where} is not a dict with {', '.join(names)}; check which file this is")
+    actions = numbers(where, "actions", trajectory["actions"], axes=2)
+    steps = len(actions)
+    states = numbers(where, "observations", _states(where, trajectory["observations"]), steps, axes=2)
+    following = numbers(where, "next_observations", _states(where, trajectory["next_observations"]), steps, axes=2)
+    rewards = numbers(where, "rewards", trajectory["rewards"]).reshape(-1)  # [T, 1] in the cloned policy's file
+    if steps == 0 or len(rewards) not in (steps, steps + 1):  # the demonstrations have one reward too many
+        raise InputError(f"{where} has {len(rewards)} rewards for {steps} actions; download the file again")
+    rewards = rewards[:steps]
+    path = np.concatenate([states, following[-1:]])
+    return Episode(path, actions, rewards, np.zeros(steps, bool), truncated=True, successes=rewards == 0.0)
+
+
+def _states(where: str, recorded: Any) -> Any:
+    """[T, …] states; the demonstrations wrap each into a dict."""
+    if isinstance(recorded, list | np.ndarray) and len(recorded) and isinstance(recorded[0], Mapping):
+        if not all(isinstance(state, Mapping) and "state_observation" in state for state in recorded):
+            raise InputError(f"{where} has observations without 'state_observation'; check which file this is")
+        return [state["state_observation"] for state in recorded]
+    return recorded

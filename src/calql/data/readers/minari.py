@@ -1,0 +1,113 @@
+"""`minari:ID`: Minari data sets (Minari 0.5, HDF5 or Arrow) of this machine, or downloaded.
+
+Data sets live under MINARI_DATASETS_PATH (default `~/.minari/datasets`), each in `<id>/data`. What
+`calql data build` makes is stored there, too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calql.data.episodes import Episodes
+from calql.types import Episode, InputError
+
+
+class LocalDataset(NamedTuple):
+    """One line of `calql data list`."""
+
+    id: str
+    """Minari id; `calql/TASK-v0` is what `local:TASK` means."""
+    episodes: int
+    steps: int
+    size: int
+    """Bytes on disk."""
+
+
+def root() -> Path:
+    """Where Minari keeps its data sets on this machine."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def list_local() -> list[LocalDataset]:
+    """All Minari data sets of this machine, sorted by id."""
+    import minari  # here, because it takes a second and most runs do not need it
+
+    if not root().is_dir():  # Minari would make it
+        return []
+    return [
+        LocalDataset(
+            id=name,
+            episodes=int(about["total_episodes"]),
+            steps=int(about["total_steps"]),
+            size=sum(file.stat().st_size for file in (root() / name).rglob("*") if file.is_file()),
+        )
+        for name, about in minari.list_local_datasets().items()
+    ]
+
+
+def read_minari(dataset_id: str, *, download: bool = True, reference: str | None = None) -> Episodes:
+    """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`.
+
+    Raises InputError where the set is neither here nor can be downloaded, is damaged, or its actions are no vectors.
+    """
+    reference = reference or f"minari:{dataset_id}"
+    if not (root() / dataset_id / "data").is_dir() and not download:
+        raise InputError(f"{reference}: there is no data set '{dataset_id}' in {root()}; get it with 'minari download'")
+    dataset = _open(dataset_id, reference)
+    episodes = []
+    try:
+        for episode in dataset.iterate_episodes():
+            episodes.append(
+                Episode(
+                    observations=episode.observations,
+                    actions=episode.actions,
+                    rewards=episode.rewards,
+                    terminations=episode.terminations,
+                    truncated=bool(len(episode.truncations) and episode.truncations[-1]),
+                    successes=_successes(episode.infos, len(episode.rewards)),
+                )
+            )
+    except Exception as error:  # whatever h5py, pyarrow or Minari stumble over in a damaged file
+        mend = "delete its folder and download or build it again"
+        raise InputError(f"{reference}: {root() / dataset_id} is damaged ({_reason(error)}); {mend}") from error
+    return Episodes(tuple(episodes), reference)
+
+
+def _open(dataset_id: str, reference: str) -> Any:
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    home = root() / dataset_id
+    if not (home / "data").is_dir():
+        try:
+            minari.download_dataset(dataset_id)
+        except Exception as error:  # no network, no such id, no such version: each remote has its own errors
+            raise InputError(
+                f"{reference}: '{dataset_id}' is not in {root()} and cannot be downloaded ({_reason(error)}); "
+                f"run 'minari download {dataset_id}' where there is a network and copy the folder there"
+            ) from error
+    try:
+        about = MinariStorage.read_raw_metadata(home / "data")
+        if not {"observation_space", "action_space"} <= about.keys():  # Minari would run the named environment's code
+            raise ValueError("its metadata name no spaces")
+        return minari.load_dataset(dataset_id)
+    except ImportError as error:
+        extra = about.get("data_format", "hdf5")
+        raise InputError(f"{reference}: {_reason(error)}; run pip install 'minari[{extra}]'") from error
+    except Exception as error:
+        mend = "delete its folder and download or build it again"
+        raise InputError(f"{reference}: {home} is damaged ({_reason(error)}); {mend}") from error
+
+
+def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:
+    """[T] of the recorded success signal; Minari stores the info of the reset first."""
+    signal = (infos or {}).get("success")
+    return None if signal is None or len(signal) < steps else np.asarray(signal)[len(signal) - steps :] > 0
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(" :.")

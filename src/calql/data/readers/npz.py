@@ -1,0 +1,73 @@
+"""`npz:FILE.npz`: the format for your own logs, written and read by NumPy alone.
+
+One row a step, N rows:
+
+    observations [N, …]       or one `observations/KEY` for every key of a dict observation (a further slash nests a
+                              further dict); uint8 stays uint8, all else is read as float32
+    actions [N, A]            in [−1, 1]
+    rewards [N]               as the environment paid them
+    terminals [N]             1 where the task ended (success or accident): the value of what follows is zero
+    timeouts [N]              optional; 1 where the clock cut the episode: the value of what follows is not zero
+    next_observations         optional, like `observations`; without it the last row of a cut episode is no transition
+    successes [N]             optional; 1 where the task was solved
+    episode_ends [N]          optional; needed only where terminals lie inside an episode
+
+Episodes end at terminals, at time-outs and at the end of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from calql.data.arrays import map_leaves, named_leaves
+from calql.data.episodes import Episodes
+from calql.data.readers.rows import episodes_from_rows, known
+from calql.types import InputError
+
+
+def read_npz(path: str | os.PathLike, *, drop_single_step: bool = False) -> Episodes:
+    """The episodes of a file in the format above. Raises InputError where it is missing, damaged or lacks an array."""
+    reference = f"npz:{os.fspath(path)}"
+    if not os.path.isfile(path):
+        raise InputError(f"{reference}: there is no such file; check the path")
+    try:
+        with open(path, "rb") as stream:  # opened here, because NumPy leaves a damaged archive open
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("a single array, not an archive")
+            arrays = {name: file[name] for name in file.files if known(name)}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{reference}: not a whole .npz file of plain arrays ({reason}); write it again") from error
+    return episodes_from_rows(arrays, reference, drop_unfinished=False, drop_single_step=drop_single_step)
+
+
+def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
+    """Write the episodes so that `read_npz` gives the same ones. An older file stays until the new one is whole."""
+    data = episodes.episodes
+    arrays = {
+        "actions": np.concatenate([e.actions for e in data]),
+        "rewards": np.concatenate([e.rewards for e in data]),
+        "terminals": np.concatenate([e.terminations for e in data]),
+        "timeouts": np.concatenate([np.arange(1, e.length + 1) == e.length * e.truncated for e in data]),
+        "episode_ends": np.concatenate([np.arange(1, e.length + 1) == e.length for e in data]),
+    }
+    for name, part in (("observations", slice(None, -1)), ("next_observations", slice(1, None))):
+        states = [map_leaves(lambda x, part=part: x[part], e.observations) for e in data]
+        arrays.update(named_leaves(name, map_leaves(lambda *leaves: np.concatenate(leaves), *states)))
+    if all(e.successes is not None for e in data):
+        arrays["successes"] = np.concatenate([e.successes for e in data])
+    partial = f"{os.fspath(path)}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)

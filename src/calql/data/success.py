@@ -1,0 +1,73 @@
+"""What success is in a recording, and how recordings are cut that go on where the task would have ended."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calql.data.arrays import first_steps, map_leaves
+from calql.data.episodes import Episodes
+from calql.tasks import Task
+from calql.types import Episode, InputError
+
+
+def success_steps(episode: Episode, task: Task | None = None) -> np.ndarray:
+    """[T] bool: the recorded signal; without one, steps that paid more than failing does (or the most the task pays).
+
+    Raises InputError where there is neither a signal nor a task.
+    """
+    if episode.successes is not None:
+        return episode.successes
+    if task is None:
+        raise InputError("no success signal was recorded; name the task, whose rewards tell success from failure")
+    rewards = np.asarray(task.map_reward(episode.rewards))
+    if task.failure_reward is not None:
+        return rewards > task.failure_reward + 1e-6
+    return rewards >= max(task.map_reward(r) for r in task.reward_range) - 1e-6
+
+
+def end_at_success(
+    episodes: Episodes, task: Task | None = None, *, last: bool = False, keep_failures: bool = True
+) -> Episodes:
+    """Every episode cut after its first (or `last`) success, with every success a termination.
+
+    `last=True, keep_failures=False` is what the official release does to the Adroit data (`nakamotoo/Cal-QL`,
+    `get_hand_dataset_with_mc_calculation`). Raises InputError where nothing remains.
+    """
+    cut = []
+    for episode in episodes.episodes:
+        wins = success_steps(episode, task)
+        if wins.any():
+            steps = np.flatnonzero(wins)[-1 if last else 0] + 1
+            cut.append(first_steps(episode, steps)._replace(terminations=wins[:steps], truncated=False))
+        elif keep_failures:
+            cut.append(episode)
+    if not cut:
+        raise InputError(f"{episodes.reference}: no episode has a success; keep the failures, or get better data")
+    lost = episodes.num_transitions - sum(e.length for e in cut)
+    note = (
+        f"episodes were cut after their {'last' if last else 'first'} success, and every success is a termination "
+        f"({episodes.num_episodes - len(cut)} episodes without success and {lost} transitions in all were dropped)"
+    )
+    return Episodes(tuple(cut), episodes.reference, (*episodes.notes, note))
+
+
+def split_at_terminations(episode: Episode) -> list[Episode]:
+    """The parts of an episode that end in a termination, and what remains; as if each had been recorded by itself.
+
+    So a recording that goes on behind the goal becomes what D4RL's flat files are read as: a way there, one-step
+    episodes for as long as it stays, and a way from there to nowhere.
+    """
+    ends = (np.flatnonzero(episode.terminations[:-1]) + 1).tolist()
+    return [_steps(episode, start, stop) for start, stop in zip([0, *ends], [*ends, episode.length], strict=True)]
+
+
+def _steps(episode: Episode, start: int, stop: int) -> Episode:
+    last = stop == episode.length
+    return Episode(
+        observations=map_leaves(lambda x: x[start : stop + 1], episode.observations),
+        actions=episode.actions[start:stop],
+        rewards=episode.rewards[start:stop],
+        terminations=episode.terminations[start:stop],
+        truncated=episode.truncated and last,
+        successes=None if episode.successes is None else episode.successes[start:stop],
+    )

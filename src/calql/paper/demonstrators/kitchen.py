@@ -1,0 +1,133 @@
+"""Kitchen demonstrations by script, in the shape of D4RL's `kitchen-{complete,partial,mixed}-v0`.
+
+A demonstrator tries some subtasks one after the other, each up to three times, and stops. In D4RL people did, by
+teleoperation, four subtasks an episode: *complete* holds 19 demonstrations of the target sequence, *partial* and
+*mixed* about 600 of many sequences, among which some of the target sequence in partial, and none that solves all of
+its target in mixed. So there are three recipes, which differ in `target_share` and in whether failures are dropped.
+
+Rewards are the environment's: the number of target subtasks solved so far. D4RL's files count those solved at the
+moment instead, which differs only where something is undone; the paper's environment counts as here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from calql.paper.demonstrators import run
+from calql.paper.demonstrators.kitchen_script import SCRIPTS, Arm, Targets
+from calql.paper.envs import kitchen
+from calql.types import Episode, InputError
+
+_env = functools.cache(kitchen.make)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+
+    tasks: tuple[str, ...]
+    """The target: the subtasks that are rewarded, in the order in which a demonstration of it solves them."""
+    transitions: int
+    """Collect whole episodes until there are at least this many transitions."""
+    target_share: float = 1.0
+    """Chance that a demonstration goes for the target. The others go for other subtasks, never for all of the target's;
+    a few solve it by accident, a passing arm turning on a light. At 0 those are thrown away."""
+    failures: bool = True
+    """Keep episodes in which a subtask was tried and not solved."""
+    sequence_length: int = 4
+    """Subtasks in a sequence that is not the target."""
+    shuffled: float = 0.0
+    """Chance that such a sequence is done in random order; else in that of `SCRIPTS`, which is that of people, too."""
+    action_noise: float = 0.1
+    """Standard deviation of the Gaussian noise on each of the arm's 7 actions, recorded as executed."""
+    tries: int = 3
+    """Most attempts at one subtask, before the next."""
+    steps: int = 280
+    """Longest demonstration (D4RL's horizon)."""
+    terminal: bool = True
+    """Mark the last step as terminal, though the kitchen never ends: that is how D4RL's files mark demonstrations, and
+    what the paper was trained on. False: mark it as truncated."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        kitchen.goal_vector(self.tasks)
+        if self.target_share > 0 and (unknown := sorted(set(self.tasks) - set(SCRIPTS))):
+            raise InputError(f"there is no script for {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+        if self.target_share < 1 and not self.sequences():
+            raise InputError(f"{self.sequence_length} of {len(SCRIPTS)} subtasks cannot miss the target; change one")
+        if self.action_noise < 0 or min(self.tries, self.steps) < 1:
+            raise InputError("action_noise must be >= 0, tries and steps at least 1")
+        if not 0 <= self.target_share <= 1 or not 0 <= self.shuffled <= 1:
+            raise InputError("target_share and shuffled must lie within [0, 1]")
+
+    def sequences(self) -> list[tuple[str, ...]]:
+        """The sequences of subtasks that do not hold all of the target."""
+        sets = combinations(SCRIPTS, self.sequence_length)
+        return [names for names in sets if names and not set(self.tasks) <= set(names)]
+
+
+def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
+    """Demonstration number `index`; None where the recipe throws it away."""
+    rng = np.random.default_rng([seed, index])
+    names = draw_sequence(recipe, rng)
+    episode, solved = perform(recipe, names, rng)
+    unwanted = not recipe.failures and not solved
+    leaked = recipe.target_share == 0 and episode.successes.any()
+    return None if unwanted or leaked else episode
+
+
+build = functools.partial(run.build, Recipe, demonstrate)
+"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+
+
+def draw_sequence(recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:
+    """The subtasks of one demonstration, in order: the target's, or others."""
+    if rng.random() < recipe.target_share:
+        return recipe.tasks
+    others = recipe.sequences()
+    names = others[rng.integers(len(others))]
+    return tuple(rng.permutation(names).tolist()) if rng.random() < recipe.shuffled else names
+
+
+def perform(recipe: Recipe, names: Sequence[str], rng: np.random.Generator) -> tuple[Episode, bool]:
+    """One episode in which the scripts of `names` are run in order, and whether all of them are solved at its end."""
+    env = _env(recipe.tasks)
+    observation, _ = env.reset(seed=int(rng.integers(2**31)))
+    observations, actions, rewards, successes = [observation], [], [], []
+    for target in _targets(env, names, recipe.tries, rng):
+        # An action moves the joints from where they were *observed*.
+        action = (target - observation[:9]) / (kitchen.MAX_SPEED * env.dt)
+        action[:7] += recipe.action_noise * rng.standard_normal(7)
+        action = np.clip(action, -1.0, 1.0).astype(np.float32)
+        observation, reward, _, _, info = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+        successes.append(info["success"])
+        if len(actions) == recipe.steps:
+            break
+    ends = np.arange(len(actions)) == len(actions) - 1
+    episode = Episode(
+        observations=np.stack(observations),
+        actions=np.stack(actions),
+        rewards=np.array(rewards, np.float32),
+        terminations=ends & recipe.terminal,
+        truncated=not recipe.terminal,
+        successes=np.array(successes),
+    )
+    return episode, all(kitchen.is_solved(name, env.data.qpos) for name in names)
+
+
+def _targets(env: kitchen.Kitchen, names: Sequence[str], tries: int, rng: np.random.Generator) -> Targets:
+    """Joint targets of all scripts in turn."""
+    arm = Arm(env, rng)
+    for name in names:
+        for _ in range(tries):
+            if kitchen.is_solved(name, env.data.qpos):
+                break
+            yield from SCRIPTS[name](arm)

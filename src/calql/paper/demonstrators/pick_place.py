@@ -1,0 +1,143 @@
+"""Pick-and-place demonstrations by script: hover, descend, close, lift, carry, let go; again where it slipped.
+
+As in the data of the original (roboverse's scripted policy), every action carries Gaussian noise. A share of episodes
+is mistaken: the other object is carried to the bowl, or the right one to somewhere else.
+
+    python -m calql.paper.demonstrators.pick_place FILE.gif       film some
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from calql.paper.demonstrators import run
+from calql.paper.envs import pick_place
+from calql.paper.envs.pick_place import MOVE, TABLE, PickPlace
+from calql.tasks import Task
+from calql.types import Episode, InputError
+
+HOVER, CARRY, LIFT = 0.11, 0.13, 0.16
+"""Heights of the grasp in metres: above an object, above the bowl, and aimed at while lifting."""
+LOWEST = 0.036
+"""Height at which the fingers close, or that of a higher object's centre."""
+HELD = 0.045
+"""An object whose centre is above this is in the air."""
+
+OPENING, CLOSING = 0.7, -0.7
+"""What the gripper is told."""
+LIMIT = 0.9
+"""Largest component of an action, as in the original: what a tanh cannot reach would rule the likelihood."""
+
+_env = functools.cache(pick_place.make)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+
+    transitions: int
+    """Collect whole episodes until there are at least this many transitions."""
+    horizon: int = 40
+    """Steps of an episode that fails."""
+    image_size: int = 48
+    """Side of the pictures in pixels; the task's."""
+    target: str | None = None
+    """Which object; None: any. The task's."""
+    distractor: str | None = None
+    """Which other object; likewise."""
+    action_noise: float = 0.1
+    """Standard deviation of the Gaussian noise on each of the 7 actions, recorded as executed."""
+    mistaken: float = 0.0
+    """Chance that an episode carries the wrong object, or the right one to a wrong place."""
+    fumble: float = 0.0
+    """Chance, at every step, that the gripper is told the opposite: closed too early, or let go."""
+
+    def __post_init__(self):
+        if self.action_noise < 0 or not (0 <= self.mistaken <= 1 and 0 <= self.fumble <= 1):
+            raise InputError("action_noise must be >= 0; mistaken and fumble within [0, 1]")
+
+
+def script(env: PickPlace, thing: str, goal: np.ndarray) -> Iterator[np.ndarray]:
+    """Actions [7] that carry an object to (x, y) [2], without noise; it looks at the simulator, not at the picture."""
+
+    def action(position: np.ndarray, grip: float = 0.0) -> np.ndarray:
+        return np.array([*(position - env.grasp()) / MOVE, 0.0, 0.0, 0.0, grip])
+
+    def above(xy: np.ndarray, height: float) -> np.ndarray:
+        return np.array([*xy[:2], height])
+
+    def reach(position: np.ndarray) -> np.ndarray:
+        return action(position, 0.0 if env.is_open else OPENING)
+
+    while True:
+        if not env.is_open:
+            yield action(env.grasp(), OPENING)
+        while np.linalg.norm(env.grasp()[:2] - env.place(thing)[:2]) > 0.012:
+            yield reach(above(env.place(thing), HOVER))
+        while env.grasp()[2] > (low := max(LOWEST, env.place(thing)[2])) + 0.012:
+            yield reach(above(env.place(thing), low))
+        yield action(env.grasp(), CLOSING)
+        while env.grasp()[2] < HOVER:
+            yield action(above(env.grasp(), LIFT))
+        while env.place(thing)[2] > HELD and np.linalg.norm(env.grasp()[:2] - goal) > 0.018:
+            yield action(above(goal, CARRY))
+
+
+def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
+    """Demonstration number `index`."""
+    rng = np.random.default_rng([seed, index])
+    env = _env(recipe.image_size, recipe.target, recipe.distractor)
+    observation, _ = env.reset(seed=int(rng.integers(2**31)))
+    thing, goal = env.target, env.bowl
+    if rng.random() < recipe.mistaken:
+        thing, goal = (env.distractor, goal) if rng.random() < 0.5 else (thing, rng.uniform(*TABLE))
+    observations, actions, successes = [observation], [], []
+    for wanted in script(env, thing, goal):
+        if rng.random() < recipe.fumble:
+            wanted[6] = CLOSING if env.is_open else OPENING
+        action = np.clip(wanted, -LIMIT, LIMIT) + recipe.action_noise * rng.standard_normal(7)
+        action = np.clip(action, -LIMIT, LIMIT).astype(np.float32)
+        observation, _, terminated, _, _ = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        successes.append(terminated)
+        if terminated or len(actions) == recipe.horizon:
+            break
+    return Episode(
+        observations={name: np.stack([o[name] for o in observations]) for name in observation},
+        actions=np.stack(actions),
+        rewards=np.array(successes, np.float32),
+        terminations=np.array(successes),
+        truncated=not successes[-1],
+        successes=np.array(successes),
+    )
+
+
+def build(task: Task, *arguments: Any, image_size: int | None = None, **knobs: Any) -> str:
+    """`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`. Pictures of another size are those
+    of an environment with that size."""
+    if image_size is not None:
+        task = dataclasses.replace(task, env_options={**task.env_options, "image_size": image_size})
+    return run.build(Recipe, demonstrate, task, *arguments, **knobs)
+
+
+def film(path: str, episodes: int = 4, size: int = 240) -> None:
+    """Scripted episodes as an animated picture (GIF)."""
+    from PIL import Image  # which Minari brings
+
+    recipe, pictures = Recipe(1, image_size=size), []
+    for index in range(episodes):
+        pictures += list(demonstrate(recipe, 0, index).observations["image"])
+        pictures += pictures[-1:] * 5
+    frames = [Image.fromarray(picture).quantize(64) for picture in pictures]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
+
+
+if __name__ == "__main__":
+    film(*sys.argv[1:])

@@ -1,0 +1,253 @@
+"""Whole episodes from many attempts: in parallel, in order, resumable, and the same for any number of workers.
+
+An *attempt* is a function of its number alone. Attempts are made a shard at a time, in this process or in others, and
+every shard is kept on disk until the data set is stored, so that an interrupted build goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import count
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+import calql
+from calql.data.arrays import named_leaves, nest
+from calql.data.load import local_id
+from calql.data.minari_writer import write_minari
+from calql.data.readers.minari import root
+from calql.envs.make import make_env
+from calql.machine import git_commit
+from calql.tasks import Task
+from calql.types import Episode, InputError
+
+Attempt = Callable[[int], Episode | None]
+"""Attempt number i; None where there is nothing to record. Picklable by reference, and a function of i alone."""
+Keep = Callable[[Episode, Sequence[Episode]], bool]
+"""Whether to keep an episode, given those kept so far."""
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total), in transitions or in episodes."""
+Recipe = TypeVar("Recipe")
+
+SHARD = 4
+"""Attempts a worker makes before it reports; what an interruption can lose of each."""
+MOST_REJECTED = 100
+"""Attempts for each kept episode beyond which a recipe is taken to be impossible."""
+
+
+def build(
+    kind: type,
+    demonstrate: Callable[[Any, int, int], Episode | None],
+    task: Task,
+    seed: int = 0,
+    transitions: int | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    **knobs: Any,
+) -> str:
+    """Collect and store the task's data set, replacing an older one; return its Minari id.
+
+    A builder binds the first two: its `Recipe`, whose fields are the `knobs`, and `demonstrate(recipe, seed, index)`,
+    which makes attempt number `index`. Raises InputError on an unknown or impossible knob.
+    """
+    recipe = make_recipe(kind, task, transitions, knobs)
+    attempt = partial(demonstrate, recipe, seed)
+    made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
+    with contextlib.closing(made) as episodes:
+        return store(task, episodes, recipe, seed)
+
+
+def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, knobs: dict[str, Any]) -> Recipe:
+    """The recipe of the task's row with the caller's knobs laid over it; `env_options` of the same name hold for both.
+
+    Raises InputError on an unknown knob.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    chosen = {"horizon": task.horizon} | dict(task.env_options)
+    chosen = {name: value for name, value in chosen.items() if name in names}
+    chosen |= dict(task.recipe) | ({} if transitions is None else {"transitions": transitions}) | knobs
+    if unknown := sorted(chosen.keys() - names):
+        raise InputError(f"the recipe has no knob {', '.join(unknown)}; the knobs are {', '.join(sorted(names))}")
+    return kind(**chosen)
+
+
+def collect(*arguments: Any, **options: Any) -> list[Episode]:
+    """All episodes of `stream`, with its arguments, at once."""
+    return list(stream(*arguments, **options))
+
+
+def stream(
+    attempt: Attempt,
+    total: int,
+    *,
+    unit: str = "transitions",
+    keep: Keep | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    resume: tuple[Task, Any, int] | None = None,
+) -> Iterator[Episode]:
+    """Whole episodes, in the order of their attempts, until there are `total` transitions (or episodes) of them.
+
+    One at a time: with pictures, a data set may be larger than memory. Only `keep` is shown all that were kept.
+
+    Args:
+        attempt: makes attempt number i.
+        total: how many transitions or episodes are enough.
+        unit: `transitions` or `episodes`.
+        keep: which episodes to keep; all, if None.
+        workers: processes; 1 makes the attempts here.
+        progress: is told (done, total) after every kept episode.
+        resume: (task, recipe, seed) under which shards are kept until `store`; None: keep none.
+
+    Raises:
+        InputError: `total` or `workers` below 1, or a recipe of which hardly any attempt can be kept.
+    """
+    if total < 1 or workers < 1:
+        raise InputError(f"transitions ({total}) and workers ({workers}) must be at least 1")
+    kept: list[Episode] = []
+    done = number_kept = 0
+    folder = _folder(*resume) if resume else None
+    with _timed(folder), contextlib.closing(_attempts(attempt, workers, folder)) as made:
+        for number, episode in enumerate(made, 1):
+            if episode is not None and (keep is None or keep(episode, kept)):
+                kept += [episode] if keep else []
+                number_kept += 1
+                done += episode.length if unit == "transitions" else 1
+                if progress is not None:
+                    progress(min(done, total), total)
+                yield episode
+                if done >= total:
+                    return
+            if number > MOST_REJECTED * (number_kept + 1):
+                raise InputError(f"only {number_kept} of {number} attempts could be kept; loosen the recipe")
+    raise AssertionError("attempts never end")
+
+
+def store(task: Task, episodes: Iterable[Episode], recipe: Any, seed: int) -> str:
+    """Write the task's local data set, replacing an older one, and drop the shards; returns its Minari id."""
+    env, folder = make_env(task), _folder(task, recipe, seed)
+
+    def provenance() -> dict[str, Any]:
+        about = {"builder": task.builder, "seed": seed, "recipe": dataclasses.asdict(recipe)}
+        return about | {"build_s": _seconds(folder), "git_commit": git_commit()}
+
+    made = write_minari(local_id(task.id), episodes, env, provenance)
+    env.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+    return made
+
+
+# -- attempts, in order ------------------------------------------------------------------------------------------------
+
+
+def _attempts(attempt: Attempt, workers: int, folder: Path | None) -> Iterator[Episode | None]:
+    """attempt(0), attempt(1), … without end."""
+    shard = partial(_shard, attempt, folder)
+    if workers == 1:
+        for index in count():
+            yield from shard(index)
+    with _one_thread_each():
+        # Not a fork: a process with compiled programs or an open GL context does not survive one.
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_let_the_parent_stop)
+        try:
+            upcoming = count()
+            running = deque(pool.submit(shard, next(upcoming)) for _ in range(2 * workers))
+            while True:
+                yield from running.popleft().result()
+                running.append(pool.submit(shard, next(upcoming)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _shard(attempt: Attempt, folder: Path | None, index: int) -> list[Episode | None]:
+    """The attempts of one shard, from disk where they are there."""
+    numbers = range(index * SHARD, (index + 1) * SHARD)
+    if folder is None:
+        return [attempt(number) for number in numbers]
+    path = folder / f"{index:06d}.npz"
+    # Absent, or cut short: made again.
+    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return _read(path, numbers)
+    episodes = [attempt(number) for number in numbers]
+    _write(path, dict(zip(numbers, episodes, strict=True)))
+    return episodes
+
+
+def _write(path: Path, episodes: dict[int, Episode | None]) -> None:
+    arrays = {}
+    for number, episode in episodes.items():
+        if episode is not None:
+            fields = {name: value for name, value in episode._asdict().items() if value is not None}
+            arrays |= dict(named_leaves(str(number), fields))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".partial")
+    with open(partial_path, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(partial_path, path)
+
+
+def _read(path: Path, numbers: range) -> list[Episode | None]:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    trees = [nest(arrays, str(number)) for number in numbers]
+    return [tree and Episode(**tree | {"truncated": bool(tree["truncated"])}) for tree in trees]
+
+
+@contextlib.contextmanager
+def _timed(folder: Path | None) -> Iterator[None]:
+    """Add the wall time spent inside to that of the build's earlier stretches."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "seconds").write_text(str((_seconds(folder) or 0.0) + round(time.monotonic() - started, 3)))
+
+
+def _seconds(folder: Path) -> float | None:
+    """Wall time of a build so far; None where it was not measured."""
+    with contextlib.suppress(OSError, ValueError):
+        return float((folder / "seconds").read_text())
+    return None
+
+
+def _folder(task: Task, recipe: Any, seed: int) -> Path:
+    """Where shards of that build lie; Minari does not look into hidden folders."""
+    what = json.dumps([task.builder, dataclasses.asdict(recipe), seed, calql.__version__], sort_keys=True)
+    return root() / ".calql-building" / f"{task.id}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside use one thread of linear algebra each: there is one for every core already."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _let_the_parent_stop() -> None:
+    """Ctrl-C goes to all processes of a terminal; the parent shuts the workers down."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

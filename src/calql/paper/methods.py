@@ -1,0 +1,173 @@
+"""THE table of methods: update rule × phases × data mix. A method id appears here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL
+from calql.methods import Method
+from calql.replay.buffer import UNION
+from calql.tasks import load_attribute, nearest
+from calql.types import InputError
+
+ENSEMBLE = dict(
+    num_critics=10,
+    critic_layer_norm=True,
+    target_subset=2,
+    actor_on_mean=True,
+    utd=20,
+    actor_once_per_step=True,
+    mixing=0.5,
+)
+"""RLPD's critics, twenty updates of them a step, half of each batch old (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
+FEWER = dict(utd=4)
+"""What a CPU can do of that in minutes."""
+SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
+"""Networks of the original baselines, whatever Cal-QL's are on a task."""
+RAW = dict(reward_scale=1.0, reward_bias=0.0)
+"""Rewards as the environment pays them."""
+
+METHODS: dict[str, Method] = {
+    method.id: method
+    for method in [
+        Method("cal-ql", "Cal-QL", CalQL, CalQL, summary="calibrated Q-learning (Eq. 5.1)"),
+        Method("cql", "CQL", CQL, CQL, summary="conservative Q-learning, before and after (Eq. 3.1)"),
+        Method("cql-sac", "CQL+SAC", CQL, SAC, summary="CQL pre-training, then SAC on both data"),
+        Method("hybrid", "Hybrid RL", None, SAC, summary="SAC from scratch, fixed share of offline data"),
+        Method(
+            "sac-offline",
+            "SAC + offline data",
+            None,
+            SAC,
+            settings={"": dict(mixing=UNION)},
+            summary="SAC from scratch on the union of both data",
+        ),
+        Method(
+            "sac",
+            "SAC",
+            None,
+            SAC,
+            settings={"": dict(mixing=0.0)},
+            summary="SAC from scratch on its own experience",
+        ),
+        Method(
+            "iql",
+            "IQL",
+            IQL,
+            IQL,
+            settings={
+                "": RAW,
+                "pointmaze": dict(iql_expectile=0.9, iql_temperature=10.0),
+                "antmaze": dict(reward_bias=-1.0, iql_expectile=0.9, iql_temperature=10.0),
+                "kitchen": dict(iql_expectile=0.7, iql_temperature=0.5, actor_dropout=0.1),
+                "visual": dict(iql_expectile=0.7, iql_temperature=10.0),
+                "adroit": dict(iql_expectile=0.8, iql_temperature=3.0, exploration_std=0.03, mixing=0.2),
+                "paper": SMALL,
+            },
+            summary="implicit Q-learning: expectiles of the data's values",
+        ),
+        Method(
+            "awac",
+            "AWAC",
+            AWAC,
+            AWAC,
+            settings={
+                "": RAW | dict(num_target_actions=1, mixing=UNION),
+                "adroit": dict(awac_lambda=0.3),
+                "paper": dict(
+                    actor_lr=3e-4,
+                    batch_size=1024,
+                    actor_hidden=(256,) * 4,
+                    critic_hidden=(256,) * 4,
+                    one_buffer=True,
+                ),
+                "paper/kitchen": dict(online_steps=1_500_000),
+                "paper/adroit": dict(offline_steps=25_000),
+            },
+            summary="imitation weighted by advantages",
+        ),
+        Method(
+            "td3-bc",
+            "TD3+BC",
+            TD3BC,
+            TD3BC,
+            settings={
+                "": dict(actor_every=2),
+                "paper": SMALL,
+            },
+            summary="deterministic policy gradient with a pull to the data",
+        ),
+        Method("o3f", "O3F", O3F, O3F, summary="CQL with optimistic actions online (best effort)"),
+        Method(
+            "odt",
+            "ODT",
+            ODT,
+            ODT,
+            settings={
+                "": RAW | dict(updates_per_episode=300, mixing=UNION),
+                "smoke": dict(updates_per_episode=10, odt_width=16, odt_layers=1, odt_heads=2, odt_context=4),
+                "laptop": dict(
+                    actor_lr=1e-3,
+                    batch_size=64,
+                    odt_width=64,
+                    odt_layers=2,
+                    odt_heads=2,
+                    odt_context=10,
+                    odt_warmup=300,
+                    offline_steps=3_000,
+                    eval_every_offline=1_000,
+                    updates_per_episode=50,
+                ),
+                "paper": dict(
+                    actor_lr=1e-3,
+                    odt_width=1024,
+                    odt_weight_decay=0.0,
+                    offline_steps=7_000,
+                    eval_every_offline=1_000,
+                    one_buffer=True,
+                    replay_capacity=1_500_000,
+                ),
+            },
+            summary="online decision transformer: sequences that are told their return",
+        ),
+        Method(
+            "rlpd",
+            "RLPD",
+            None,
+            SAC,
+            settings={
+                "": ENSEMBLE | dict(num_target_actions=1, target_entropy_per_action=0.5, start_steps=5_000),
+                "antmaze": RAW | dict(reward_bias=-1.0),
+                "adroit": RAW,
+                "smoke": dict(start_steps=20, utd=2),
+                "laptop": FEWER | dict(start_steps=500),
+                "paper": dict(actor_lr=3e-4, actor_hidden=(256,) * 3, critic_hidden=(256,) * 3),
+            },
+            summary="SAC from scratch with ten critics and twenty updates a step, half of each batch from the data",
+        ),
+        Method(
+            "cal-ql-utd20",
+            "Cal-QL (UTD 20)",
+            CalQL,
+            CalQL,
+            settings={"": ENSEMBLE, "smoke": dict(utd=2), "laptop": FEWER},
+            summary="Cal-QL on RLPD's critics, twenty updates a step (Fig. 7)",
+        ),
+        Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
+    ]
+}
+
+
+def get_method(name: str) -> Method:
+    """The row of that id, or the user's own from `package.module:row`.
+
+    Raises InputError on an unknown name, with the nearest ones.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if ":" not in name:
+        raise nearest(name, METHODS, "method")
+    made = load_attribute(name)
+    if not isinstance(made, Method):
+        raise InputError(f"'{name}' is a {type(made).__name__}; it must be a calql.methods.Method")
+    return dataclasses.replace(made, id=name)  # under its own name a later --resume finds it again

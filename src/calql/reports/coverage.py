@@ -1,0 +1,217 @@
+"""Where data have been: a maze's floor, the order of a kitchen's subtasks, pictures of episodes, or two components.
+
+Mazes and kitchens are known by the environment that a task makes, pictures by their type; every other task is shown by
+the first two principal components of its standardised states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.patheffects import withStroke
+
+from calql.data.arrays import named_leaves
+from calql.data.check.narrowness import features
+from calql.data.episodes import Episodes
+from calql.data.success import success_steps
+from calql.envs.make import make_env
+from calql.reports.figures import INK
+from calql.reports.style import COLOURS
+from calql.tasks import Task
+from calql.types import is_picture
+
+MAP = "Blues"
+HALO = withStroke(linewidth=2.5, foreground="white")
+BINS = 120
+"""Bins of a density along the longer side."""
+SAMPLES = 50_000
+"""States that are projected."""
+MARKS = 500
+"""Most starts and successes that are marked."""
+STRIPS = 5, 6
+"""Episodes, and pictures of each, that are shown."""
+
+
+class Plan(NamedTuple):
+    """A floor seen from above, in metres."""
+
+    walls: np.ndarray
+    """[N, 2] middles of the square walls."""
+    cell: float
+    """Side of a wall."""
+    start: np.ndarray
+    """[2] middle of where episodes start."""
+    goal: np.ndarray
+    """[2] middle of where the goal is."""
+    radius: float
+    """Of the goal."""
+    unit: np.ndarray | float
+    """What the first two entries of an observation are multiplied by to be metres."""
+
+
+def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
+    """Draw where the data have been, in the way that tells most of this task, with a title."""
+    with make_env(task) as env:
+        kind = type(env.unwrapped).__module__
+        if kind in FLOORS:
+            _floor(axes, episodes, FLOORS[kind](env.unwrapped))
+        elif kind == KITCHEN:
+            _orders(axes, episodes, env.unwrapped.tasks)
+        elif pictures := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_picture(leaf)]:
+            _strips(axes, episodes, task, pictures[0])
+        else:
+            _components(axes, episodes, task)
+
+
+# -- mazes -------------------------------------------------------------------------------------------------------------
+
+
+def _pointmaze_plan(env: Any) -> Plan:
+    from calql.paper.envs import pointmaze as maze
+
+    rows = maze.maze_map()
+    walls = [maze.cell_center((i, j)) for i, row in enumerate(rows) for j, sign in enumerate(row) if sign == 1]
+    goal = maze.cell_center(maze.GOAL_CELL)
+    return Plan(np.array(walls), 1.0, maze.START_CENTER, goal, maze.GOAL_RADIUS, maze.OBSERVATION_SCALE[:2])
+
+
+def _antmaze_plan(env: Any) -> Plan:
+    from calql.paper.envs.antmaze import CELL
+
+    maze = env.maze
+    walls = np.array([maze.cell_center(cell) for cell in maze.walls])
+    start = maze.cell_center(maze.start)
+    goal = maze.cell_center(maze.goal) + sum(map(np.mean, env.physics.goal_noise))  # in the middle of its draws
+    return Plan(walls, CELL, start, goal, env.physics.goal_radius, 1.0)
+
+
+FLOORS: dict[str, Callable[[Any], Plan]] = {
+    "calql.paper.envs.pointmaze": _pointmaze_plan,
+    "calql.paper.envs.antmaze": _antmaze_plan,
+}
+"""Module of an environment's class → its floor plan."""
+KITCHEN = "calql.paper.envs.kitchen"
+
+
+def _floor(axes: Axes, episodes: Episodes, plan: Plan) -> None:
+    """Density of positions, walls, start and goal."""
+    half = plan.cell / 2
+    low, high = plan.walls.min(axis=0) - half, plan.walls.max(axis=0) + half
+    for corner in plan.walls - half:
+        axes.add_patch(Rectangle(corner, plan.cell, plan.cell, facecolor="#d5d8dc", edgecolor="none"))
+    _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * plan.unit, low, high)
+    axes.add_patch(Circle(plan.goal, plan.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4))
+    above = plan.goal + np.array([0.0, plan.radius])
+    for name, point, side in (("start", plan.start, "center"), ("goal", above, "bottom")):
+        axes.text(*point, name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
+    rim = 0.75 * plan.cell  # of the outer walls, a quarter of which is enough
+    axes.set(
+        xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal", xticks=[], yticks=[]
+    )
+    axes.spines[:].set_visible(False)
+    axes.set_title("where the steps are (darker: more, log scale)", loc="left", fontsize=8.5)
+
+
+def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """A two-dimensional histogram of points [N, 2] on a logarithmic colour scale; empty bins stay clear."""
+    sides = np.maximum(high - low, 1e-9)
+    bins = np.maximum(1, np.ceil(BINS * sides / sides.max())).astype(int)
+    counts, *_ = np.histogram2d(*points.T, bins=bins, range=np.stack([low, low + sides], axis=1))
+    top = max(counts.max(), 2.0)
+    image = np.ma.masked_equal(counts.T, 0)
+    extent = (low[0], low[0] + sides[0], low[1], low[1] + sides[1])
+    # From below 1, so that a bin with one step can be seen.
+    axes.imshow(image, origin="lower", extent=extent, cmap=MAP, norm=LogNorm(0.3, top), interpolation="none")
+
+
+# -- kitchens ----------------------------------------------------------------------------------------------------------
+
+
+def _orders(axes: Axes, episodes: Episodes, wanted: tuple[str, ...]) -> None:
+    """Of every subtask, the share of episodes that solve it first, second, …, or never."""
+    from calql.paper.envs.kitchen import SUBTASKS
+
+    names = [*wanted, *(name for name in SUBTASKS if name not in wanted)]
+    ranks = np.stack([_ranks(e.observations[1:, :30], names) for e in episodes.episodes])
+    last = max(4, ranks.max())
+    shares = np.stack([(ranks == rank).mean(axis=0) for rank in [*range(1, last + 1), 0]], axis=1)
+    axes.imshow(shares * ([1.0] * last + [0.0]), cmap=MAP, vmin=0.0, vmax=1.0, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share:
+            colour = "white" if share > 0.55 and column < last else INK
+            axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(last + 1), [*(f"{rank}." for rank in range(1, last + 1)), "never"])
+    axes.set_yticks(range(len(names)), [f"{name} *" if name in wanted else name for name in names])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("share of episodes that solve it first, second, … (*: pays)", loc="left", fontsize=8.5)
+
+
+def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
+    """[names] the place of each subtask in the order of their first solution, from 1; 0: never solved."""
+    from calql.paper.envs.kitchen import is_solved
+
+    solved = np.stack([is_solved(name, joints) for name in names], axis=1)
+    first = np.where(solved.any(axis=0), solved.argmax(axis=0), len(joints))
+    ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
+    return np.where(first < len(joints), ranks, 0)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
+    """Some episodes, a row each, from their first picture to their last."""
+    chosen = [episodes.episodes[i] for i in np.linspace(0, episodes.num_episodes - 1, STRIPS[0]).astype(int)]
+    rows = []
+    for episode in chosen:
+        pictures = dict(named_leaves("", episode.observations))[name]
+        moments = np.linspace(0, episode.length, STRIPS[1]).round().astype(int)
+        framed = np.pad(pictures[moments], ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
+        rows.append(np.concatenate(framed, axis=1))
+    height = len(rows[0])
+    axes.imshow(np.concatenate(rows), interpolation="nearest")
+    ends = ["success" if success_steps(episode, task).any() else "failure" for episode in chosen]
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ends, rotation=90, va="center")
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("some episodes, first to last picture", loc="left", fontsize=8.5)
+
+
+# -- everything else ---------------------------------------------------------------------------------------------------
+
+
+def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
+    """Density of the states' first two principal components; where episodes start, and where they first succeed."""
+    states = np.concatenate([features(e.observations, np.arange(e.length + 1)) for e in episodes.episodes])
+    center, scale = states.mean(axis=0), states.std(axis=0)
+    used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
+    used[:2] |= not used.any()  # states that are all alike are one point
+    states = (states[:, used] - center[used]) / np.maximum(scale[used], 1e-12)
+    every = max(1, len(states) // SAMPLES)
+    values, vectors = np.linalg.eigh(
+        np.atleast_2d(np.cov(states[::every].T)) if len(states) > 1 else np.eye(used.sum())
+    )
+    points = states @ vectors[:, ::-1][:, :2]
+    points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    explained = values[::-1][:2].sum() / max(values.sum(), 1e-12)
+
+    low, high = np.quantile(points, [0.0005, 0.9995], axis=0)
+    margin = 0.05 * (high - low) + 1e-3
+    _density(axes, points[::every], low - margin, high + margin)
+    sizes = np.array([e.length + 1 for e in episodes.episodes])
+    starts = np.cumsum(sizes) - sizes
+    wins = [success_steps(e, task) for e in episodes.episodes]
+    solved = [start + 1 + int(np.argmax(win)) for start, win in zip(starts, wins, strict=True) if win.any()]
+    for rows, colour, name in ((starts, INK, "start"), (solved, COLOURS[3], "success")):
+        some = np.asarray(rows, int)[:: max(1, len(rows) // MARKS)]
+        axes.scatter(*points[some].T, s=5, color=colour, linewidths=0, label=name, zorder=3)
+    axes.set(aspect="auto", xlabel="first principal component", ylabel="second")
+    axes.legend(frameon=False, loc="best", markerscale=2, handletextpad=0.2)
+    axes.set_title(f"where the steps are ({explained:.0%} of the states' variance)", loc="left", fontsize=8.5)

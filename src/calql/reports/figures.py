@@ -1,0 +1,321 @@
+"""Figures of one task: an overview and curves over the offline→online border; and performance profiles over several.
+
+A curve figure has two panels that read as one: gradient steps of pre-training on the left, environment steps of
+fine-tuning on the right, one y axis. A line is the IQM over finished seeds, a band its 95 % bootstrap interval, a thin
+line one seed (dotted: the run is unfinished).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from calql.evaluation.aggregate import iqm, performance_profile, stratified_bootstrap_ci
+from calql.reports.load import Run
+from calql.reports.style import HERO, styles
+from calql.reports.tables import Estimate, method_rows, summary_matrix
+
+INK = "#22262b"
+"""Colour of everything that is not data; the page replaces it by the text colour of its theme."""
+PAPER = "#ffffff"
+"""Background of the files; transparent on the page."""
+PHASES = {
+    "offline": ("offline pre-training", "gradient steps"),
+    "online": ("online fine-tuning", "environment steps"),
+}
+LOOK = {
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": PAPER,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.xmargin": 0.0,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "calql",
+}
+
+
+def score_figure(runs: Sequence[Run]) -> Figure | None:
+    """Score against step."""
+    return _curves(runs, "score_mean", "score", ylim=(-0.02, 1.02))
+
+
+def q_figure(runs: Sequence[Run]) -> Figure | None:
+    """Mean Q on the data against the Monte-Carlo return of the same pairs (Fig. 3 of the paper)."""
+    return _curves(_on_one_scale(runs), "q_data_mean", "mean Q on the data", reference="mc_return_mean")
+
+
+def bounding_figure(runs: Sequence[Run]) -> Figure | None:
+    """Bounding rate against step (Fig. 8 of the paper)."""
+    return _curves(runs, "bounding_rate", "bounding rate", ylim=(-0.02, 1.02))
+
+
+def slice_figure(runs: Sequence[Run]) -> Figure | None:
+    """Q and the truth over one component of the first action, a panel a seed (after Fig. 6 of the paper)."""
+    runs = [run for run in _on_one_scale(runs) if run.slice is not None]
+    seeds = sorted({run.seed for run in runs})[:3]
+    if not seeds:
+        return None
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 3.2))
+        panels = figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0]
+        figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0.08)
+        ends = {}
+        for axes, seed in zip(panels, seeds, strict=True):
+            for label, group, look in _methods(runs):
+                for run in group:
+                    if run.seed != seed:
+                        continue
+                    action, q, mean, sem, deterministic = run.slice.T
+                    axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=look["color"], alpha=0.15, lw=0)
+                    axes.plot(action, mean, color=look["color"], linestyle=(0, (1, 1)), linewidth=1.4)
+                    axes.plot(action, deterministic, ls="", marker="o", ms=2.6, mfc="none", mec=look["color"], mew=0.8)
+                    axes.plot(action, q, **look)
+                    ends[label] = (axes, action[-1], q[-1], look)
+            axes.set_title(f"seed {seed}", loc="left", fontsize=8.5, pad=6)
+            axes.set(xlabel="component of the first action", xticks=[-1, 0, 1])
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            axes.tick_params(length=3)
+        panels[0].set_ylabel("Q (line), return (dots, rings)")
+        panels[0].margins(y=0.06)
+        _direct_labels(panels[-1], ends)
+        return figure
+
+
+def overview_figure(runs: Sequence[Run]) -> Figure | None:
+    """Before → after, regret and dip of every method with intervals, lowest regret first; None for a single method."""
+    rows = method_rows(runs)
+    if len(rows) < 2:
+        return None
+    looks = {label: look for label, _, look in _methods(runs)}
+    measures = [("score_before", "score_after"), ("regret",), ("dip",)]
+    titles = ["score before (hollow) and after", "regret", "dip"]
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
+        panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
+        top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
+        figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
+        for axes, keys, title in zip(panels, measures, titles, strict=True):
+            for y, row in enumerate(rows):
+                for key, offset in zip(keys, (-0.15, 0.15) if len(keys) > 1 else (0.0,), strict=True):
+                    _dot(axes, row.measures[key], y + offset, looks[row.label]["color"], hollow=key == "score_before")
+            axes.set_title(title, loc="left", fontsize=8.5, pad=6)
+            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        known = [(row.published.regret, y) for y, row in enumerate(rows) if row.published]
+        if known:
+            panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
+            panels[1].set_title("regret (◇ in the paper)", loc="left", fontsize=8.5, pad=6)
+        panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row.method == HERO else "normal")
+        figure.canvas.draw()
+        widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
+        figure.subplots_adjust(left=max(0.2, 0.02 + widest))
+        return figure
+
+
+def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) -> None:
+    """A point with its interval, where there is one."""
+    if value is None:
+        return
+    axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
+    axes.plot(
+        value.point, y, "o", color=color, markersize=4.5, markerfacecolor=PAPER if hollow else color, clip_on=False
+    )
+
+
+def profile_figure(runs: Sequence[Run]) -> Figure | None:
+    """Over all tasks: share of runs whose 1 − regret lies above a threshold; None where no method has run them all."""
+    tasks = sorted({run.task for run in runs})
+    taus = np.linspace(0, 1, 101)
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 3.2))
+        axes = figure.subplots()
+        lines = {}
+        for label, group, look in _methods(runs):
+            matrix = summary_matrix(group, tasks, ["regret"]) if {run.task for run in group} == set(tasks) else None
+            if matrix is None:
+                continue
+            scores = 1 - matrix[..., 0]
+            low, high = stratified_bootstrap_ci(scores, lambda x: performance_profile(x, taus), reps=1000)
+            axes.fill_between(taus, low, high, step="post", color=look["color"], alpha=0.18, linewidth=0)
+            axes.plot(taus, performance_profile(scores, taus), drawstyle="steps-post", **look)
+            lines[label] = Line2D([], [], **look)
+        if not lines:
+            return None
+        axes.set(xlabel="threshold τ on 1 − regret", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
+        names = [label for label in dict.fromkeys(run.label for run in runs) if label in lines]
+        axes.legend([lines[name] for name in names], names, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        figure.subplots_adjust(left=0.075, right=0.80, top=0.95, bottom=0.15)
+        return figure
+
+
+def save(figure: Figure, stem: Path) -> str:
+    """Write `stem`.png and `stem`.svg; returns the SVG text."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(LOOK):
+        figure.savefig(f"{stem}.png", dpi=200)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
+    Path(f"{stem}.svg").write_text(out.getvalue(), encoding="utf-8")
+    return out.getvalue()
+
+
+def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
+    """[4, N]: steps, IQM, low and high end of its interval, over the finished runs that measured `column`.
+
+    Seeds that were evaluated at different steps are interpolated onto all of these, as far as every seed reaches.
+    """
+    curves = [curve for run in runs if run.done and len((curve := run.curve(phase, column))[0])]
+    if not curves:
+        return None
+    grid = np.unique(np.concatenate([steps for steps, _ in curves]))
+    grid = grid[(grid >= max(steps[0] for steps, _ in curves)) & (grid <= min(steps[-1] for steps, _ in curves))]
+    if not len(grid):
+        return None
+    values = np.stack([np.interp(grid, *curve) for curve in curves])[:, None]
+    return np.stack([grid, iqm(values), *stratified_bootstrap_ci(values, reps=1000)])
+
+
+def _curves(
+    runs: Sequence[Run], column: str, ylabel: str, ylim: tuple[float, float] | None = None, reference: str | None = None
+) -> Figure | None:
+    """One column of eval.csv, and the dashed `reference` column where there is one; None where nobody measured it."""
+    phases = [phase for phase in PHASES if any(len(run.curve(phase, column)[0]) for run in runs)]
+    if not phases:
+        return None
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 3.4))
+        ratios = [2, 3] if len(phases) > 1 else [1]
+        panels = figure.subplots(1, len(phases), sharey=True, squeeze=False, width_ratios=ratios)[0]
+        figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0)
+        ends = {}
+        for axes, phase in zip(panels, phases, strict=True):
+            for label, group, look in _methods(runs):
+                end = _draw(axes, group, phase, column, look)
+                if end:
+                    ends[label] = (axes, *end, look)
+            if reference:
+                end = _draw_reference(axes, runs, phase, reference)
+                if end:
+                    ends["return of the data"] = (
+                        axes,
+                        *end,
+                        {"color": INK, "linestyle": (0, (1, 1)), "linewidth": 1.4},
+                    )
+            _dress(axes, phase)
+        panels[0].set_ylabel(ylabel)
+        panels[0].set(ylim=ylim) if ylim else panels[0].margins(y=0.06)
+        if len(phases) > 1:
+            panels[1].spines["left"].set(linestyle=(0, (4, 3)))
+            panels[1].tick_params(axis="y", length=0)
+        _direct_labels(panels[-1], ends)
+        return figure
+
+
+def _on_one_scale(runs: Sequence[Run]) -> list[Run]:
+    """Those whose values can share an axis with the first one's: the same mapping of rewards, and discount."""
+
+    def scale(run: Run) -> list:
+        return [run.config.get("settings", {}).get(name) for name in ("reward_scale", "reward_bias", "discount")]
+
+    return [run for run in runs if scale(run) == scale(runs[0])]
+
+
+def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:
+    """(label, runs, line look) of every method, the hero last and so on top."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.label, []).append(run)
+    looks = styles({label: group[0].method for label, group in groups.items()})
+    order = sorted(groups, key=lambda label: groups[label][0].method == HERO)
+    width = {label: 2.6 if groups[label][0].method == HERO else 1.6 for label in order}
+    return [
+        (label, groups[label], {"color": looks[label][0], "linestyle": looks[label][1], "linewidth": width[label]})
+        for label in order
+    ]
+
+
+def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tuple[float, float] | None:
+    """Thin lines of the seeds, the band and the aggregate; returns where the line ends."""
+    curves = [(run, *run.curve(phase, column)) for run in runs]
+    curves = [curve for curve in curves if len(curve[1])]
+    for run, steps, values in curves:
+        dots = "-" if run.done else ":"
+        axes.plot(steps, values, color=look["color"], linewidth=0.6, linestyle=dots, alpha=0.35 if run.done else 0.9)
+    middle = band(runs, phase, column)
+    if middle is None:
+        return (curves[-1][1][-1], curves[-1][2][-1]) if curves else None
+    steps, mean, low, high = middle
+    axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.plot(steps, mean, **look)
+    return steps[-1], mean[-1]
+
+
+def _draw_reference(axes, runs: Sequence[Run], phase: str, column: str) -> tuple[float, float] | None:
+    """The IQM over all runs as one dotted line: it belongs to the data, not to a method."""
+    middle = band(runs, phase, column)
+    if middle is None:
+        return None
+    axes.plot(middle[0], middle[1], color=INK, linestyle=(0, (1, 1)), linewidth=1.4)
+    return middle[0][-1], middle[1][-1]
+
+
+def _dress(axes, phase: str) -> None:
+    """Title, ticks and a faint grid of one panel."""
+    title, unit = PHASES[phase]
+    axes.set_title(title, loc="left", fontsize=8.5, pad=6)
+    axes.set_xlabel(unit)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper" if phase == "offline" else None))
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    axes.tick_params(length=3)
+
+
+def _direct_labels(axes, ends: dict[str, tuple]) -> None:
+    """Names at the right edge, next to the ends of their lines and not on top of each other."""
+    axes.figure.canvas.draw()
+    texts = []
+    to_axes = axes.transAxes.inverted().transform
+    heights = {name: to_axes(panel.transData.transform((x, y)))[1] for name, (panel, x, y, _) in ends.items()}
+    for (name, wanted), height in zip(heights.items(), spread(list(heights.values()), gap=0.07), strict=True):
+        panel, *_, look = ends[name]
+        note = " (offline)" if panel is not axes else ""
+        axes.plot([1.005, 1.025, 1.055], [wanted if not note else height, height, height], transform=axes.transAxes,
+                  clip_on=False, solid_joinstyle="round", **look)  # fmt: skip
+        weight = "bold" if look["linewidth"] > 2 else "normal"
+        texts.append(axes.text(1.065, height, name + note, transform=axes.transAxes, va="center", fontweight=weight))
+    widest = max((text.get_window_extent().width for text in texts), default=0.0) / axes.figure.bbox.width
+    overhang = axes.figure.axes[0].yaxis.get_tightbbox().x0 / axes.figure.bbox.width  # of its label, beyond the edge
+    axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest), left=0.075 + max(0.0, 0.005 - overhang))
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Heights as near as is simple to the wanted ones in [0, 1], in the same order and at least `gap` apart."""
+    order = np.argsort(wanted, kind="stable")
+    heights = np.clip(np.asarray(wanted, float)[order], 0.0, 1.0)
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    ceiling = max(1.0, gap * (len(heights) - 1))
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], ceiling - gap * (len(heights) - 1 - i))
+    return list(heights[np.argsort(order, kind="stable")])

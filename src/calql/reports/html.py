@@ -1,0 +1,208 @@
+"""The page: one HTML file that needs nothing but itself. Every function returns markup; all text is escaped here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from calql.reports.figures import INK, PAPER
+from calql.reports.load import Run, differing, settings
+from calql.reports.prose import CSS, GLOSSARY
+from calql.reports.style import HERO, styles
+from calql.reports.tables import ALL_TASKS, MEASURES, Estimate, Row, text
+from calql.reports.verdict import border, calibration, verdict, wins
+
+BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
+
+
+def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, str, str, str]]) -> str:
+    """The whole report. `figures` are (task, title, caption, SVG text); ALL_TASKS is a task."""
+    figures = list(figures)
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    methods = list(dict.fromkeys(run.label for run in runs))
+    groups = [ALL_TASKS] * any(row.task == ALL_TASKS for row in rows) + tasks
+    sections = [
+        _section(group, [run for run in runs if group in (ALL_TASKS, run.task)], rows, figures, alone=len(tasks) == 1)
+        for group in groups
+    ]
+    links = "".join(f'<a href="#{slug(group)}">{escape(group)}</a>' for group in groups)
+    title = _listing(methods) if len(methods) < 5 else f"{methods[0]} and {len(methods) - 1} other methods"
+    title += f" on {_listing(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(_facts(runs, methods))}</p>',
+        f"<nav>{links}</nav>" if len(tasks) > 1 else "",
+        *sections,
+        "<h2>Glossary</h2><dl>",
+        *(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in GLOSSARY.items()),
+        "</dl>",
+    ]
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{escape(title)}</title><style>{CSS}</style>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _section(group: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple], alone: bool) -> str:
+    """Verdict, table, figures and small print of one task, or verdict, table and figures of all of them."""
+    mine = [row for row in rows if row.task == group]
+    why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
+    parts = [
+        "" if alone else f'<h2 id="{slug(group)}">{escape(group)}</h2>',
+        f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',
+        _method_table(mine, runs),
+    ]
+    for number, (_, title, caption, svg) in enumerate(figure for figure in figures if figure[0] == group):
+        drawing = _inline(svg, f"{slug(group)}-{number}-", title)
+        parts.append(f"<h3>{escape(title)}</h3><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
+    if group != ALL_TASKS:
+        parts += [_details("Every run", _seed_table(runs)), _details("Settings", _settings(runs))]
+        parts += [_details("Data, versions and code", _provenance(runs)), _details("Commands", _commands(runs))]
+    return "\n".join(parts)
+
+
+def _facts(runs: Sequence[Run], methods: Sequence[str]) -> str:
+    """One line of counts."""
+    seeds = {len({run.seed for run in runs if run.label == method}) for method in methods}
+    unfinished = sum(not run.done for run in runs)
+    parts = [
+        _count(len(methods), "method") + (f" ({_listing(methods)})" if len(methods) > 4 else ""),
+        (f"{min(seeds)} to " if len(seeds) > 1 else "") + _count(max(seeds), "seed") + " each",
+        _count(len(runs), "run") + (f", {unfinished} of them unfinished" if unfinished else ""),
+        *(f"scale {scale}" for scale in sorted({run.config["scale"] for run in runs if "scale" in run.config})),
+    ]
+    return " · ".join(parts)
+
+
+def _method_table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """The main table: point above, interval below; the best of each column in bold."""
+    looks = styles({label: method for label, method in ((run.label, run.method) for run in runs)})
+    best = {}
+    for key, pick in {"score_before": max, "score_after": max, "regret": min}.items():
+        points = [text(key, row.measures[key])[0] for row in rows if row.measures[key]]
+        best[key] = pick(points, key=float) if len(set(points)) > 1 else None
+    columns = [key for key in MEASURES if any(row.measures[key] for row in rows)]
+    body = []
+    for row in rows:
+        colour, dashes = looks[row.label]
+        swatch = f'<span class="swatch" style="border-color:{colour};border-top-style:{BORDERS[dashes]}"></span>'
+        note = f"<small>{row.unfinished} unfinished</small>" if row.unfinished else ""
+        cells = [f"<td>{swatch}{escape(row.label)}</td><td>{row.seeds}{note}</td>"]
+        for key in columns:
+            point, interval = text(key, row.measures[key])
+            bold = ' class="best"' if point == best.get(key) else ""
+            cells.append(f"<td{bold}>{escape(point)}{f'<small>{escape(interval)}</small>' if interval else ''}</td>")
+        accent = ' class="hero"' if row.method == HERO else ""
+        body.append(f"<tr{accent}>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{escape(name)}</th>" for name in ["method", "seeds", *(MEASURES[key] for key in columns)])
+    caption = "IQM over finished seeds with its 95 % bootstrap interval, lowest regret first; the best values in bold."
+    errors = [value for run in runs for value in run.curve("online", "score_sem")[1]]
+    if errors:
+        caption += f" One evaluation by itself has a standard error of about {np.median(errors):.2f}."
+    table = f'<div class="scroll"><table><tr>{head}</tr>{"".join(body)}</table></div>'
+    return f'{table}<p class="soft note">{caption}</p>'
+
+
+def _seed_table(runs: Sequence[Run]) -> str:
+    """One row a run."""
+    keys = [key for key in MEASURES if key != "hero_better"]
+    lines = []
+    for run in runs:
+        values = run.summary
+        numbers = [text(key, None if values[key] is None else Estimate(*[values[key]] * 3))[0] for key in keys]
+        wall = "–" if values["wall_s"] is None else f"{values['wall_s'] / 60:.1f}"
+        lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.path.name])
+    return _table(
+        ["method", "seed", *(MEASURES[key] for key in keys), "wall time [min]", "finished", "folder"], lines, "runs"
+    )
+
+
+def _settings(runs: Sequence[Run]) -> str:
+    """What differs between methods, what differs from the paper, and what is common."""
+    chosen = {run.label: settings(run) for run in runs}
+    names = differing(list(chosen.values()))
+    out = []
+    if names:
+        lines = [[name, *(_value(chosen[label].get(name)) for label in chosen)] for name in names]
+        out.append("<h3>Different between methods</h3>" + _table(["setting", *chosen], lines))
+    deviations: dict[tuple, list[str]] = {}
+    for run in runs:
+        for name, pair in run.config.get("differs_from_paper", {}).items():
+            pair = pair if isinstance(pair, dict) else {"here": pair}
+            labels = deviations.setdefault((name, _value(pair.get("paper")), _value(pair.get("here"))), [])
+            labels += [run.label] if run.label not in labels else []
+    lines = [[*key, "all" if len(labels) == len(chosen) else ", ".join(labels)] for key, labels in deviations.items()]
+    if lines:
+        out.append("<h3>Different from the paper</h3>")
+        out.append(_table(["setting", "paper", "here", "methods"], lines, "left"))
+    common = next(iter(chosen.values()))
+    lines = [[name, _value(value)] for name, value in common.items() if name not in names]
+    return "".join([*out, "<h3>Common to all</h3>", _table(["setting", "value"], lines, "left")])
+
+
+def _provenance(runs: Sequence[Run]) -> str:
+    """Where the numbers come from: every distinct value, and how many runs have it where there are several."""
+    facts: dict[str, list[str]] = {}
+    for run in runs:
+        config = run.config
+        fixed = {
+            "git commit": config.get("git_commit"),
+            "python": config.get("python"),
+            "platform": config.get("platform"),
+        }
+        named = {f"data {name}": value for name, value in config.get("data", {}).items()}
+        for name, value in (named | fixed | config.get("packages", {})).items():
+            facts.setdefault(name, []).append(_value(value))
+    lines = []
+    for name, values in facts.items():
+        kinds = list(dict.fromkeys(values))
+        several = "; ".join(f"{kind} ({_count(values.count(kind), 'run')})" for kind in kinds)
+        lines.append([name, kinds[0] if len(kinds) == 1 else several])
+    return _table(["what", "value"], lines, "left")
+
+
+def _commands(runs: Sequence[Run]) -> str:
+    """The command of every run, as it was recorded."""
+    lines = [str(run.config.get("command", f"# {run.path.name}: not recorded")) for run in runs]
+    return "<pre>" + escape("\n".join(lines)) + "</pre>"
+
+
+def _inline(svg: str, prefix: str, title: str) -> str:
+    """An SVG for use inside the page: themed ink, no background, ids that are unique on the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = svg.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+def _details(title: str, body: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
+    row = lambda tag, cells: f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"  # noqa: E731
+    body = "".join(row("td", line) for line in lines)
+    return f'<div class="scroll"><table class="{kind}">{row("th", head)}{body}</table></div>'
+
+
+def _value(value: Any) -> str:
+    """A setting as text; a missing one is a dash."""
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _listing(names: Sequence[str]) -> str:
+    """Names as in a sentence: a, b and c."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def slug(name: str) -> str:
+    """A name as an anchor or file name."""
+    return re.sub(r"[^\w.+-]+", "-", name)

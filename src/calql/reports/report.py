@@ -1,0 +1,113 @@
+"""Run directories → tables, figures and report.html in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from calql.reports import figures, tables
+from calql.reports.html import page, slug
+from calql.reports.load import Run, labelled, load_runs
+from calql.sweeps import Comparison
+from calql.tasks import nearest
+from calql.types import InputError
+
+Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
+"""(file name, what draws it, title, caption)."""
+LINES = "Thick: IQM over seeds; band: its 95 % bootstrap interval; thin: single seeds (dotted: unfinished)."
+ONE_SCALE = "Methods that learn from rewards on another scale, or with another discount, are left out."
+DRAWINGS: list[Drawing] = [
+    (
+        "overview",
+        figures.overview_figure,
+        "Before and after",
+        "IQM over finished seeds with 95 % bootstrap intervals. Where the paper has the task, ◇ is its regret, on its "
+        "own budget.",
+    ),
+    ("score", figures.score_figure, "Learning curves", f"Score of the deterministic policy. {LINES}"),
+    (
+        "q",
+        figures.q_figure,
+        "Mean Q against the return of the data",
+        "A Q that starts fine-tuning far from the scale of the returns is corrected there first, and the policy pays "
+        f"for it. {ONE_SCALE} {LINES}",
+    ),
+    (
+        "slice",
+        figures.slice_figure,
+        "Q over actions at one state",
+        "The first state of an evaluation episode, right after pre-training. Lines: mean Q of the critics; dots: mean "
+        "return of ten episodes that begin with that action and go on with actions sampled from the method's policy "
+        "(band: two standard errors); rings: the return where its deterministic policy goes on. Below both, a critic "
+        f"underestimates its policy. {ONE_SCALE}",
+    ),
+    (
+        "bounding",
+        figures.bounding_figure,
+        "Bounding rate",
+        f"Share of the policy's actions with Q below the reference value. At 0, calibration does nothing. {LINES}",
+    ),
+]
+PROFILE: Drawing = (
+    "profile",
+    figures.profile_figure,
+    "Performance profile",
+    "How many runs do better than a threshold: higher is better, everywhere on the axis. Bands: 95 % bootstrap.",
+)
+
+
+def write_report(run_dirs: Iterable[Path | str], out: Path | str, comparisons: Sequence[Comparison] = ()) -> Path:
+    """Read every run in or below `run_dirs`, write everything into `out`, return the path of report.html.
+
+    `comparisons` take the place of the curves of all runs, on the tasks of their runs. Besides the page:
+    table.{csv,md,tex}, runs.csv and figures/<task>-<name>.{png,svg}. Raises InputError on runs that cannot be used, on
+    drawings that do not exist, and on an `out` that cannot be written.
+    """
+    known = [name for name, *_ in DRAWINGS]
+    for name in (name for comparison in comparisons for name in comparison.draws):
+        if name not in known:
+            raise nearest(name, known, "drawing")
+    runs = load_runs(run_dirs)
+    rows = tables.method_rows(runs)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        drawn = list(_draw(runs, comparisons, out / "figures"))
+        files = {
+            "table.csv": tables.to_csv(rows),
+            "table.md": tables.to_markdown(rows),
+            "table.tex": tables.to_latex(rows),
+        }
+        files |= {"runs.csv": tables.dicts_to_csv(tables.seed_rows(runs)), "report.html": page(runs, rows, drawn)}
+        for name, content in files.items():
+            (out / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    return out / "report.html"
+
+
+def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Draw and save every figure that has data; yields (task, title, caption, SVG text)."""
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    plan = [(tables.ALL_TASKS, runs, PROFILE)] if len(tasks) > 1 else []
+    for task in tasks:
+        mine = [run for run in runs if run.task == task]
+        chosen = list(_compared(mine, comparisons))
+        plan += [(task, mine, drawing) for drawing in (DRAWINGS[:1] if chosen else DRAWINGS)]
+        plan += [(task, *one) for one in chosen]
+    for task, group, (name, draw, title, caption) in plan:
+        figure = draw(group)
+        if figure is not None:
+            yield task, title, caption, figures.save(figure, folder / slug(f"{task}-{name}"))
+
+
+def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:
+    """The drawings of every comparison that has some of these runs, with names of their own."""
+    for comparison in comparisons:
+        places = {path.resolve() for path in comparison.run_dirs}
+        group = labelled([run for run in runs if run.path.resolve() in places])
+        for name, draw, title, caption in DRAWINGS:
+            if group and name in comparison.draws:
+                yield group, (f"{comparison.title}-{name}", draw, f"{comparison.title}: {title}", caption)

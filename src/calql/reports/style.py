@@ -1,0 +1,41 @@
+"""How a method looks, the same in every figure and every report: its place in the table of methods decides."""
+
+from __future__ import annotations
+
+import matplotlib
+
+from calql.paper.methods import METHODS
+
+HERO = next(iter(METHODS))
+"""The method that every other one is compared with, and that stands out in the figures."""
+# Okabe and Ito's colour-blind-safe hues; the first is the hero's alone, the others come round again with other dashes.
+HERO_COLOUR, *COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+DASHES = ("-", "--", ":", "-.")
+
+
+def method_label(method: str) -> str:
+    """The name people read; a method that is not in the table keeps its id."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def shades(count: int) -> list[str]:
+    """Colours from dark to light that grow evenly to the eye (Matplotlib's viridis without its faint end)."""
+    ramp = matplotlib.colormaps["viridis"]
+    return [matplotlib.colors.to_hex(ramp(0.88 * i / max(count - 1, 1))) for i in range(count)]
+
+
+def styles(methods: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """{label: method id} → {label: (colour, dashes)}; variants of a method share its hue and differ in the dashes.
+
+    Where all are variants of one, they go from dark to light in the order given.
+    """
+    if len(methods) > 1 and len(set(methods.values())) == 1:
+        return {label: (colour, DASHES[0]) for label, colour in zip(methods, shades(len(methods)), strict=True)}
+    order = [*METHODS, *sorted(set(methods.values()) - set(METHODS))]
+    looks, variants = {}, dict.fromkeys(order, 0)
+    for label, method in methods.items():
+        lap, place = divmod(order.index(method) - 1, len(COLOURS))
+        colour, lap = (HERO_COLOUR, 0) if method == HERO else (COLOURS[place], lap)
+        looks[label] = colour, DASHES[(lap + variants[method]) % len(DASHES)]
+        variants[method] += 1
+    return looks

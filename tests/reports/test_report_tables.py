@@ -1,0 +1,185 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+from fake_runs import write_run, write_study
+
+from calql.paper.methods import METHODS
+from calql.paper.published import published
+from calql.reports import tables
+from calql.reports.load import Run, load_runs
+from calql.reports.tables import Estimate, method_rows
+from calql.reports.verdict import border, calibration, verdict, wins
+
+
+def run(method, seed, scores, task="t", done=True, label=None, offline=True):
+    """A run in memory: pre-trained score = scores[0], online evaluations every 10 steps."""
+    rows = [{"phase": "online", "env_step": 10.0 * i, "grad_step": 0.0, "score_mean": s} for i, s in enumerate(scores)]
+    rows = [{"phase": "offline", "env_step": 0.0, "grad_step": 9.0, "score_mean": scores[0]}] * offline + rows
+    rows = [
+        dict.fromkeys(["score_sem", "bounding_rate", "q_data_mean", "mc_return_mean"], np.nan) | row for row in rows
+    ]
+    return Run(f"{method}-{seed}", {"task": task, "method": method, "seed": seed}, rows, done, label or method)
+
+
+OURS = [run("cal-ql", seed, [0.4, 0.4 + 0.1 * seed, 1.0]) for seed in range(4)]
+THEIRS = [run("cql", seed, [0.4, 0.1 * seed, 0.6]) for seed in range(4)]
+
+
+def test_numbers_by_hand():
+    ours, theirs = method_rows(OURS + THEIRS)
+    assert (ours.label, ours.seeds, theirs.label) == ("cal-ql", 4, "cql")
+    # Seeds' regrets are 1 − (0.4 + x + 1)/3 with x = 0.4 … 0.7; the IQM of four is the mean of the middle two.
+    assert ours.measures["regret"].point == pytest.approx(1 - (0.4 + 0.55 + 1.0) / 3)
+    assert theirs.measures["regret"].point == pytest.approx(1 - (0.4 + 0.15 + 0.6) / 3)
+    assert ours.measures["score_before"] == pytest.approx((0.4, 0.4, 0.4))
+    assert ours.measures["score_after"].point == 1.0
+    assert ours.measures["relative_improvement"].point == pytest.approx(1.5)
+    assert ours.measures["hero_better"] is None
+    assert theirs.measures["hero_better"].point == 1.0
+    low, high = ours.measures["regret"][1:]
+    assert 1 - (0.4 + 0.7 + 1.0) / 3 <= low < ours.measures["regret"].point < high <= 1 - (0.4 + 0.4 + 1.0) / 3
+
+
+def test_probability_of_improvement_counts_pairs_of_runs():
+    # Cal-QL's regrets .1 .3 against .2 .4: three of four pairs are won.
+    ours = [run("cal-ql", s, [1 - r, 1 - r]) for s, r in enumerate((0.1, 0.3))]
+    theirs = [run("cql", s, [1 - r, 1 - r]) for s, r in enumerate((0.2, 0.4))]
+    assert method_rows(ours + theirs)[1].measures["hero_better"].point == 0.75
+
+
+def test_unfinished_runs_are_counted_but_not_averaged():
+    rows = method_rows([*OURS, run("cal-ql", 9, [0.0, 0.0], done=False)])
+    assert (rows[0].seeds, rows[0].unfinished) == (4, 1)
+    assert rows[0].measures == method_rows(OURS)[0].measures
+    (row,) = method_rows([run("cal-ql", 0, [0.5, 0.6], done=False)])
+    assert set(row.measures.values()) == {None}
+
+
+def test_what_was_not_measured_is_none():
+    (row,) = method_rows([run("bc", seed, [0.5]) for seed in range(3)])
+    assert row.measures["score_before"].point == 0.5
+    assert row.measures["regret"] is None
+    (row,) = method_rows([run("sac", seed, [0.1, 0.5], offline=False) for seed in range(3)])
+    assert row.measures["score_after"].point == 0.5
+    assert row.measures["relative_improvement"] is None, "nothing was pre-trained"
+    (row,) = method_rows([run("cql", seed, [0.0, 0.5]) for seed in range(3)])
+    assert row.measures["relative_improvement"] is None, "before is 0"
+
+
+def test_rows_over_all_tasks_need_every_task():
+    other = [run("cal-ql", seed, [0.0, 0.0, 0.0], task="u") for seed in range(4)]
+    rows = method_rows(OURS + THEIRS + other)
+    assert [(row.task, row.label) for row in rows] == [
+        ("all tasks", "cal-ql"), ("t", "cal-ql"), ("t", "cql"), ("u", "cal-ql")
+    ]  # fmt: skip
+    # Eight regrets: four near .3, four of 1; the middle half is the two highest of the first and two ones.
+    near = sorted(r.summary["regret"] for r in OURS)
+    assert rows[0].measures["regret"].point == pytest.approx((near[2] + near[3] + 2) / 4)
+
+
+def test_the_three_formats_hold_the_same_numbers():
+    rows = method_rows([run("cal_ql & co", s, [0.4, 0.5 + 0.1 * s]) for s in range(4)] + THEIRS)
+    table = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
+    assert float(table[0]["regret"]) == pytest.approx(rows[0].measures["regret"].point, abs=1e-5)
+    assert table[0]["hero_better"] == ""
+    point, interval = tables.text("regret", rows[0].measures["regret"])
+    assert f"| {point} {interval} |" in tables.to_markdown(rows)
+    assert len({line.count("|") for line in tables.to_markdown(rows).splitlines()}) == 1
+    latex = tables.to_latex(rows)
+    assert f"& {point} {{\\scriptsize {interval}}} &" in latex
+    assert r"cal\_ql \& co" in latex
+    assert r"\%" in latex
+    assert len({line.replace(r"\&", "").count("&") for line in latex.splitlines() if line.endswith(r"\\")}) == 1
+
+
+AVERAGE = {"cql": 0.41, "iql": 0.38, "awac": 0.82, "o3f": 0.54, "odt": 0.97, "cql-sac": 0.69, "hybrid": 0.82}
+AVERAGE |= {"sac-offline": 0.86, "sac": 0.96, "cal-ql": 0.22}
+"""The last line of Table 1."""
+
+
+def test_the_published_numbers_have_the_published_average():
+    found = {method: [p.regret for (_, m), p in published().items() if m == method] for method in AVERAGE}
+    assert {method: round(np.mean(regrets), 2) for method, regrets in found.items()} == AVERAGE
+    assert [len(regrets) for regrets in found.values()] == [11, 11, 11, 10, 4, 11, 11, 11, 11, 11]
+    assert published()["pen-binary", "cql"] == (0.55, 0.13, 0.86)
+    assert published()["antmaze-medium-play", "hybrid"] == (None, 0.25, 0.90)
+
+
+def test_published_numbers_stand_beside_the_method_and_not_beside_its_variants():
+    title = METHODS["cql"].title
+    runs = [run("cql", 0, [0.1, 0.5], "pen-binary", label=title)]
+    runs += [run("cql", 0, [0.1, 0.4], "pen-binary", label=f"{title} (utd=5)"), *THEIRS]
+    lines = tables.to_markdown(method_rows(runs)).splitlines()
+    assert lines[0].endswith("| regret in the paper |")
+    assert {line.split(" |")[1].strip("| "): line.split()[-2] for line in lines if "| pen-binary" in line} == {
+        title: "0.86",
+        f"{title} (utd=5)": "–",
+    }
+    assert "paper" not in tables.to_markdown(method_rows(THEIRS))
+
+
+def test_numbers_are_shown_as_people_write_them():
+    assert tables.text("regret", Estimate(0.204, 0.15, 0.25)) == ("0.20", "[0.15, 0.25]")
+    assert tables.text("relative_improvement", Estimate(1.069, 0.9, 1.2)) == ("+107%", "[+90%, +120%]")
+    assert tables.text("dip", Estimate(-1e-9, -1e-9, -1e-9)) == ("0.00", "")
+    assert tables.text("dip", None) == ("–", "")
+
+
+def test_one_row_a_run(tmp_path):
+    write_run(tmp_path, "cql", 0)
+    write_run(tmp_path, "cql", 1, done=False)
+    runs = load_runs([tmp_path])
+    rows = tables.seed_rows(runs)
+    assert [(row["seed"], row["finished"]) for row in rows] == [(0, True), (1, False)]
+    assert rows[0]["regret"] == runs[0].summary["regret"]
+
+
+def test_the_verdict_is_no_surer_than_the_numbers():
+    clear = verdict(method_rows(OURS + THEIRS), OURS + THEIRS)
+    assert "do not overlap" in clear
+    assert "fewer than 5 seeds" in clear
+    noisy = [run("cal-ql", s, [0.5, 0.5 + 0.1 * (-1) ** s]) for s in range(6)]
+    other = [run("cql", s, [0.5, 0.52 + 0.1 * (-1) ** s]) for s in range(6)]
+    text = verdict(method_rows(noisy + other), noisy + other)
+    assert "intervals overlap" in text
+    assert "better than cal-ql" in text
+    assert "fewer than" not in text
+
+
+def test_the_verdict_names_the_reasons_for_doubt():
+    assert "single seed" in verdict(method_rows([OURS[0], THEIRS[0]]), [OURS[0], THEIRS[0]])
+    stopped = [*OURS, *THEIRS, run("cql", 9, [0.1, 0.1], done=False)]
+    assert "1 unfinished run is left out" in verdict(method_rows(stopped), stopped)
+    longer = [*OURS, *(run("cql", s, [0.4] * 9) for s in range(4))]
+    assert "unequal numbers of online steps" in verdict(method_rows(longer), longer)
+    assert "unequal" not in verdict(method_rows(OURS + THEIRS), OURS + THEIRS)
+    assert "No run has finished" in verdict(method_rows(stopped[-1:]), stopped[-1:])
+    offline = [run("cal-ql", s, [0.6]) for s in range(5)] + [run("bc", s, [0.3]) for s in range(5)]
+    assert "pre-training alone" in verdict(method_rows(offline), offline)
+
+
+def test_wins_count_single_tasks():
+    lost = [run("cal-ql", 0, [0.1, 0.1], task="u"), run("cql", 0, [0.9, 0.9], task="u")]
+    assert wins(method_rows(OURS + THEIRS + lost)) == "Cal-QL has the lowest regret on 1 of 2 tasks."
+    assert wins(method_rows(THEIRS)) == ""
+    assert wins(method_rows(OURS)) == "", "no rivals, nothing won"
+
+
+def test_calibration_that_never_acted_is_called_so(tmp_path):
+    runs = load_runs(write_study(tmp_path, ["cal-ql"], range(2)))
+    assert "was at work" in calibration(runs)
+    for cells in (cells for one in runs for cells in one.rows):
+        cells["bounding_rate"] = 0.001
+    assert "hardly ever acted" in calibration(runs)
+    assert calibration(OURS) == ""
+
+
+def test_mean_q_at_the_border_in_numbers(tmp_path):
+    runs = load_runs(write_study(tmp_path, ["cal-ql", "sac"], range(2)))
+    q = np.mean([run.curve("offline", "q_data_mean")[1][-1] for run in runs if run.method == "cal-ql"])
+    assert border(runs) == (
+        f"After pre-training, mean Q on the data is {q:.3g} (Cal-QL); the mean return of the data is -4.5."
+    )
+    assert border([run for run in runs if run.method == "sac"]) == ""
