@@ -433,6 +433,7 @@ class Trainer:
         self.counters.wall_s, self._started = self._wall(), time.monotonic()
         slots = newest(self.replay, self.counters.env_step)
         ring = jax.tree.map(lambda x: np.asarray(x[slots]), self.replay.storage)
+        self.run_dir.sync()
         checkpoint.save(
             self.run_dir.checkpoints,
             self.counters.total_grad_step,
@@ -458,7 +459,8 @@ class Trainer:
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
             self.replay = put_back(self.replay, checkpoint.unflatten(like, rows), meta["cursor"])
         for name, rows in self.counters.rows.items():
-            self.run_dir.truncate(name, rows)
+            if missing := self.run_dir.truncate(name, rows):
+                complaints.append(f"{name} has lost {missing} rows that the checkpoint counts")
         return complaints
 
     # -- helpers -------------------------------------------------------------------------------------------------------
