@@ -99,12 +99,19 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, how):
 def test_the_same_arrays_are_not_written_twice(tmp_path):
     path = save(tmp_path, 1)
     before = (path / "state.safetensors").stat().st_ino
-    assert save(tmp_path, 1, milestone=True) == path
-    assert checkpoint.load_meta(path)["milestone"]
-    assert save(tmp_path, 1) == path
-    assert checkpoint.load_meta(path)["milestone"]  # once one, always one
+    for _ in range(2):
+        assert save(tmp_path, 1, milestone=True) == path
+        assert checkpoint.load_meta(path)["milestone"]
     assert (path / "state.safetensors").stat().st_ino == before
     assert names(tmp_path) == ["step-000000001"]
+
+
+def test_a_milestone_stays_what_it_is(tmp_path):
+    """Others start from it; what comes after it, before the next gradient step, has a name of its own."""
+    first, then = save(tmp_path, 1, milestone=True), save(tmp_path, 1)
+    assert [checkpoint.load_meta(path)["milestone"] for path in (first, then)] == [True, False]
+    assert checkpoint.newest(tmp_path) == (then, [])
+    assert save(tmp_path, 1) == then
 
 
 def test_what_changed_within_one_step_is_kept_beside_what_was_there(tmp_path):

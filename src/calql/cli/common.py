@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
+from calql.machine import program, threads
 from calql.paper.methods import METHODS, get_method
 from calql.paper.tasks import TASKS
 from calql.tasks import Task, load_attribute
@@ -103,7 +105,7 @@ def build(
             task,
             seed=seed,
             transitions=transitions,
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            workers=threads() if workers is None else workers,
             progress=lambda done, total: progress.update(row, completed=done, total=total),
             **knobs,
         )
@@ -135,7 +137,8 @@ def show(trainer: Trainer) -> None:
             for phase in trainer.config.phases
         }
         note = ""
-        for event in trainer.run():
+        resume = command_line("train", "--resume", "--out", trainer.run_dir.path)
+        for event in until_stopped(trainer.run(), trainer.save, resume):
             if event.event == "evaluation":
                 note = f"score {event.info['score_mean']:.2f}"
                 if not console.is_terminal:
@@ -193,8 +196,8 @@ def enable_compilation_cache() -> None:
 
 
 def command_line(*arguments: object) -> str:
-    """A `calql` command as text."""
-    return shlex.join(["calql", *map(str, arguments)])
+    """A `calql` command as it must be typed here."""
+    return shlex.join([*program(), *map(str, arguments)])
 
 
 def run_progress(path: Path) -> tuple[int, int | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -76,11 +77,11 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
         if reference:
             common.build_if_missing(reference, task)
     several = len({job.config.task.id for job in jobs}) > 1
-    with common.bar() as progress:
+    with common.bar() as progress, closing(run_local(jobs, workers)) as engine:
         whole = progress.add_task("runs", total=len(jobs), note="")
         bars: dict = {}
         ended: dict = {}
-        for status in run_local(jobs, workers):
+        for status in engine:
             for job in status.running:
                 done, total, note = common.run_progress(job.out)
                 if job not in bars:
@@ -96,7 +97,7 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
             progress.update(whole, completed=len(ended), note="")
     failed = [job for job in jobs if ended.get(job)]
     if failed:
-        last = Path(log_path(failed[0])).read_text().strip().splitlines()[-1:]
+        last = log_path(failed[0]).read_text().strip().splitlines()[-1:]
         raise RunError(
             f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0].name}: {''.join(last)} "
             f"(log: {log_path(failed[0])}); run the same command again to continue"

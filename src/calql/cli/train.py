@@ -72,15 +72,18 @@ def train(
         common.print_plan(config, episodes, run_dir)
         return 0
     common.enable_compilation_cache()
-    trainer = Trainer(config, episodes, run_dir)
-    if not resume:
-        run_dir.create(describe(config, episodes) | ({"pretrained": str(pretrained)} if donor else {}))
-    elif run_dir.read_config()["data"].get("fingerprint") != episodes.fingerprint():
-        raise InputError(f"the data of {run_dir.path} have changed since it began; give the same --data, or start anew")
-    if donor:
-        take_over(run_dir, donor)
-    for complaint in trainer.restore() if resume or donor else []:
-        print(f"calql: {complaint}")
-    common.show(trainer)
+    with run_dir.lock():
+        trainer = Trainer(config, episodes, run_dir)
+        if not resume:
+            run_dir.create(describe(config, episodes) | ({"pretrained": str(pretrained)} if donor else {}))
+        elif run_dir.read_config()["data"].get("fingerprint") != episodes.fingerprint():
+            raise InputError(
+                f"the data of {run_dir.path} have changed since it began; give the same --data, or start anew"
+            )
+        if donor:
+            take_over(run_dir, donor)
+        for complaint in trainer.restore() if resume or donor else []:
+            print(f"calql: {complaint}")
+        common.show(trainer)
     common.print_summary(run_dir)
     return 0

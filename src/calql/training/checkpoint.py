@@ -51,8 +51,8 @@ def unflatten(like: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
     """Write `folder/step-…` atomically and remove all but the newest `keep` (those marked `"milestone"` stay).
 
-    Nothing is deleted before its successor is safe. Where the step has a complete checkpoint already: the same arrays
-    are not written twice (but a milestone may still become one); others get a name of their own, after it.
+    Nothing is deleted before its successor is safe. Where the step has a complete checkpoint already, it gets the new
+    meta if the arrays are the same; other arrays, and what comes after a milestone, get a name of their own.
     Raises RunError where it cannot be written, and leaves what was there.
     """
     with files.writing(folder):
@@ -61,14 +61,13 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             checksums = _write(temporary, step, trees, meta)
-            final = _place(at(folder, step), checksums)
-            before = _meta(final) if is_complete(final) else None
-            if before is None:
-                shutil.rmtree(final, ignore_errors=True)  # damaged
-                os.rename(temporary, final)
-            elif meta.get("milestone") or not before.get("milestone"):
+            final = _place(at(folder, step), checksums, bool(meta.get("milestone")))
+            if is_complete(final):
                 os.replace(temporary / "meta.json", final / "meta.json")
                 files.sync(final)
+            else:
+                shutil.rmtree(final, ignore_errors=True)  # damaged
+                os.rename(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         files.sync(folder)
@@ -76,11 +75,14 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
     return final
 
 
-def _place(path: Path, checksums: dict[str, str]) -> Path:
-    """The first of step-…, step-…+001, … that holds these arrays, or nothing that could be read back."""
+def _place(path: Path, checksums: dict[str, str], milestone: bool) -> Path:
+    """The first of step-…, step-…+001, … that is free, or damaged, or only needs the new meta."""
     names = itertools.chain([path.name], (f"{path.name}+{number:03d}" for number in itertools.count(1)))
     for here in map(path.with_name, names):
-        if not is_complete(here) or load_meta(here)["checksums"] == checksums:
+        if not is_complete(here):
+            return here
+        meta = load_meta(here)
+        if meta["checksums"] == checksums and (milestone or not meta.get("milestone")):
             return here
 
 
