@@ -5,24 +5,25 @@ from __future__ import annotations
 import dataclasses
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
+from calql.cli.options import Numbers, Settings, Texts, flat
 from calql.types import InputError, RunError
 
 
 def sweep(
-    tasks: tuple[str, ...] = (),
-    methods: tuple[str, ...] = (),
+    tasks: Texts = (),
+    methods: Texts = (),
     plan: Path | None = None,
-    seeds: tuple[int, ...] = (),
+    seeds: Numbers = (),
     out: Path = Path("runs"),
     scale: str | None = None,
     data: str | None = None,
     engine: Literal["local"] = "local",
     workers: int | None = None,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    options: Settings = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -39,7 +40,7 @@ def sweep(
         scale: smoke, laptop or paper; by default the plan's, or laptop.
         data: Data reference, where it is not the task's own.
         engine: Where to run.
-        workers: Runs at a time; by default one a core.
+        workers: Runs at a time; by default one per core, or one where there is a GPU.
         options: Any option by name, for all runs (after those of the plan).
         print_config: Print the resolved settings of every task × method, and stop.
         dry_run: List the runs and which of them are done, and stop.
@@ -51,9 +52,9 @@ def sweep(
         raise InputError("say what to run: --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
         raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
-    asked = read_plan(plan) if plan else Plan(tasks, tuple(map(Variant, methods)))
-    given = {name: value for name, value in {"seeds": seeds, "scale": scale, "data": data}.items() if value}
-    asked = dataclasses.replace(asked, **given, options=(*asked.options, *options))
+    asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
+    given = {name: value for name, value in {"seeds": flat(seeds), "scale": scale, "data": data}.items() if value}
+    asked = dataclasses.replace(asked, **given, options=(*asked.options, *flat(options)))
     jobs = make_jobs(asked, out)
     if print_config:
         for job in jobs[: len(asked.tasks) * len(asked.variants)]:
@@ -64,7 +65,7 @@ def sweep(
             print("done " if job.done else "to do", common.command_line(*job.arguments()))
         return 0
     run_jobs(jobs, workers)
-    common.console.print(f"next: calql report {out} --out report")
+    common.console.print(f"next: {common.command_line('report', out, '--out', 'report')}", soft_wrap=True)
     return 0
 
 
@@ -97,7 +98,7 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
             progress.update(whole, completed=len(ended), note="")
     failed = [job for job in jobs if ended.get(job)]
     if failed:
-        last = log_path(failed[0]).read_text().strip().splitlines()[-1:]
+        last = log_path(failed[0]).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise RunError(
             f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0].name}: {''.join(last)} "
             f"(log: {log_path(failed[0])}); run the same command again to continue"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
+from calql.cli.options import Settings, flat
 from calql.types import InputError
 
 
@@ -19,7 +19,7 @@ def train(
     data: str | None = None,
     resume: bool = False,
     pretrained: Path | None = None,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    options: Settings = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -53,12 +53,12 @@ def train(
         if donor:
             raise InputError("--resume goes on with what the run began from; leave --pretrained out")
         run_dir = RunDir(out)
-        config = common.saved_config(run_dir, task=task, method=method, scale=scale, data=data, options=options)
+        config = common.saved_config(run_dir, task=task, method=method, scale=scale, data=data, options=flat(options))
         if run_dir.done:
             print(f"{out} is already finished; see it with: calql report {out} --out report")
             return 0
     else:
-        config = common.resolve_options(task, method, scale, seed, data, options)
+        config = common.resolve_options(task, method, scale, seed, data, flat(options))
         run_dir = RunDir(
             out or Path("runs") / config.task.id.replace(":", ".") / config.method.id.replace(":", ".") / f"seed-{seed}"
         )

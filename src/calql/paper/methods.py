@@ -27,6 +27,11 @@ SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
 RAW = dict(reward_scale=1.0, reward_bias=0.0)
 """Rewards as the environment pays them."""
 
+DEFAULT_METHOD = "cal-ql"
+"""What a command means that names no method."""
+RIVAL = "cql"
+"""What the default method is compared with."""
+
 METHODS: dict[str, Method] = {
     method.id: method
     for method in [

@@ -228,6 +228,9 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
 ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
 MIXED = ("microwave", "kettle", "bottom burner", "light switch")
 
+DEFAULT_TASK = "pointmaze-medium-narrow"
+"""What a command means that names no task."""
+
 TASKS: dict[str, Task] = {
     task.id: task
     for task in [

@@ -27,8 +27,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from calql.tasks import nearest
 from calql.training.config import RunConfig, resolve
@@ -128,61 +130,75 @@ class Plan:
         }
 
 
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Texts = Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=1)]
+
+
+class _Runs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[runs]] of a plan file."""
+
+    methods: Texts
+    set: Texts = ()
+
+
+class _Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[figures]] of a plan file."""
+
+    title: Text
+    draws: Texts
+    runs: Texts
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan file; the names are those of the file."""
+
+    tasks: Texts
+    runs: Annotated[tuple[_Runs, ...], msgspec.Meta(min_length=1)]
+    seeds: Seeds = Plan.seeds
+    scale: Text = Plan.scale
+    data: Text | None = None
+    set: Texts = ()
+    figures: tuple[_Figure, ...] = ()
+
+
 def read_plan(path: Path) -> Plan:
     """A plan file. Raises InputError where it is not one, with what is wrong."""
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {_what_is_wrong(str(error))}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a plan ({error})") from error
-
-    def texts(name: str, where: Mapping, kind: type = str) -> tuple:
-        value = where.get(name)
-        if not isinstance(value, list) or not value or not all(type(entry) is kind for entry in value):
-            raise InputError(f"{path}: '{name}' must be a list of {kind.__name__}, not {value!r}")
-        return tuple(value)
-
-    def name_of(option: str) -> str:
-        return option.partition("=")[0]
-
-    runs, figures = said.get("runs"), said.get("figures", [])
-    if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
-        raise InputError(f"{path}: there must be [[runs]], each with its methods")
-    if not isinstance(figures, list) or not all(isinstance(entry, dict) for entry in figures):
-        raise InputError(f"{path}: 'figures' must be [[figures]], each with a title, draws and runs")
-    known = {"tasks", "seeds", "scale", "data", "set", "runs", "figures"}
-    tables = [(known, said), *(({"methods", "set"}, entry) for entry in runs)]
-    for names, table in tables + [({"title", "draws", "runs"}, entry) for entry in figures]:
-        if unknown := sorted(table.keys() - names):
-            raise InputError(f"{path}: '{unknown[0]}' is not part of a plan; here it has {', '.join(sorted(names))}")
-    for name in ("scale", "data"):
-        if not isinstance(said.get(name, ""), str):
-            raise InputError(f"{path}: '{name}' must be a text, not {said[name]!r}")
-    variants = [
-        Variant(method, texts("set", entry) if "set" in entry else ())
-        for entry in runs
-        for method in texts("methods", entry)
-    ]
+    variants = tuple(Variant(method, runs.set) for runs in file.runs for method in runs.methods)
     if len(set(variants)) < len(variants):
         raise InputError(f"{path}: two [[runs]] are the same; leave one out")
-    given = {"seeds": texts("seeds", said, int)} if "seeds" in said else {}
-    given |= {"options": texts("set", said)} if "set" in said else {}
-    own = {name_of(option) for variant in variants for option in variant.options}
-    if twice := sorted(own & {name_of(option) for option in given.get("options", ())}):
+    own, common = (
+        {option.partition("=")[0] for option in options}
+        for options in (itertools.chain(*(variant.options for variant in variants)), file.set)
+    )
+    if twice := sorted(own & common):
         raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
-    given |= {name: said[name] for name in ("scale", "data") if name in said}
-    plan = Plan(texts("tasks", said), tuple(variants), **given)
+    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
 
-    def comparison(entry: Mapping) -> Comparison:
-        title, draws, wanted = entry.get("title"), texts("draws", entry), texts("runs", entry)
-        if not isinstance(title, str):
-            raise InputError(f"{path}: the 'title' of [[figures]] must be a text, not {title!r}")
+    def comparison(figure: _Figure) -> Comparison:
         known = [variant.folder for variant in variants]
-        for unknown in sorted(set(wanted) - set(known)):
+        for unknown in sorted(set(figure.runs) - set(known)):
             raise nearest(unknown, known, "run of the plan")
-        chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in wanted)
-        return Comparison(title, draws, frozenset(chosen))
+        chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in figure.runs)
+        return Comparison(figure.title, figure.draws, frozenset(chosen))
 
-    return dataclasses.replace(plan, figures=tuple(map(comparison, figures)))
+    return dataclasses.replace(plan, figures=tuple(map(comparison, file.figures)))
+
+
+def _what_is_wrong(said: str) -> str:
+    """msgspec's sentence, with the place as the file writes it and, for a wrong name, the right ones."""
+    sentence, _, place = said.partition(" - at `$")
+    place = place.strip("`.")
+    if "field `" in sentence:
+        table = {"runs": _Runs, "figures": _Figure}.get(place.partition("[")[0], _File)
+        sentence += f"; here there may be {', '.join(sorted(table.__struct_fields__))}"
+    return f"'{place}': {sentence}" if place else sentence
 
 
 def make_jobs(plan: Plan, out: Path) -> list[Job]:
