@@ -64,7 +64,8 @@ def start(tmp_path):
     yield begin
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
 
 
 def until(condition, seconds=120.0):
@@ -99,7 +100,7 @@ def test_a_training_that_is_stopped_saves_and_says_how_to_go_on(start, tmp_path,
     third = start("train", "--resume", *out)
     until(lambda: saved(run)[-1] > before)
     third.kill()
-    third.communicate()
+    third.wait()
     rows = [int(row["grad_step"]) for row in RunDir(run).read_rows("train.csv")]
     assert rows == sorted(set(rows))
 
