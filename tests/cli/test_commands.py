@@ -154,7 +154,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.md").read_text()
     assert "| CQL (utd=1) |" in table
-    assert "| CQL (utd=2, cql_alpha_online=0) |" in table
+    assert "| CQL (cql_alpha_online=0, utd=2) |" in table
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {f"{TASK}-overview", f"{TASK}-One-alone-score"}
     plan.write_text(plan.read_text().replace('"score"', '"scores"'))

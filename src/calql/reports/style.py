@@ -14,7 +14,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def method_label(method: str) -> str:
-    """The name people read; a method that is not in the table keeps its id."""
+    """The name that people read; a method that is not in the table keeps its id."""
     return METHODS[method].title if method in METHODS else method
 
 
