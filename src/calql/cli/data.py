@@ -11,17 +11,16 @@ from calql.types import InputError
 
 
 def data(
-    action: Annotated[Literal["build", "list", "info", "check", "card"], tyro.conf.Positional],
+    action: Annotated[Literal["build", "list", "info", "check"], tyro.conf.Positional],
     what: Annotated[str | None, tyro.conf.Positional] = None,
     task: str | None = None,
     figures: Path | None = None,
-    out: Path = Path("docs/tasks"),
     transitions: int | None = None,
     seed: int = 0,
     workers: int | None = None,
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
 ) -> int:
-    """Recorded experience: build TASK, list, info REF, check REF, card TASK.
+    """Recorded experience: build TASK, list, info REF, check REF.
 
     `check` says before any training whether a data set fits the task, how narrow it is, and what calibration can be
     expected to do. A REF is local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE.
@@ -30,10 +29,9 @@ def data(
 
     Args:
         action: What to do.
-        what: A task id for build and card, a data reference for info and check.
+        what: A task id for build, a data reference for info and check.
         task: Judge the data as this task's (reward map, horizon, environment); by default the one in a local REF.
         figures: Folder in which info and check draw returns, lengths and coverage.
-        out: Folder in which card measures the task's data and writes its page; without a TASK, all pages anew.
         transitions: How many to build.
         seed: Seed of the builder.
         workers: Processes that build; as many as there are cores, unless given. The data do not depend on it.
@@ -41,8 +39,6 @@ def data(
     """
     if action == "list":
         return _list()
-    if action == "card":
-        return _card(what, out)
     if what is None:
         raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data reference'}")
     if action == "build":
@@ -75,20 +71,6 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
         raise InputError(f"task '{name}' has no local builder; give its data with --data")
     made = common.build(task, seed, transitions, workers, options)
     common.console.print(f"built minari:{made}; look at it with: calql data check local:{task.id}")
-    return 0
-
-
-def _card(name: str | None, out: Path) -> int:
-    from calql.cli.common import build_if_missing
-    from calql.paper.tasks import get_task
-    from calql.reports.task_card import write_card, write_pages
-
-    if name is None:
-        write_pages(out)
-        print(f"wrote every page of {out} anew")
-    else:
-        build_if_missing(get_task(name).data or "")
-        print(f"wrote {write_card(name, out)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One page a task, and the pictures on it: measured, drawn and written by `calql data card`.
+"""One page per task, and the images on it: measured, drawn and written by `python tools/cards`.
 
 A page is text made of three things: the task's row, its line in `data.csv` (written when its data are measured), and
 the prose of its family, `notes/FAMILY.md`, where the family is the environment's module. So pages can be made anew
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from data_table import measure, read_table, write_table
 from matplotlib.image import imsave
+from task_page import card, index
 
 from calql.data.load import load_for
 from calql.envs.make import make_env
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS, get_task
 from calql.reports.data_figures import data_figure
-from calql.reports.data_table import measure, read_table, write_table
 from calql.reports.figures import LOOK
-from calql.reports.task_page import card, index
 from calql.tasks import Task
 from calql.training.config import resolve
 from calql.types import InputError

@@ -9,11 +9,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from data_table import Row
 
 from calql.envs.make import make_env
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
-from calql.reports.data_table import Row
 from calql.reports.tables import pipe_table
 from calql.tasks import SCALES, Task
 from calql.training.config import DEFAULT_SCALES, TASK_OPTIONS, options, resolve
@@ -31,7 +31,7 @@ def card(task: Task, row: Row | None, notes: Path) -> str:
         "## The data\n\n" + (_data(task, row) if row else "They have not been measured yet."),
         "## Commands\n\n" + _commands(task),
         notes.read_text(encoding="utf-8").strip() if notes.exists() else "",
-        f"---\n\n*Written by `calql data card {task.id}`: edit the table of tasks or `notes/`, not this page.*",
+        f"---\n\n*Written by `python tools/cards {task.id}`: edit the table of tasks or `notes/`, not this page.*",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -150,7 +150,7 @@ def index(rows: Mapping[str, Row]) -> str:
         "# Tasks\n\nLength and return: median (10 % to 90 %) over episodes, where the return is the Monte-Carlo return "
         "of the first step, on mapped rewards. [data.csv](data.csv) has these numbers and more.\n\n"
         + pipe_table(head, lines)
-        + "\n\n---\n\n*Written by `calql data card`.*\n"
+        + "\n\n---\n\n*Written by `python tools/cards`.*\n"
     )
 
 

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -20,13 +22,16 @@ from calql.paper.demonstrators.pointmaze import build
 from calql.paper.tasks import TASKS
 from calql.reports import coverage, data_figures
 from calql.reports.data_figures import data_figure
-from calql.reports.data_table import read_table, write_table
-from calql.reports.task_card import family, pages, write_card
-from calql.reports.task_page import budgets, settings
 from calql.tasks import Task
 from calql.types import Episode, InputError
 
-CARDS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools" / "cards"))
+from data_table import read_table, write_table  # noqa: E402 - a folder of scripts, not a package
+from task_card import family, pages, write_card  # noqa: E402
+from task_page import budgets, settings  # noqa: E402
+
+CARDS = ROOT / "docs" / "tasks"
 POINT = "pointmaze-medium-narrow"
 
 
@@ -35,8 +40,8 @@ POINT = "pointmaze-medium-narrow"
 
 def test_every_page_says_what_the_tables_say():
     for name, text in pages(CARDS).items():
-        assert (CARDS / name).is_file(), f"{name} is missing: run `calql data card`"
-        assert (CARDS / name).read_text(encoding="utf-8") == text, f"{name} is out of date: run `calql data card`"
+        assert (CARDS / name).is_file(), f"{name} is missing: run `python tools/cards`"
+        assert (CARDS / name).read_text(encoding="utf-8") == text, f"{name} is out of date: run `python tools/cards`"
 
 
 def test_every_task_has_notes():
@@ -144,19 +149,27 @@ def test_a_task_without_data_has_no_card(tmp_path, monkeypatch):
         write_card("bare", tmp_path)
 
 
+def cards(*arguments):
+    return subprocess.run([sys.executable, ROOT / "tools" / "cards", *arguments], capture_output=True, text=True)
+
+
 def test_commands(point_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for command in (["card", POINT], ["card"], ["info", f"local:{POINT}", "--figures", "drawn"]):
-        with pytest.raises(SystemExit) as stop:
-            main(["data", *command])
-        assert stop.value.code == 0, capsys.readouterr().err
-    assert {path.stem for path in (tmp_path / "docs" / "tasks").glob("*.md")} == {"README", *TASKS}
-    assert {path.suffix for path in (tmp_path / "drawn").iterdir()} == {".png", ".svg"}
+    for arguments in ([POINT, "--out", tmp_path / "pages"], ["--out", tmp_path / "pages"]):
+        done = cards(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert {path.stem for path in (tmp_path / "pages").glob("*.md")} == {"README", *TASKS}
     (tmp_path / "file").touch()
-    for command in (["card", "pointmaze"], ["card", "--out", "file"], ["info", f"local:{POINT}", "--figures", "file"]):
+    for arguments in (["pointmaze"], ["--out", tmp_path / "file"]):
+        done = cards(*arguments)
+        assert done.returncode == 2, arguments
+        assert done.stderr.startswith("error: "), done.stderr
+        assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    for figures, code in (("drawn", 0), ("file", 2)):
         with pytest.raises(SystemExit) as stop:
-            main(["data", *command])
-        assert stop.value.code == 2, command
+            main(["data", "info", f"local:{POINT}", "--figures", figures])
+        assert stop.value.code == code, capsys.readouterr().err
+    assert {path.suffix for path in (tmp_path / "drawn").iterdir()} == {".png", ".svg"}
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
