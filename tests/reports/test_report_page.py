@@ -211,6 +211,7 @@ def test_offline_and_online_share_one_y_axis_and_meet_at_the_border(study):
     assert online.get_xlabel() == "environment steps"
     labels = [text.get_text() for text in online.texts]
     assert sorted(labels) == ["BC (offline)", "CQL", "Cal-QL", "SAC"]
+    assert [text.get_text() for text in figure.texts] == ["band: range of 3 seeds"]
 
 
 def test_a_figure_nobody_measured_is_left_out(tmp_path):

@@ -94,6 +94,9 @@ def test_what_was_not_measured_is_none():
     assert row.measures["relative_improvement"] is None, "nothing was pre-trained"
     (row,) = method_rows([run("cql", seed, [0.0, 0.5]) for seed in range(3)])
     assert row.measures["relative_improvement"] is None, "before is 0"
+    for befores in ((0.5, 0.0, 0.2), (0.0, 0.5, 0.2)):
+        (row,) = method_rows([run("cql", seed, [before, before]) for seed, before in enumerate(befores)])
+        assert row.measures["relative_improvement"] is None, "before is 0 with one seed"
 
 
 def test_rows_over_all_tasks_need_every_task():

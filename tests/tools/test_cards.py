@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -149,21 +149,22 @@ def test_a_task_without_data_has_no_card(tmp_path, monkeypatch):
         write_card("bare", tmp_path)
 
 
-def cards(*arguments):
-    return subprocess.run([sys.executable, ROOT / "tools" / "cards", *arguments], capture_output=True, text=True)
-
-
 def test_commands(point_data, tmp_path, monkeypatch, capsys):
+    def cards(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cards", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / "tools" / "cards"), run_name="__main__")
+        return stop.value.code, capsys.readouterr().err
+
     for arguments in ([POINT, "--out", tmp_path / "pages"], ["--out", tmp_path / "pages"]):
-        done = cards(*arguments)
-        assert done.returncode == 0, done.stderr
+        assert cards(*arguments) == (0, "")
     assert {path.stem for path in (tmp_path / "pages").glob("*.md")} == {"README", *TASKS}
     (tmp_path / "file").touch()
     for arguments in (["pointmaze"], ["--out", tmp_path / "file"]):
-        done = cards(*arguments)
-        assert done.returncode == 2, arguments
-        assert done.stderr.startswith("error: "), done.stderr
-        assert done.stderr.count("\n") == 1
+        code, said = cards(*arguments)
+        assert code == 2
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
     monkeypatch.chdir(tmp_path)
     for figures, code in (("drawn", 0), ("file", 2)):
         with pytest.raises(SystemExit) as stop:

@@ -130,6 +130,7 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         figure.canvas.draw()
         widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
         figure.subplots_adjust(left=max(0.2, 0.02 + widest))
+        _note(figure, "bars", runs, y=0.985, va="top")  # beside the titles: at the bottom there are ticks
         return figure
 
 
@@ -206,6 +207,12 @@ def spread_note(runs: Sequence[Run]) -> str:
     return " or ".join(notes)
 
 
+def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: str = "bottom") -> None:
+    """Say in a right corner what the bands or bars are."""
+    if note := spread_note(runs):
+        figure.text(0.99, y, f"{name}: {note}", ha="right", va=va, fontsize=7, alpha=0.75)
+
+
 def _curves(
     runs: Sequence[Run], column: str, ylabel: str, ylim: tuple[float, float] | None = None, reference: str | None = None
 ) -> Figure | None:
@@ -239,6 +246,7 @@ def _curves(
             panels[1].spines["left"].set(linestyle=(0, (4, 3)))
             panels[1].tick_params(axis="y", length=0)
         _direct_labels(panels[-1], ends)
+        _note(figure, "band", runs)
         return figure
 
 

@@ -62,7 +62,7 @@ GLOSSARY = {
     "(a to b), range of the seeds": "With fewer than five seeds: the lowest and the highest of them. It is no interval "
     "of confidence: that of three seeds holds what many seeds would tend to in about three cases out of four.",
     "[a, b], 95 % interval": "With five seeds or more: expanded percentile bootstrap (Hesterberg 2015), runs redrawn "
-    "with replacement within each task. In simulations of 5, 8 and 10 seeds it held the truth in 92 % to 98 % of "
+    "with replacement within each task. In simulations of 5, 8 and 10 seeds it held the truth in 93 % to 97 % of "
     "cases. It is about the noise between seeds, not about the choice of task or of settings.",
     "Cal-QL's regret lower": "In how many pairs of a run of Cal-QL and a run of the other method Cal-QL has the lower "
     "regret, ties counting one half. With five seeds or more on both sides it is shown as a probability (0.5 means no "

@@ -170,7 +170,7 @@ def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate |
         point = np.ravel(statistic(scores))[0]
         if seeds < FEWEST_RUNS:
             single = [np.ravel(statistic(scores[i : i + 1]))[0] for i in range(seeds)]
-            ends = min(single), max(single)
+            ends = np.min(single), np.max(single)  # nan where one of them is
         else:
             ends = (np.ravel(end)[0] for end in bootstrap_interval(scores, statistic))
     numbers = [float(value) for value in (point, *ends)]
