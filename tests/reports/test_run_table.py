@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from fake_runs import write_run, write_study
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from calql.cli import main
@@ -132,6 +132,7 @@ JSON = st.recursive(
 CONFIG = st.dictionaries(st.sampled_from(["a", "b", "c", "a.b"]), JSON, max_size=4)
 
 
+@example({"a": 1, "b": {"a": True}}, {"a": 1.0, "b": {"a": 1}})  # equal to Python, and three settings
 @given(CONFIG, CONFIG)
 def test_a_configuration_told_by_its_difference_is_the_same(old, new):
     patch = json.loads(json.dumps(_difference(old, new)))
