@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from calql.algorithms import HasValues
 from calql.algorithms.acting import acting
 from calql.data.episodes import Episodes
 from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
@@ -24,9 +25,9 @@ SETTINGS = dict(
     iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
     odt_width=16, odt_layers=1, odt_heads=2, odt_context=3, odt_acting_context=3, odt_warmup=50, odt_dropout=0.0,
 )  # fmt: skip
-LEARN_VALUES = [m.id for m in METHODS.values() if (m.online or m.offline).learns_values]
+LEARN_VALUES = [m.id for m in METHODS.values() if issubclass(m.online or m.offline, HasValues)]
 CONSERVATIVE = [m.id for m in METHODS.values() if hasattr(m.offline, "cql_alpha")]
-CLONING = [m.id for m in METHODS.values() if m.offline and not m.offline.learns_values]
+CLONING = [m.id for m in METHODS.values() if m.offline and not issubclass(m.offline, HasValues)]
 EACH = pytest.mark.parametrize("name", PROBES)
 
 

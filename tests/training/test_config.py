@@ -190,10 +190,11 @@ def test_every_option_is_read_by_name_with_its_own_type(owner):
     hints = typing.get_type_hints(owner)
     for field in dataclasses.fields(owner):
         assert field.name in options()
-        kinds = [kind for kind in typing.get_args(hints[field.name]) or [hints[field.name]]]
+        kinds = typing.get_args(hints[field.name])
         optional = type(None) in kinds
         plain = next(kind for kind in (kinds if optional else [hints[field.name]]) if kind is not type(None))
-        for value in [SAMPLES[plain], field.default, *([None] if optional else [])]:
+        sample = typing.get_args(plain)[-1] if typing.get_origin(plain) is typing.Literal else SAMPLES[plain]
+        for value in [sample, field.default, *([None] if optional else [])]:
             read = parse_value(field.name, written(value))
             assert read == value
             assert type(read) is type(value)

@@ -67,7 +67,7 @@ def load_data(config: RunConfig) -> Episodes:
     env = make_env(config.task)
     algorithm = config.phases[0].algorithm
     tail = config.protocol.tail_bootstrap
-    report = check(episodes, config.task, env, algorithm.discount, algorithm.tau, tail)
+    report = check(episodes, config.task, env, algorithm.discount, tail_bootstrap=tail)
     env.close()
     if report.errors:
         raise InputError("; ".join(report.errors))

@@ -38,6 +38,8 @@ class Protocol:
     """Online steps of uniformly random actions before anything is learned (RLPD); their last episode is completed."""
     batch_size: int = 256
     """Transitions a gradient step."""
+    random_crop: int = 4
+    """Largest number of pixels by which images are shifted in training."""
     mixing: float = 0.5
     """Offline share of an online batch, in [0, 1], or −1 for the union of both (Appendix H.2)."""
     replay_capacity: int = 1_000_000
@@ -182,6 +184,10 @@ def _convert(kind: Any, text: str) -> Any:
         if text.lower() in ("none", "null"):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(text)
+        return text
     if typing.get_origin(kind) is tuple:
         elements, parts = typing.get_args(kind), [p for p in text.strip("()[] ").replace(" ", "").split(",") if p]
         if not parts or (elements[-1] is not Ellipsis and len(parts) != len(elements)):
@@ -260,7 +266,8 @@ def _overridden(task: Task, chosen: Mapping[str, Any]) -> Task:
 def _phases(task: Task, method: Method, protocol: Protocol, chosen: Mapping[str, Any]) -> list[Phase]:
     def make(rule: type[SAC], extra: Mapping[str, Any]) -> SAC:
         algorithm = _pick(rule, chosen | extra)
-        if protocol.target_q_clamp and rule.learns_values and algorithm.target_q_range is None:
+        has_range = any(field.name == "target_q_range" for field in dataclasses.fields(rule))
+        if protocol.target_q_clamp and has_range and algorithm.target_q_range is None:
             algorithm = dataclasses.replace(algorithm, target_q_range=task.q_bounds(algorithm.discount))
         return algorithm
 

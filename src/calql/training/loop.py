@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.algorithms import SAC, ActorCriticState
+from calql.algorithms import SAC, ActorCriticState, HasValues
 from calql.algorithms.acting import acting, uniform_policy
 from calql.data.episodes import Episodes
 from calql.data.returns import monte_carlo_returns, to_go_and_timesteps
@@ -86,7 +86,7 @@ class Progress(NamedTuple):
     info: dict[str, Any]
 
 
-@partial(jax.jit, static_argnames=("algorithm", "batch_size"), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("algorithm", "batch_size", "crop"), donate_argnames=("state",))
 def train_steps(
     algorithm: SAC,
     batch_size: int,
@@ -96,6 +96,7 @@ def train_steps(
     first: jax.Array,
     count: jax.Array,
     mixing: jax.Array,
+    crop: int = 4,
 ) -> tuple[ActorCriticState, dict[str, jax.Array]]:
     """`count` gradient steps in one compiled loop: draw, losses, optimisers, targets. Returns summed metrics.
 
@@ -109,7 +110,7 @@ def train_steps(
             batch = sample_windows(replay, sample_key, batch_size, mixing, algorithm.context)
         else:
             batch = sample(replay, sample_key, batch_size, mixing)
-            batch = random_crop(jax.random.fold_in(sample_key, 1), batch, algorithm.random_crop)
+            batch = random_crop(jax.random.fold_in(sample_key, 1), batch, crop)
         return algorithm.update(state, batch, update_key)
 
     shapes = jax.eval_shape(one, state, first)[1]
@@ -259,6 +260,7 @@ class Trainer:
             jnp.int32(c.total_grad_step),
             jnp.int32(count),
             jnp.float32(self.phase.mixing),
+            crop=p.random_crop,
         )
         sums = {name: float(value) for name, value in sums.items()}
         if not all(np.isfinite(value) for value in sums.values()):
@@ -369,7 +371,7 @@ class Trainer:
             "episodes": n,
             "mc_return_mean": float(self.data_sample.returns.mean()),
         }
-        if self.phase.algorithm.learns_values:
+        if isinstance(self.phase.algorithm, HasValues):
             q_data, bounding = measure_values(self.phase.algorithm, self.state, self.data_sample, self._key("probe"))
             row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
         self._append("eval.csv", row)
@@ -377,7 +379,7 @@ class Trainer:
 
     def _has_slice(self) -> bool:
         wanted = self.protocol.slice_dimension is not None
-        return wanted and self.phase.name == "offline" and self.phase.algorithm.learns_values
+        return wanted and self.phase.name == "offline" and isinstance(self.phase.algorithm, HasValues)
 
     def _slice(self, dimension: int) -> None:
         """slice.csv: Q of the pre-trained critics against rollouts of the pre-trained policy, at one state."""

@@ -113,13 +113,15 @@ def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int],
     return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
 
 
-def compiled(algorithm: SAC, spec: Spec, data: Transition, batch_size: int) -> tuple[Callable[[int], None], float]:
+def compiled(
+    algorithm: SAC, spec: Spec, data: Transition, batch_size: int, crop: int = 4
+) -> tuple[Callable[[int], None], float]:
     """Compile `train_steps` for an algorithm on those data: (run that many gradient steps, seconds to compile)."""
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state = algorithm.init(jax.random.key(0), spec)
     rest = (replay, jax.random.key(1), jnp.int32(0))
     start = time.perf_counter()
-    steps = train_steps.lower(algorithm, batch_size, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
+    steps = train_steps.lower(algorithm, batch_size, state, *rest, jnp.int32(1), jnp.float32(1.0), crop=crop).compile()
     compile_s = time.perf_counter() - start
 
     def run(count: int) -> None:
@@ -161,7 +163,9 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
         config = resolve(task, name)
         p, phase = config.protocol, config.phases[-1]
         try:
-            made = [compiled(phase.algorithm, s, d, p.batch_size) for s, d in zip(specs, data, strict=True)]
+            made = [
+                compiled(phase.algorithm, s, d, p.batch_size, p.random_crop) for s, d in zip(specs, data, strict=True)
+            ]
         except InputError as error:
             refused.append({"method": name, "refused": str(error)})
             continue
