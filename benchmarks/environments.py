@@ -29,7 +29,7 @@ import numpy as np
 from calql.envs.make import make_env
 from calql.machine import machine, provenance
 from calql.paper.tasks import TASKS
-from calql.training.config import resolve
+from calql.training.options import experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 8
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def compare(task: str, seconds: float) -> dict[str, Any]:
     """Steps a second of the task and of its relatives, from blocks taken in turns."""
     name, _, pixels = task.removesuffix(" px").partition(", ")
-    row = resolve(name, "bc", overrides={"image_size": int(pixels)} if pixels else {}).task
+    row = experiment(name, "bc", options={"env.image_size": int(pixels)} if pixels else {}).task
     sides = {"calql": stepper(make_env(row), row.horizon)}
     for package, name in RELATIVES.get(task, {}).items():
         sides[package] = stepper(_make(package, name), row.horizon)

@@ -31,18 +31,18 @@ def table_of_methods() -> str:
     """Method × domain of tasks: update rules, updates a step, and the offline share of a batch, at `paper` scale."""
     from calql.paper.methods import METHODS
     from calql.paper.tasks import TASKS
-    from calql.training.config import resolve
+    from calql.training.options import experiment
 
     first = {task.domain: task.id for task in reversed(TASKS.values())}
     domains = list(dict.fromkeys(task.domain for task in TASKS.values()))
     head = ["method", "pre-training", "fine-tuning", "updates a step", *(f"data in {domain}" for domain in domains)]
     lines = [head, ["---"] * len(head)]
     for name, method in METHODS.items():
-        protocols = [resolve(first[domain], name, "paper").protocol for domain in domains]
+        phases = [experiment(first[domain], name, "paper").finetune for domain in domains]
         rules = ["–" if rule is None else rule.__name__ for rule in (method.offline, method.online)]
-        each = protocols[0].updates_per_episode
-        updates = "–" if method.online is None else f"{each} an episode" if each else str(protocols[0].utd)
-        shares = ["–" if method.online is None else SHARES.get(p.mixing, f"{p.mixing:g}") for p in protocols]
+        each = phases[0] and phases[0].updates_per_episode
+        updates = "–" if phases[0] is None else f"{each} per episode" if each else str(phases[0].utd)
+        shares = ["–" if phase is None else SHARES.get(phase.mixing, f"{phase.mixing:g}") for phase in phases]
         lines.append([f"[`{name}`](docs/methods/{name}.md)", *rules, updates, *shares])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

@@ -9,6 +9,7 @@
 import gymnasium
 import gymnasium_robotics
 
+from calql.rewards import Rewards
 from calql.tasks import Task
 
 
@@ -34,10 +35,6 @@ def task():
         summary="open a door with a 24-joint hand",
         env=make,
         horizon=200,
-        data=None,
-        reward_scale=10.0,
-        reward_bias=5.0,
-        reward_range=(-1.0, 0.0),
-        failure_reward=-5.0,
+        rewards=Rewards(scale=10.0, bias=5.0, low=-1.0, high=0.0, failing=-1.0),
         stop_at_success=True,
     )

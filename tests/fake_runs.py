@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from calql.paper.methods import METHODS
+
 # method → (score before, depth of the dip, final score, speed), mean Q on the data before fine-tuning, bounding rate
 SHAPES = {
     "cal-ql": ((0.42, 0.02, 0.95, 5.0), -4.6, 0.22),
@@ -25,8 +27,12 @@ COLUMNS += ["episodes", "q_data_mean", "mc_return_mean", "bounding_rate"]
 
 
 def write_run(root: Path, method: str, seed: int, task: str = "toy-maze", *, done: bool = True, points: int = 26,
-              offline_steps: int = 20_000, env_steps: int = 10_000, settings: dict | None = None) -> Path:  # fmt: skip
-    """One run directory under `root`; deterministic in (method, seed, task)."""
+              offline_steps: int = 20_000, env_steps: int = 10_000, settings: dict | None = None,
+              form: int = 1, changes: dict | None = None) -> Path:  # fmt: skip
+    """One run directory under `root`; deterministic in (method, seed, task).
+
+    `settings` are those of format 1, `changes` paths in the experiment of format 2, "pretrain.algorithm.cql_alpha".
+    """
     rng = np.random.default_rng([seed, *f"{method}{task}".encode()])
     (before, depth, after, speed), q_before, rate = SHAPES[method]
     before = np.clip(before + rng.normal(0, 0.05) * (before > 0), 0, 1)
@@ -81,10 +87,41 @@ def write_run(root: Path, method: str, seed: int, task: str = "toy-maze", *, don
         "git_commit": "0123abc", "packages": {"jax": "0.10.0", "numpy": "2.4.6"},
         "python": "3.11.9", "platform": "Linux",
     }  # fmt: skip
+    if form == 2:
+        config = format_2(config, changes or {})
     (run_dir / "config.json").write_text(json.dumps(config, indent=1))
     if done:
         (run_dir / "DONE").touch()
     return run_dir
+
+
+def format_2(config: dict, changes: dict) -> dict:
+    """The same run as an experiment: a tree of settings, and a line per start."""
+    method, own = config["method"], config["settings"]
+    rule = {"discount": own["discount"], "tau": own["tau"], "batch_size": own["batch_size"]}
+    rule |= {"cql_alpha": own["cql_alpha"]} if "cql_alpha" in own else {}
+    experiment = {
+        "task": {"id": config["task"], "horizon": 51, "rewards": {"scale": 11.0, "bias": -1.0}},
+        "method": method, "title": METHODS[method].title, "scale": "laptop", "seed": config["seed"],
+        "data": {"uri": config["data"]["reference"], "fraction": 1.0},
+        "pretrain": {"rule": "Rule", "algorithm": dict(rule), "offline_steps": 20_000},
+        "finetune": {"rule": "Rule", "algorithm": dict(rule), "online_steps": 10_000, "utd": 1},
+        "measurement": {"eval_episodes": 20},
+    }  # fmt: skip
+    if method in ONLINE_ONLY:
+        experiment["pretrain"] = None
+    if method in OFFLINE_ONLY:
+        experiment["finetune"] = None
+    for path, value in changes.items():
+        *above, name = path.split(".")
+        tree = experiment
+        for part in above:
+            tree = tree[part]
+        tree[name] = value
+    start = {name: config[name] for name in ("command", "git_commit", "packages")} | {"device": "cpu"}
+    facts = {name: value for name, value in config["data"].items() if name != "reference"}
+    differs = {"pretrain.offline_steps": {"paper": 1_000_000, "here": 20_000}}
+    return {"format": 2, "experiment": experiment, "data": facts, "differs_from_paper": differs, "starts": [start]}
 
 
 def write_study(root: Path, methods=("cal-ql", "cql", "sac"), seeds=range(4), tasks=("toy-maze",)) -> list[Path]:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
+from calql.rewards import Rewards
 from calql.tasks import Task
 from calql.types import Episode
 
@@ -17,11 +18,7 @@ TASK = Task(
     id="toy",
     env="nowhere:nothing",
     horizon=20,
-    data=None,
-    reward_scale=10.0,
-    reward_bias=5.0,
-    reward_range=(-1.0, 0.0),
-    failure_reward=-5.0,
+    rewards=Rewards(scale=10.0, bias=5.0, low=-1.0, high=0.0, failing=-1.0),
 )
 
 FLAT = spaces.Box(-np.inf, np.inf, (2,), np.float32)

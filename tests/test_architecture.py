@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from calql.data.load import READERS
+from calql.data.readers import READERS
+from calql.extras import EXTRAS
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 
@@ -23,6 +24,7 @@ SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
     {"types", "machine"},
+    {"extras", "rewards"},
     {"tasks"},
     {"envs", "networks", "theory"},
     {"data"},
@@ -146,7 +148,7 @@ def test_flax_is_imported_in_networks_only(path):
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():
-    heavy = {"jax", "flax", "mujoco", "minari", "matplotlib"}
+    heavy = {"jax", "flax", "gymnasium", *EXTRAS}
     code = f"import sys, calql.cli; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

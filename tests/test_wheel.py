@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from calql.machine import git_commit
+
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 OURS = {"PYTHONPATH", "PYTHONHOME", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"}
@@ -65,6 +67,12 @@ def test_commands_run_from_outside_the_tree(elsewhere):
     for command in ("demo", "train", "eval", "data", "report", "doctor"):
         assert command in printed
     assert "rendering" in run(calql, "doctor", cwd=elsewhere)
+
+
+def test_the_installed_package_knows_its_commit(elsewhere):
+    code = "from calql.machine import COMMIT, git_commit; print(COMMIT.exists(), git_commit())"
+    there = run(elsewhere / "bin" / "python", "-c", code, cwd=elsewhere).split()
+    assert there == [str(git_commit() is not None), str(git_commit())]
 
 
 def test_a_run_with_programs_as_users_compile_them(elsewhere, tmp_path):

@@ -23,13 +23,11 @@ class Method:
     """Update rule of fine-tuning; None: no online phase."""
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """Options that belong to the method, by where they hold: "" everywhere, `antmaze` in that domain of tasks, `paper`
-    at that scale, `paper/antmaze` where both are so. They come before what the task's row says."""
+    at that scale, `paper/antmaze` where both are so. They override what the task's row says."""
     summary: str = ""
     """One line for listings."""
 
-    def settings_at(self, scale: str, domain: str) -> dict[str, Any]:
-        """The method's own options for a task of that domain at that scale; the narrower place counts."""
-        found: dict[str, Any] = {}
-        for place in ("", domain, scale, f"{scale}/{domain}"):
-            found |= self.settings.get(place, {})
-        return found
+    def settings_at(self, scale: str, domain: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """(where they hold, the method's options there) for a task of that domain at that scale; later ones count."""
+        places = dict.fromkeys(("", domain, scale, f"{scale}/{domain}"))
+        return [(f" in {place}" if place else "", self.settings[place]) for place in places if place in self.settings]

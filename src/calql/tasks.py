@@ -7,13 +7,24 @@ import difflib
 import fnmatch
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from calql.extras import missing
+from calql.rewards import Rewards
 from calql.types import InputError
 
+if TYPE_CHECKING:
+    Factory = str | Callable[..., Any]
+else:  # msgspec decodes no union that a callable belongs to
+    Factory = Any
+
 SCALES = ("smoke", "laptop", "paper")
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total)."""
 PUBLISHED = "minari:D4RL/*"
-"""References of sets whose names say which task, and which physics, they were recorded in."""
+"""URIs of sets whose names say which task, and which physics, they were recorded in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Source:
     """Public recordings of a task that need other physics than its own, or something done to them."""
 
     pattern: str
-    """Data references it covers, as a shell pattern: `minari:D4RL/door/*`."""
+    """Data URIs it covers, as a shell pattern: `minari:D4RL/door/*`."""
     adapt: str | None = None
     """`module:function` from a recorded episode to one of the task, called as `adapt(episode, **env_options)`."""
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -36,13 +47,13 @@ class Task:
 
     id: str
     """Stable name, used on the command line and in results."""
-    env: str | Callable[..., Any]
+    env: Factory
     """`module:factory` (or the factory itself) of a Gymnasium environment with a flat or dict observation, actions in
     [−1, 1] and `info["success"]`; called as `factory(render_mode=None, **env_options)`. The horizon is not its job."""
-    horizon: int
+    horizon: Annotated[int, Meta(ge=1)]
     """Steps after which an episode is cut (truncation, not termination)."""
-    data: str | None
-    """Default data reference, e.g. `local:pointmaze-medium-narrow`; None where the user must name one."""
+    data: str | None = None
+    """URI of the default data, e.g. `local:pointmaze-medium-narrow`; None where the user must name one."""
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of the environment's factory."""
     builder: str | None = None
@@ -51,53 +62,37 @@ class Task:
     """What the task sets of the builder's `Recipe`."""
     sources: tuple[Source, ...] = ()
     """Public recordings that are not taken as they are; the first whose pattern matches counts."""
-    reward_scale: float = 1.0
-    """Rewards are mapped to scale · r + bias before anything else sees them (data and environment alike)."""
-    reward_bias: float = 0.0
-    """See `reward_scale`."""
-    reward_range: tuple[float, float] = (0.0, 1.0)
-    """[lowest, highest] raw reward of one step; with the map it bounds Q by [r_min, r_max] / (1 − γ)."""
-    failure_reward: float | None = None
-    """Mapped reward of a failing step in a sparse task. An episode that holds nothing else has the return r/(1 − γ)
-    at every step (algorithms of the official release, `replay_buffer.py:calc_return_to_go`); None: no such rule."""
+    rewards: Rewards = dataclasses.field(default_factory=Rewards)
+    """How rewards are mapped, between what they lie, and what failing pays."""
     stop_at_success: bool = False
     """End an episode (as terminated) at the first `info["success"]`, although the environment would go on."""
-    score: str = "success"
+    score: Annotated[str, Meta(pattern=r"^(success|speed|last_reward/[1-9]\d*)$")] = "success"
     """How an episode becomes a score in [0, 1]: `success` (any step), `speed` (share of the horizon that was left
     at the first success, as RLPD scores the hand) or `last_reward/N`."""
     scales: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """scale → {option: value}: what differs there from `calql.training.config.DEFAULT_SCALES`."""
+    """scale → {option: value}: what differs there from `calql.paper.scales.SCALES`."""
     domain: str = ""
     """Tasks that methods have settings for: `antmaze`, `kitchen`, `adroit` as in the paper's Table 3; "" for none."""
     summary: str = ""
     """One line for listings."""
 
-    def source_of(self, reference: str) -> Source | None:
-        """What is special about the recordings of that reference; None where they are taken as they are.
+    def source_of(self, uri: str) -> Source | None:
+        """What is special about the recordings of that URI; None where they are taken as they are.
 
         Raises InputError where they are a published set that belongs to another task.
         """
-        found = next((source for source in self.sources if fnmatch.fnmatchcase(reference, source.pattern)), None)
-        if found is None and fnmatch.fnmatchcase(reference, PUBLISHED):
+        found = next((source for source in self.sources if fnmatch.fnmatchcase(uri, source.pattern)), None)
+        if found is None and fnmatch.fnmatchcase(uri, PUBLISHED):
             paired = ", ".join(s.pattern for s in self.sources if fnmatch.fnmatchcase(s.pattern, PUBLISHED)) or "none"
-            raise InputError(f"'{reference}' does not belong to task '{self.id}'; its published sets are: {paired}")
+            raise InputError(f"'{uri}' does not belong to task '{self.id}'; its published sets are: {paired}")
         return found
 
-    def for_data(self, reference: str | None) -> Task:
-        """This task with the physics that the recordings of that reference belong with."""
-        source = None if reference is None else self.source_of(reference)
+    def for_data(self, uri: str | None) -> Task:
+        """This task with the physics that the recordings of that URI belong with."""
+        source = None if uri is None else self.source_of(uri)
         if source is None:
             return self
         return dataclasses.replace(self, env_options={**self.env_options, **source.env_options})
-
-    def map_reward(self, reward: Any) -> Any:
-        """scale · r + bias, for a number or an array of raw rewards."""
-        return self.reward_scale * reward + self.reward_bias
-
-    def q_bounds(self, discount: float) -> tuple[float, float]:
-        """(r_min, r_max)/(1 − γ) on mapped rewards: no return can lie outside (0 is included: episodes end)."""
-        low, high = sorted(self.map_reward(r) / (1.0 - discount) for r in self.reward_range)
-        return min(low, 0.0), max(high, 0.0)
 
 
 def nearest(name: str, known: Iterable[str], kind: str) -> InputError:
@@ -114,4 +109,6 @@ def load_attribute(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
+        if (lacks := missing(f"'{path}'", error)) is not None:
+            raise lacks from error
         raise InputError(f"cannot import '{path}': {error}; name it as package.module:factory") from error

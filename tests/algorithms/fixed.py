@@ -10,7 +10,8 @@ import numpy_reference as ref
 from calql.types import Spec, Transition
 
 B, STATE, A = 5, 3, 2
-SMALL = dict(actor_hidden=(8,), critic_hidden=(8, 8), output_gain=1.0)
+POLICY = dict(actor_hidden=(8,), output_gain=1.0)
+SMALL = POLICY | dict(critic_hidden=(8, 8))
 NOISE = np.array([0.3, -1.2, 0.9, -0.1, 1.7, -0.6, 0.5, -2.0, 1.1, 0.05])
 """Standard normal draw number j of a state, the same in every dimension."""
 UNIFORM = np.array([0.7, -0.9, 0.2, -0.4, 0.95, -0.15, 0.45, -0.65, 0.05, -0.99])
@@ -36,9 +37,14 @@ def initial(algorithm, seed):
 
 
 def state_of(algorithm, seed=0):
-    """A state whose target critics differ from the critics, with α = exp(−0.7)."""
-    state, other = initial(algorithm, seed), initial(algorithm, seed + 1)
-    return state._replace(target_critic=other.critic, log_alpha=jnp.float32(-0.7))
+    """A state whose target critics differ from the critics, with α = exp(−0.7), where it has such."""
+    state = initial(algorithm, seed)
+    changed = {}
+    if "target_critic" in state._fields:
+        changed["target_critic"] = initial(algorithm, seed + 1).critic
+    if "log_alpha" in state._fields:
+        changed["log_alpha"] = jnp.float32(-0.7)
+    return state._replace(**changed)
 
 
 def _along_samples(table, shape):

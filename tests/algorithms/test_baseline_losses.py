@@ -236,7 +236,7 @@ def test_normalised_critics_stay_bounded_far_from_the_data():
 def test_a_fitted_reference_stands_where_the_return_stood(kind):
     fitted, data = CalQL(**SMALL, reference=kind), batch()
     state = state_of(fitted)
-    values = np.asarray(fitted.v_mu.values(state, data))
+    values = np.asarray(fitted.reference_values(state, data))
     assert (np.abs(values - data.returns) > 1e-3).all()
     stand_in, plain = data._replace(returns=jnp.asarray(values)), CalQL(**SMALL)
     loss, metrics = traced(fitted.critic_loss, state.critic, state, data, KEY)
@@ -244,7 +244,7 @@ def test_a_fitted_reference_stands_where_the_return_stood(kind):
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     assert metrics["bounding_rate"] == theirs["bounding_rate"]
     other = data._replace(actions=-data.actions)
-    assert (np.asarray(fitted.v_mu.values(state, other)) == values).all() == (kind == "fitted-v")
+    assert (np.asarray(fitted.reference_values(state, other)) == values).all() == (kind == "fitted-v")
 
 
 @pytest.mark.parametrize("kind", ["fitted", "fitted-v"])
@@ -252,7 +252,7 @@ def test_the_reference_is_regressed_on_the_returns_beside_the_rest(kind):
     fitted, data = CalQL(**SMALL, reference=kind, critic_lr=1e-2), batch()
     state = state_of(fitted)
     new, metrics = traced(fitted.update, state, data, KEY)
-    values = np.asarray(fitted.v_mu.values(state, data), np.float64)
+    values = np.asarray(fitted.reference_values(state, data), np.float64)
     np.testing.assert_allclose(metrics["reference_loss"], np.square(values - data.returns).mean(), rtol=1e-5)
     plain = CalQL(**SMALL, critic_lr=1e-2)
     same, _ = traced(plain.update, state, data._replace(returns=jnp.asarray(values, jnp.float32)), KEY)
@@ -264,4 +264,4 @@ def test_the_reference_is_regressed_on_the_returns_beside_the_rest(kind):
     for _ in range(300):
         new, metrics = update(new, data, KEY)
     assert metrics["reference_loss"] < 0.05
-    np.testing.assert_allclose(fitted.v_mu.values(new, data), data.returns, atol=0.5)
+    np.testing.assert_allclose(fitted.reference_values(new, data), data.returns, atol=0.5)

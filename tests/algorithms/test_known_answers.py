@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from calql.algorithms import HasValues
 from calql.algorithms.acting import acting
 from calql.data.episodes import Episodes
+from calql.data.transitions import to_transitions
 from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.paper.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task
-from calql.training.loop import about_sequences, train_steps
+from calql.training.learner import train_steps, with_statistics
 
 DISCOUNT, EPISODES, STEPS, BATCH = 0.8, 400, 600, 32
 SETTINGS = dict(
@@ -24,9 +26,9 @@ SETTINGS = dict(
     iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
     odt_width=16, odt_layers=1, odt_heads=2, odt_context=3, odt_acting_context=3, odt_warmup=50, odt_dropout=0.0,
 )  # fmt: skip
-LEARN_VALUES = [m.id for m in METHODS.values() if (m.online or m.offline).learns_values]
+LEARN_VALUES = [m.id for m in METHODS.values() if issubclass(m.online or m.offline, HasValues)]
 CONSERVATIVE = [m.id for m in METHODS.values() if hasattr(m.offline, "cql_alpha")]
-CLONING = [m.id for m in METHODS.values() if m.offline and not m.offline.learns_values]
+CLONING = [m.id for m in METHODS.values() if m.offline and not issubclass(m.offline, HasValues)]
 EACH = pytest.mark.parametrize("name", PROBES)
 
 
@@ -48,8 +50,8 @@ def rules(method, **settings):
 def data(name, behaviour):
     task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
     episodes = Episodes(tuple(probe_dataset(name, EPISODES, seed=1, behaviour=behaviour)))
-    transitions = episodes.transitions(task, DISCOUNT, sequences=True)
-    return transitions, about_sequences(episodes.spec(), transitions)
+    transitions = to_transitions(episodes.episodes, task.rewards, DISCOUNT, sequences=True)
+    return transitions, with_statistics(episodes.spec(), transitions)
 
 
 @cache
@@ -59,7 +61,7 @@ def learnt(algorithms, name, behaviour):
     replay = make_replay(transitions, jax.tree.map(lambda x: x[0], transitions), 0)
     state = algorithms[0].init(jax.random.key(0), spec)
     for i, algorithm in enumerate(algorithms):
-        state, _ = train_steps(algorithm, BATCH, state, replay, jax.random.key(i), 0, STEPS, jnp.float32(1.0))
+        state, _ = train_steps(algorithm, BATCH, 0, state, replay, jax.random.key(i), 0, STEPS, jnp.float32(1.0))
     return state
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
-from fixed import NOISE, SMALL, UNIFORM, A, B, batch, numpy_draws, q_of, state_of, traced
+from fixed import NOISE, POLICY, SMALL, UNIFORM, A, B, batch, numpy_draws, q_of, state_of, traced
 
 from calql.algorithms import BC, CQL, SAC, VARIANTS, CalQL
 
@@ -331,7 +331,7 @@ def test_lagrange_loss_and_gradient_by_hand():
 
 
 def test_bc_loss_is_the_negative_log_likelihood_of_the_data():
-    bc, data = BC(**SMALL), batch()
+    bc, data = BC(**POLICY), batch()
     state = state_of(bc)
     mean, log_std = bc.pi(state.actor, data.observations)
     log_pi = ref.log_prob(mean, log_std, np.arctanh(np.asarray(data.actions, np.float64)))
@@ -341,7 +341,7 @@ def test_bc_loss_is_the_negative_log_likelihood_of_the_data():
 
 
 def test_bc_loss_is_finite_for_actions_at_the_border():
-    bc = BC(**SMALL)
+    bc = BC(**POLICY)
     data = batch()._replace(actions=jnp.ones((B, A)))
     state = state_of(bc)
     loss, gradient = jax.value_and_grad(lambda a: bc.actor_loss(a, state, data, KEY)[0])(state.actor)

@@ -10,14 +10,19 @@ import pytest
 
 from calql.cli import main
 from calql.cli.common import load_data
+from calql.data.episodes import Episodes
 from calql.paper.tasks import TASKS
 from calql.training import checkpoint
-from calql.training.config import describe, resolve
+from calql.training.options import experiment
+from calql.training.record import new_record
 from calql.training.run_dir import RunDir
+from calql.types import Episode
 
 TASK = next(iter(TASKS))
 
 ROWS = 40
+SOME = Episodes((Episode(np.zeros((3, 4)), np.zeros((2, 2)), np.zeros(2), np.zeros(2, bool), True),))
+"""Data of the shape of the default task's."""
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def complain(capfd):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a D4RL file that fits the default task, but for what the test spoils; returns its data reference."""
+    """Write a D4RL file that fits the default task, but for what the test spoils; returns its data URI."""
 
     def make(drop: tuple[str, ...] = (), **spoiled: np.ndarray) -> str:
         rng = np.random.default_rng(0)
@@ -77,7 +82,7 @@ def train(*extra: object) -> list[object]:
         (["--set", "utd=0"], "utd is 0", "at least 1"),
         (["--set", "variant=offical"], "unknown variant", "official"),
         (["--task", "no_such_package:env"], "cannot import", "package.module:factory"),
-        (["--data", "csv:file"], "no data reference", "minari:ID"),
+        (["--data", "csv:file"], "no data URI", "minari:ID"),
         (["--data", "d4rl:nowhere.hdf5"], "nowhere.hdf5", ""),
         (["--data", "local:no-such-task"], "no-such-task", "calql data build"),
         (["--resume"], "--resume", "--out"),
@@ -152,16 +157,16 @@ def test_a_folder_that_holds_something_else(complain, write, tmp_path):
 def test_a_sweep_into_a_folder_of_another(complain, write, tmp_path):
     sweep = ["sweep", "--tasks", TASK, "--methods", "bc", "--seeds", 0, "--scale", "smoke", "--out", tmp_path, "--set"]
     out = tmp_path / TASK / "bc" / "seed-0"
-    RunDir(out).create(describe(resolve(TASK, "bc", "smoke", overrides={"batch_size": 7}), None))
-    assert f"{out} holds another run (overrides)" in complain(*sweep, "batch_size=8")
+    RunDir(out).create(new_record(experiment(TASK, "bc", "smoke", options={"batch_size": 7}), SOME, {}))
+    assert f"{out} holds another run (pretrain.batch_size)" in complain(*sweep, "batch_size=8")
 
 
 def test_pretraining_that_is_not_the_same(complain, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "--pretrained" in complain(*train("--resume", "--out", "run", "--pretrained", "donor"))
     assert "config.json" in complain(*train("--out", "run", "--pretrained", "nowhere"))
-    episodes = load_data(resolve(TASK, "cal-ql", "smoke"))
-    RunDir("donor").create(describe(resolve(TASK, "cal-ql", "smoke"), episodes))
+    episodes = load_data(experiment(TASK, "cal-ql", "smoke"))
+    RunDir("donor").create(new_record(experiment(TASK, "cal-ql", "smoke"), episodes, {}))
     assert "another one (seed)" in complain(*train("--seed", 1, "--out", "run", "--pretrained", "donor"))
     assert "not finished its pre-training" in complain(*train("--out", "run", "--pretrained", "donor"))
     assert not Path("run").exists()

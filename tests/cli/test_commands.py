@@ -154,7 +154,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.md").read_text()
     assert "| CQL (utd=1) |" in table
-    assert "| CQL (utd=2, cql_alpha_online=0) |" in table
+    assert "| CQL (cql_alpha_online=0, utd=2) |" in table
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {f"{TASK}-overview", f"{TASK}-One-alone-score"}
     plan.write_text(plan.read_text().replace('"score"', '"scores"'))
@@ -170,17 +170,29 @@ PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
     ("text", "said"),
     [
         ("tasks = [", "cannot be read as a plan"),
-        ('tasks = ["t"]', "[[runs]]"),
-        ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks' must be a list of str"),
-        ('tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]', "'seed' is not part of a plan"),
-        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'set' must be a list of str"),
-        ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale' must be a text"),
-        ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds' must be a list of int"),
+        ('tasks = ["t"]', "missing required field `runs`"),
+        ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks': Expected `array`, got `str`"),
+        (
+            'tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]',
+            "`seed`; here there may be data, figures, runs, scale, seeds, set, tasks",
+        ),
+        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'runs[0].set[1]': Expected `str`"),
+        ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale': Expected `str`"),
+        ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds[0]': Expected `int`, got `bool`"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
         ('tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]', "'utd' is set for all runs"),
-        (f'figures = "score"\n{PLAN}', "'figures' must be [[figures]]"),
-        (f'{PLAN}[[figures]]\ndraws = ["score"]\nruns = ["cql"]', "the 'title' of [[figures]] must be a text"),
-        (f'{PLAN}[[figures]]\ntitle = "t"\nruns = ["cql"]', "'draws' must be a list of str"),
+        (
+            'tasks = ["t"]\n[[runs]]\nmethod = ["cql"]',
+            "'runs[0]': Object contains unknown field `method`",
+        ),
+        ('tasks = ["t"]\nseeds = [-1]\n[[runs]]\nmethods = ["cql"]', "'seeds[0]': Expected `int` >= 0"),
+        ('tasks = []\n[[runs]]\nmethods = ["cql"]', "'tasks': Expected `array` of length >= 1"),
+        (f'figures = "score"\n{PLAN}', "'figures': Expected `array`"),
+        (
+            f'{PLAN}[[figures]]\ndraws = ["score"]\nruns = ["cql"]',
+            "'figures[0]': Object missing required field `title`",
+        ),
+        (f'{PLAN}[[figures]]\ntitle = "t"\nruns = ["cql"]', "'figures[0]': Object missing required field `draws`"),
         (f'{PLAN}[[figures]]\ntitle = "t"\ndraws = ["score"]\nruns = ["sql"]', "unknown run of the plan 'sql'"),
     ],
 )
@@ -191,6 +203,27 @@ def test_what_is_not_a_plan(tmp_path, capfd, text, said):
         main(["sweep", "--plan", str(plan), "--out", str(tmp_path / "runs")])
     assert stop.value.code == 2
     assert said in "".join(capfd.readouterr()).replace("\n", " ")
+
+
+@pytest.mark.parametrize("times", ["once", "each", "mixed"])
+def test_options_given_twice_add_up(times, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    values = {"--tasks": [TASK], "--methods": ["bc", "sac"], "--seeds": [0, 1, 7], "--set": ["tau=0.1", "utd=2"]}
+    arguments = []
+    for name, several in values.items():
+        cut = {"once": [several], "each": [[value] for value in several], "mixed": [several[:1], several[1:]]}[times]
+        arguments += [word for some in cut if some for word in (name, *some)]
+    calql("sweep", *arguments, "--scale", "smoke", "--dry-run")
+    said = [line.split() for line in capfd.readouterr().out.splitlines()]
+    found = {(line[line.index("--method") + 1], line[line.index("--seed") + 1]) for line in said}
+    assert found == {(method, str(seed)) for method in values["--methods"] for seed in values["--seeds"]}
+    for line in said:
+        assert line[line.index("--set") + 1 :] == values["--set"]
+
+
+def test_set_given_twice_to_train_adds_up(capfd):
+    calql("train", "--scale", "smoke", "--set", "tau=0.1", "--set", "utd=2", "discount=0.9", "--print-config")
+    assert json.loads(capfd.readouterr().out)["overrides"] == {"tau": 0.1, "utd": 2, "discount": 0.9}
 
 
 def test_sweep_names_the_run_that_failed(tmp_path, capfd):

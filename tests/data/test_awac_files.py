@@ -15,6 +15,7 @@ from recordings import TASK, an_episode, cloned, demonstration, some_episodes, w
 
 from calql.data import load
 from calql.data.readers.safe_pickle import load_object_npy, load_pickle
+from calql.data.transitions import to_transitions
 from calql.types import InputError
 
 
@@ -26,7 +27,6 @@ def test_both_files_are_read_the_official_way(humans, clones):
         write_awac(folder, "door2_sparse.npy", [demonstration(e) for e in humans])
         write_awac(folder, "door_bc_sparse4.npy", [cloned(e) for e in clones])
         data = load(f"awac:{folder}")
-        whole = load(f"awac:{folder}#door", cut=False)
     expected = [e for e in humans + clones if (e.rewards == 0).any()]
     assert data.num_episodes == len(expected)
     for found, episode in zip(data.episodes, expected, strict=True):
@@ -36,21 +36,26 @@ def test_both_files_are_read_the_official_way(humans, clones):
         np.testing.assert_array_equal(found.observations, episode.observations[: steps + 1])
         np.testing.assert_array_equal(found.actions, episode.actions[:steps])
         np.testing.assert_array_equal(found.terminations, episode.rewards[:steps] == 0)
-    flat = data.transitions(TASK, 0.9)
+    flat = to_transitions(data.episodes, TASK.rewards, 0.9)
     np.testing.assert_array_equal(flat.masks, flat.rewards < 0)
     np.testing.assert_allclose(flat.returns[flat.masks == 0], 5.0)
-    assert [e.length for e in whole.episodes] == [e.length for e in humans + clones]
-    assert not any(e.terminations.any() for e in whole.episodes)
 
 
-def test_failures_can_be_kept(tmp_path):
+def test_failures_are_left_out_and_a_missing_file_is_noted(tmp_path):
     write_awac(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(4)), demonstration(an_episode(4, success=[1]))])
-    data = load(f"awac:{tmp_path}", keep_failures=True)
-    assert [e.length for e in data.episodes] == [4, 2]
-    assert data.episodes[0].truncated
-    assert np.isclose(data.transitions(TASK, 0.99).returns[0], -500.0)
-    assert load(f"awac:{tmp_path}").num_episodes == 1
+    data = load(f"awac:{tmp_path}")
+    assert [e.length for e in data.episodes] == [2]
     assert "pen_bc_sparse4.npy is not there" in data.notes[1]
+
+
+@pytest.mark.parametrize("layout", [demonstration, cloned])
+def test_next_observations_of_other_steps_are_refused(tmp_path, layout):
+    """The state behind a step is taken from the following row, which must therefore be the recorded one."""
+    trajectory = layout(an_episode(4, success=[3]))
+    trajectory["next_observations"] = trajectory["next_observations"][::-1]
+    write_awac(tmp_path, "pen2_sparse.npy", [trajectory])
+    with pytest.raises(InputError, match=r"trajectory 0: the next observation of row 0 is not .* split the trajectory"):
+        load(f"awac:{tmp_path}")
 
 
 def test_the_folder_must_hold_one_known_task(tmp_path):

@@ -10,6 +10,7 @@ from recordings import TASK, an_episode
 
 from calql.data import Episodes
 from calql.data.check.describe import check, describe
+from calql.rewards import Rewards
 from calql.types import Episode
 
 
@@ -228,7 +229,11 @@ def test_actions_in_another_unit_are_refused(values):
             {},
             "100% of the episodes are longer than the task's horizon of 20 steps (the longest has 25)",
         ),
-        (Episodes((an_episode(),)), {"reward_range": (0.0, 1.0)}, "rewards lie in [-1, -1], the task pays [0, 1]"),
+        (
+            Episodes((an_episode(),)),
+            {"rewards": Rewards(low=0.0, high=1.0)},
+            "rewards lie in [-1, -1], the task pays [0, 1]",
+        ),
         (Episodes((an_episode(),)), {}, "all rewards are equal"),
         (Episodes((an_episode(success=[1])._replace(successes=np.zeros(3)),)), {}, "no episode succeeds"),
         (Episodes((an_episode(success=[1]),)), {"stop_at_success": True}, "1 episodes go on after a success"),
@@ -247,7 +252,17 @@ def test_oddities_are_warned_of(data, changes, message):
 
 
 def test_tasks_without_a_failure_rule():
-    report = check(behaviour(0.1), dataclasses.replace(TASK, failure_reward=None))
+    report = check(behaviour(0.1), dataclasses.replace(TASK, rewards=dataclasses.replace(TASK.rewards, failing=None)))
     assert report.facts["failure_return"] is None
     assert report.facts["failures"] == 0.0
     assert "no failure rule" in report.text()
+
+
+def test_what_a_task_does_not_state_is_not_judged():
+    """No range: no warning of one, no floor, no success by rewards; and nothing of it is invented."""
+    silent = Episodes(tuple(e._replace(rewards=7.0 * e.rewards, successes=None) for e in behaviour(0.1).episodes))
+    report = check(silent, dataclasses.replace(TASK, rewards=Rewards()))
+    assert (report.facts["success"], report.facts["return_bounds"], report.facts["return_floor"]) == (None, None, 0.0)
+    assert not [w for w in report.warnings if "rewards lie" in w or "succeeds" in w]
+    assert "success  unknown" in report.text()
+    assert "not stated" in report.text()

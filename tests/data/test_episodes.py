@@ -8,8 +8,9 @@ from recordings import TASK, an_episode, same_tree, some_episodes
 
 from calql.data import Episodes
 from calql.data.arrays import map_leaves, named_leaves, nest
-from calql.data.returns import monte_carlo_returns
 from calql.data.success import end_at_success, success_steps
+from calql.data.transitions import to_transitions
+from calql.rewards import Rewards
 from calql.types import InputError
 
 
@@ -66,12 +67,12 @@ def test_what_did_not_terminate_was_truncated():
 @settings(deadline=None)
 def test_transitions_are_the_steps(episodes):
     data = Episodes(tuple(episodes))
-    flat = data.transitions(TASK, 0.9)
+    flat = to_transitions(data.episodes, TASK.rewards, 0.9)
     assert data.num_transitions == len(flat.rewards) == sum(e.length for e in episodes)
     row = 0
     for episode in episodes:
         mapped = 10 * episode.rewards + 5
-        returns = monte_carlo_returns(mapped, episode.terminations, 0.9, -5.0)
+        returns = TASK.rewards.returns(episode.rewards, episode.terminations, 0.9)
         for t in range(episode.length):
             np.testing.assert_array_equal(flat.observations[row], episode.observations[t])
             np.testing.assert_array_equal(flat.next_observations[row], episode.observations[t + 1])
@@ -84,14 +85,16 @@ def test_transitions_are_the_steps(episodes):
 
 def test_actions_are_clipped_where_a_tanh_policy_is_finite():
     episode = an_episode()._replace(actions=np.array([[-1.5], [0.5], [1.0]]))
-    flat = Episodes((episode,)).transitions(TASK, 0.9)
+    flat = to_transitions([episode], TASK.rewards, 0.9)
     np.testing.assert_allclose(flat.actions[:, 0], [-0.99999, 0.5, 0.99999], rtol=1e-6)
-    assert Episodes((episode,)).transitions(TASK, 0.9, action_clip=0.4).actions.max() == np.float32(0.4)
+    assert to_transitions([episode], TASK.rewards, 0.9, action_clip=0.4).actions.max() == np.float32(0.4)
+    own = to_transitions([episode], TASK.rewards, 0.9, action_clip=None)  # a policy's own actions
+    assert own.actions[:, 0].tolist() == [-1.5, 0.5, 1.0]
 
 
 def test_dict_observations_keep_their_pictures():
     data = Episodes((an_episode(keys=True), an_episode(2, keys=True)))
-    flat = data.transitions(TASK, 0.9)
+    flat = to_transitions(data.episodes, TASK.rewards, 0.9)
     assert flat.observations["image"].dtype == flat.next_observations["image"].dtype == np.uint8
     assert flat.observations["image"].shape == (5, 4, 4, 3)
     assert flat.observations["state"]["arm"].shape == (5, 2)
@@ -102,8 +105,8 @@ def test_dict_observations_keep_their_pictures():
 
 def test_tail_bootstrap_reaches_the_returns():
     data = Episodes((an_episode(1, success=[0]),))
-    assert data.transitions(TASK, 0.5).returns.tolist() == [5.0]
-    assert data.transitions(TASK, 0.5, tail_bootstrap=True).returns.tolist() == [10.0]
+    assert to_transitions(data.episodes, TASK.rewards, 0.5).returns.tolist() == [5.0]
+    assert to_transitions(data.episodes, TASK.rewards, 0.5, tail_bootstrap=True).returns.tolist() == [10.0]
 
 
 def test_fingerprint_tells_data_apart_and_nothing_else():
@@ -141,26 +144,26 @@ def test_truncation_is_no_termination_and_is_noted():
 
 def test_ending_at_the_first_or_last_success():
     data = Episodes((an_episode(6, success=[1, 3]), an_episode(4)))
-    first = end_at_success(data)
+    first = end_at_success(data, Rewards())
     assert [e.length for e in first.episodes] == [2, 4]
     assert first.episodes[0].terminations.tolist() == [False, True]
     assert [e.truncated for e in first.episodes] == [False, True]
-    last = end_at_success(data, last=True, keep_failures=False)
+    last = end_at_success(data, Rewards(), last=True, keep_failures=False)
     assert [e.terminations.tolist() for e in last.episodes] == [[False, True, False, True]]
     assert "last success" in last.notes[0]
     assert "1 episodes without success and 6 transitions" in last.notes[0]
     with pytest.raises(InputError, match="no episode has a success"):
-        end_at_success(Episodes((an_episode(),)), keep_failures=False)
+        end_at_success(Episodes((an_episode(),)), Rewards(), keep_failures=False)
 
 
 def test_success_is_recorded_or_told_by_the_rewards():
     silent = an_episode(3, success=[2], record=False)
-    assert success_steps(silent, TASK).tolist() == [False, False, True]
-    with pytest.raises(InputError, match="name the task"):
-        success_steps(silent)
+    assert success_steps(silent, TASK.rewards).tolist() == [False, False, True]
+    with pytest.raises(InputError, match="no success signal was recorded, and rewards do not tell"):
+        success_steps(silent, Rewards())
     loud = an_episode(3, success=[2])._replace(successes=np.array([True, False, False]))
-    assert success_steps(loud, TASK).tolist() == [True, False, False]
-    assert end_at_success(Episodes((silent,)), TASK).episodes[0].terminations.tolist() == [False, False, True]
+    assert success_steps(loud, TASK.rewards).tolist() == [True, False, False]
+    assert end_at_success(Episodes((silent,)), TASK.rewards).episodes[0].terminations.tolist() == [False, False, True]
 
 
 def test_names_of_leaves_lead_back_to_the_tree():

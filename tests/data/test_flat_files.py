@@ -14,6 +14,7 @@ from calql.data import Episodes, load
 from calql.data.arrays import named_leaves
 from calql.data.readers.d4rl import read_d4rl
 from calql.data.readers.npz import read_npz, save_npz
+from calql.data.transitions import to_transitions
 from calql.types import InputError
 
 
@@ -21,14 +22,14 @@ from calql.types import InputError
 def read(request, tmp_path):
     """Write arrays in either format and read them."""
 
-    def run(arrays, **options):
+    def run(arrays):
         path = tmp_path / f"data.{request.param}"
         if request.param == "npz":
             with open(path, "wb") as file:
                 np.savez(file, **arrays)
         else:
             write_hdf5(path, arrays)
-        return load(f"{request.param}:{path}", **options)
+        return load(f"{request.param}:{path}")
 
     return run
 
@@ -46,7 +47,7 @@ def test_d4rl_layout_is_read_back(episodes):
         np.testing.assert_array_equal(episode.terminations, expected.terminations)
         known = expected.length + expected.truncated  # the state after a terminal step is not in the file
         np.testing.assert_array_equal(episode.observations[:known], expected.observations[:known])
-    flat, expected = found.transitions(TASK, 0.9), Episodes(tuple(episodes)).transitions(TASK, 0.9)
+    flat, expected = to_transitions(found.episodes, TASK.rewards, 0.9), to_transitions(episodes, TASK.rewards, 0.9)
     np.testing.assert_array_equal(flat.masks, expected.masks)
     np.testing.assert_array_equal(flat.returns, expected.returns)
 
@@ -97,7 +98,7 @@ def test_timeouts_are_no_terminals(read):
     data = read(flat(6, timeouts=at(6, 2), terminals=at(6, 5)))
     assert [e.observations[:, 0].tolist() for e in data.episodes] == [[0, 1, 2], [3, 4, 5, 5]]
     assert [e.truncated for e in data.episodes] == [True, False]
-    assert data.transitions(TASK, 0.9).masks.tolist() == [1, 1, 1, 1, 0]
+    assert to_transitions(data.episodes, TASK.rewards, 0.9).masks.tolist() == [1, 1, 1, 1, 0]
     assert data.notes == ("1 rows at cut ends gave only the last observation of their episode, no transition",)
 
 
@@ -109,7 +110,7 @@ def test_the_state_after_a_terminal_is_the_following_row(read):
 def test_a_terminal_wins_over_a_timeout_in_the_same_row(read):
     data = read(flat(3, terminals=at(3, 2), timeouts=at(3, 2)))
     assert [e.length for e in data.episodes] == [3]
-    assert data.transitions(TASK, 0.9).masks.tolist() == [1, 1, 0]
+    assert to_transitions(data.episodes, TASK.rewards, 0.9).masks.tolist() == [1, 1, 0]
     assert data.episodes[0].truncated
 
 
@@ -123,9 +124,6 @@ def test_unfinished_rows(tmp_path):
     dropped = read_d4rl(path)
     assert [e.length for e in dropped.episodes] == [2]
     assert "the last 4 rows were dropped: they end neither in a terminal nor in a time-out" in dropped.notes
-    kept = read_d4rl(path, drop_unfinished=False)
-    assert [e.length for e in kept.episodes] == [2, 3]
-    assert [e.truncated for e in kept.episodes] == [True, True]
 
 
 def test_npz_files_end_their_last_episode(tmp_path):
@@ -147,11 +145,8 @@ def test_leftovers_of_relabelled_recordings(read):
     data = read(arrays)
     assert [e.length for e in data.episodes] == [3, 1, 1, 3]
     assert "2 episodes have one step, which is terminal (kept" in data.notes[-1]
-    returns = data.transitions(TASK, 0.99).returns
+    returns = to_transitions(data.episodes, TASK.rewards, 0.99).returns
     np.testing.assert_allclose(returns[2:], [5, 5, 5, -500, -500, -500], rtol=1e-6)
-    ablated = read(arrays, drop_single_step=True)
-    assert [e.length for e in ablated.episodes] == [3, 3]
-    assert "(dropped)" in ablated.notes[-1]
 
 
 def test_with_next_observations_nothing_is_dropped(read):

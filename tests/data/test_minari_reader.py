@@ -13,8 +13,8 @@ from minari.dataset.minari_storage import MinariStorage
 from recordings import FLAT, NESTED, an_episode, same_episode, some_episodes, store
 
 from calql.data import load
-from calql.data.load import local_id
 from calql.data.minari_writer import write_minari
+from calql.data.readers.local import local_id
 from calql.data.readers.minari import list_local, read_minari
 from calql.types import InputError
 
@@ -43,7 +43,7 @@ def root(tmp_path, monkeypatch):
 def test_what_our_writer_stored_comes_back(episodes):
     write_minari("calql/toy-v0", episodes, Nowhere(FLAT), dict)
     found = load("local:toy")
-    assert found.reference == "local:toy"
+    assert found.uri == "local:toy"
     for episode, expected in zip(found.episodes, episodes, strict=True):
         same_episode(episode, expected)
 
@@ -161,9 +161,9 @@ def test_local_sets_are_listed(root):
     assert all(1_000 < x.size < 1_000_000 for x in listed)
 
 
-@pytest.mark.parametrize("reference", ["door.hdf5", "hdf5:door.hdf5", "minari:", "d4rl", "", "npz"])
-def test_unknown_references_list_the_known_ones(reference):
+@pytest.mark.parametrize("uri", ["door.hdf5", "hdf5:door.hdf5", "minari:", "d4rl", "", "npz"])
+def test_unknown_uris_list_the_known_ones(uri):
     with pytest.raises(
-        InputError, match=r"is no data reference; write one of minari:ID, d4rl:FILE.hdf5, awac:DIR, npz"
+        InputError, match=r"is no data URI; write one of local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR, npz"
     ):
-        load(reference)
+        load(uri)

@@ -14,7 +14,6 @@ from recordings import (
     cloned,
     demonstration,
     rows_of,
-    same_episode,
     some_episodes,
     store,
     write_awac,
@@ -90,15 +89,6 @@ def test_every_row_is_a_step_once_and_in_order(rows, drop_unfinished):
 
 @given(flat_rows())
 @QUICK
-def test_one_step_leftovers_are_dropped_and_nothing_else(rows):
-    kept = read(rows)
-    wanted = [e for e in kept if not (e.length == 1 and e.terminations[0])]
-    for found, expected in zip(read(rows, drop_single_step=True), wanted, strict=True):
-        same_episode(found, expected)
-
-
-@given(flat_rows())
-@QUICK
 def test_what_was_read_can_be_written_and_read_again(rows):
     with contextlib.suppress(InputError), tempfile.TemporaryDirectory() as folder:
         data = episodes_from_rows(rows, "rows")
@@ -124,22 +114,22 @@ def test_splitting_loses_nothing(episodes):
 # -- AWAC --------------------------------------------------------------------------------------------------------------
 
 
-@given(some_episodes(max_size=4), some_episodes(max_size=4), st.booleans())
+@given(some_episodes(max_size=4), some_episodes(max_size=4))
 @QUICK
-def test_awac_steps_are_kept_up_to_the_last_success(humans, clones, failures):
+def test_awac_steps_are_kept_up_to_the_last_success(humans, clones):
     with tempfile.TemporaryDirectory() as folder:
         write_awac(folder, "pen2_sparse.npy", [demonstration(e) for e in humans])
         write_awac(folder, "pen_bc_sparse4.npy", [cloned(e) for e in clones])
         wanted = []
         for episode in humans + clones:
             wins = np.flatnonzero(episode.rewards == 0.0)
-            if wins.size or failures:
-                wanted.append(episode.actions[: wins[-1] + 1 if wins.size else None])
+            if wins.size:
+                wanted.append(episode.actions[: wins[-1] + 1])
         if not wanted:
             with pytest.raises(InputError, match="no episode has a success"):
                 load(f"awac:{folder}")
             return
-        data = load(f"awac:{folder}", keep_failures=failures)
+        data = load(f"awac:{folder}")
     assert [e.length for e in data.episodes] == [len(actions) for actions in wanted]
     np.testing.assert_array_equal(np.concatenate([e.actions for e in data.episodes]), np.concatenate(wanted))
     for episode in data.episodes:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from calql.envs.rollout import Outcome, collect_episode, evaluate, score_of
+from calql.rewards import Rewards
 from calql.tasks import Task
 
 
@@ -97,7 +98,7 @@ def test_stop_at_success(stop, length):
 
 def test_total_reward_is_on_mapped_rewards_and_the_score_on_raw_ones():
     env = Walk(terminate_after=2)
-    (outcome,) = evaluate([env], task(reward_scale=10.0, reward_bias=-5.0, score="last_reward/4"), half, [0])
+    (outcome,) = evaluate([env], task(rewards=Rewards(scale=10.0, bias=-5.0), score="last_reward/4"), half, [0])
     assert outcome.total_reward == pytest.approx(2 * (10 * (env.start + 0.5) - 5))
     assert outcome.score == pytest.approx((env.start + 0.5) / 4)
 
@@ -141,7 +142,7 @@ def test_collected_episodes_hold_raw_rewards_all_states_and_the_actions_taken():
         rewards.append(float(paid[0]))
         return np.array([[now[0] / 10]], np.float32)
 
-    episode = collect_episode(Walk(terminate_after=4, success_at=(2,)), task(reward_scale=10.0), act, seed=5)
+    episode = collect_episode(Walk(terminate_after=4, success_at=(2,)), task(rewards=Rewards(scale=10.0)), act, seed=5)
     assert steps == [0, 1, 2, 3]
     start = episode.observations[0, 0]
     np.testing.assert_array_equal(episode.observations, [[start, t] for t in range(5)])

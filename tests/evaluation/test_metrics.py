@@ -32,6 +32,14 @@ def test_dip_looks_at_the_first_fifth_only():
     assert dip(steps, [0.1, 0.2, 0.3, 0.0, 1.0]) == 0.0
 
 
+@pytest.mark.parametrize("steps", [[0], [0, 50, 100], [0, 21, 100]])
+def test_there_is_no_dip_where_nobody_looked(steps):
+    scores = [0.8, 0.1, 1.0][: len(steps)]
+    assert dip(steps, scores) is None
+    summary = summarise([row("online", step, score) for step, score in zip(steps, scores, strict=True)])
+    assert summary["dip"] is None
+
+
 def test_relative_improvement():
     assert relative_improvement(0.4, 0.9) == pytest.approx(1.25)
     assert relative_improvement(0.5, 0.25) == pytest.approx(-0.5)

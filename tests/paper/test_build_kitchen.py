@@ -7,7 +7,8 @@ import minari
 import numpy as np
 import pytest
 
-from calql.data.load import load, local_id
+from calql.data.load import load
+from calql.data.readers.local import local_id
 from calql.paper.demonstrators import kitchen as builder
 from calql.paper.demonstrators.kitchen import Recipe, build, demonstrate, draw_sequence, perform
 from calql.paper.demonstrators.kitchen_script import SCRIPTS

@@ -13,8 +13,8 @@ import pytest
 from gymnasium import spaces
 
 import calql
-from calql.data.load import local_id
 from calql.data.minari_writer import write_minari
+from calql.data.readers.local import local_id
 from calql.machine import git_commit
 from calql.paper.demonstrators import pointmaze as builder
 from calql.paper.demonstrators.pointmaze import Recipe, demonstrate, demonstrations

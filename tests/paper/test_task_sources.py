@@ -9,6 +9,7 @@ from recordings import NESTED, an_episode, cloned, demonstration, rows_of, store
 
 from calql.cli import main
 from calql.data.load import load_for
+from calql.data.transitions import to_transitions
 from calql.paper.envs.kitchen import goal_vector, is_solved
 from calql.paper.tasks import TASKS
 from calql.tasks import load_attribute
@@ -129,7 +130,7 @@ def test_d4rl_antmaze(tmp_path, name):
     data = load_for(task, reference)
     assert [e.length for e in data.episodes] == [6, 1, 1, 4, 6]
     assert [e.truncated for e in data.episodes] == [False, False, False, True, True]
-    flat = data.transitions(task, 0.99)
+    flat = to_transitions(data.episodes, task.rewards, 0.99)
     assert flat.masks.tolist() == [1] * 5 + [0] * 3 + [1] * 10  # time-outs are no terminals
     np.testing.assert_allclose(flat.rewards, [-5] * 5 + [5] * 3 + [-5] * 10)
     way = [505 * 0.99**left - 500 for left in (5, 4, 3, 2, 1)]
@@ -141,7 +142,7 @@ def test_d4rl_antmaze_equals_the_official_loader(tmp_path):
     rows = rows_of(episodes)
     task = TASKS[ANTMAZE[0]]
     expected = official(rows, 0.99, scale=10.0, bias=-5.0, failure=-5.0)
-    same_transitions(load_for(task, reference).transitions(task, 0.99), expected)
+    same_transitions(to_transitions(load_for(task, reference).episodes, task.rewards, 0.99), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in ANTMAZE if "narrow" not in name])
@@ -164,7 +165,7 @@ def test_minari_antmaze(tmp_path, name):
     assert [e.length for e in data.episodes] == [5, 1, 1, 2]
     first = data.episodes[0].observations
     np.testing.assert_array_equal(first, np.concatenate([at, body], axis=1).astype(np.float32)[:6])
-    flat = data.transitions(task, 0.99)
+    flat = to_transitions(data.episodes, task.rewards, 0.99)
     assert flat.observations.shape == (9, 29)
     assert flat.masks.tolist() == [1] * 4 + [0] * 3 + [1] * 2
     np.testing.assert_allclose(flat.returns[-5:], [5, 5, 5, -500, -500], rtol=1e-6)
@@ -198,7 +199,7 @@ def test_d4rl_kitchen_equals_the_official_loader(tmp_path, name, tail):
     data = load_for(task, flat_file(tmp_path / "kitchen.hdf5", episodes, timeouts=False))
     assert [e.length for e in data.episodes] == lengths
     assert "there is no 'timeouts' array" in data.notes[0]
-    flat = data.transitions(task, 0.99, tail_bootstrap=tail)
+    flat = to_transitions(data.episodes, task.rewards, 0.99, tail_bootstrap=tail)
     np.testing.assert_array_equal(flat.rewards, rows["rewards"])  # 0 … 4, as recorded
     assert flat.masks.sum() == sum(lengths) - 3
     expected = official(rows, 0.99, most_steps=1000)
@@ -215,7 +216,7 @@ def test_an_episode_cut_by_the_clock_has_a_tail(tmp_path, name):
     task = TASKS[name]
     data = load_for(task, flat_file(tmp_path / "kitchen.hdf5", demonstrations([4], ends=False)))
     rewards = data.episodes[0].rewards
-    plain, tail = (data.transitions(task, 0.99, tail_bootstrap=on).returns for on in (False, True))
+    plain, tail = (to_transitions(data.episodes, task.rewards, 0.99, tail_bootstrap=on).returns for on in (False, True))
     np.testing.assert_allclose(plain[-1], rewards[-1])
     np.testing.assert_allclose(tail[-1], rewards[-1] / 0.01, rtol=1e-5)
 
@@ -267,7 +268,7 @@ def test_dense_rewards_of_the_hands_become_binary(tmp_path, how):
     assert [e.rewards.tolist() for e in data.episodes] == [[-1, -1, -1, -1, 0], [-1] * 6]
     assert [e.terminations.tolist() for e in data.episodes] == [[False] * 4 + [True], [False] * 6]
     assert data.episodes[0].successes.tolist() == [False] * 4 + [True]
-    returns = data.transitions(task, 0.99).returns
+    returns = to_transitions(data.episodes, task.rewards, 0.99).returns
     np.testing.assert_allclose(returns, [505 * 0.99**k - 500 for k in (4, 3, 2, 1, 0)] + [-500] * 6, rtol=1e-5)
     assert any("calql.paper.envs.adroit:relabel" in note for note in data.notes)
     assert "after their first success" in data.notes[-1]
@@ -305,7 +306,7 @@ def test_awac(tmp_path, hand):
     write_awac(tmp_path, f"{other}2_sparse.npy", [demonstration(an_episode(3, dims=HANDS[other], success=[1]))])
     data = load_for(task, f"awac:{tmp_path}")  # the task says which files of the folder are meant
     assert [e.length for e in data.episodes] == [7, 5]
-    flat = data.transitions(task, 0.99)
+    flat = to_transitions(data.episodes, task.rewards, 0.99)
     wins = np.isin(np.arange(12), [3, 4, 6, 11])
     np.testing.assert_array_equal(flat.masks, ~wins)
     np.testing.assert_allclose(flat.rewards, np.where(wins, 5.0, -5.0))
@@ -332,7 +333,7 @@ def test_info_says_what_the_row_does(tmp_path, capfd):
     assert code == 0
     for line in (
         "rewards are mapped to 10 r − 5: -5 to 5",
-        "failure rule: where every step of an episode pays -5, each has the return -500",
+        "failure rule: where every step of an episode pays -5 until it is cut, each is worth -500",
         "its episodes end where the environment ends them (terminated), or after 1000 steps (cut)",
         "its score is 1 if any step succeeds, else 0",
         "calql.paper.envs.antmaze:make(maze='medium'",

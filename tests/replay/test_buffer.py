@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from calql.replay import add_episode, make_replay, newest, put_back, sample, sample_windows
+from calql.replay import add_episode, make_replay, newest, put_back, rows_dropped, sample, sample_windows
 from calql.replay.buffer import UNION
-from calql.types import InputError, Transition
+from calql.types import Transition
 
 HORIZON, CAPACITY = 6, 11
 LIKE = Transition(
@@ -170,7 +170,7 @@ def test_without_room_for_online_data_sampling_still_works():
 
 @pytest.mark.parametrize("one_buffer", [False, True])
 @pytest.mark.parametrize("online", [0, 4, 9, 25])
-def test_the_newest_rows_and_the_cursor_are_all_that_must_be_kept(one_buffer, online):
+def test_the_newest_rows_and_how_many_were_collected_are_all_that_must_be_kept(one_buffer, online):
     def fresh():
         return make_replay(rows(range(7)), LIKE, CAPACITY, one_buffer=one_buffer)
 
@@ -181,7 +181,7 @@ def test_the_newest_rows_and_the_cursor_are_all_that_must_be_kept(one_buffer, on
     slots = newest(replay, online)
     kept = jax.tree.map(lambda x: np.asarray(x)[slots], replay.storage)
     assert ids_of(kept) == list(range(100, 100 + online))[-CAPACITY:]
-    jax.tree.map(np.testing.assert_array_equal, put_back(fresh(), kept, int(replay.cursor)), replay)
+    jax.tree.map(np.testing.assert_array_equal, put_back(fresh(), kept, online), replay)
 
 
 def test_in_one_buffer_the_oldest_data_are_overwritten_first():
@@ -189,8 +189,15 @@ def test_in_one_buffer_the_oldest_data_are_overwritten_first():
     assert contents(replay) == ([], [0, 1, 2, 3, 4, 5, 6])
     replay = add_episode(replay, rows(range(100, 106), HORIZON), jnp.int32(6))
     assert contents(replay) == ([], [104, 105, 2, 3, 4, 5, 6, 100, 101, 102, 103])
-    with pytest.raises(InputError, match="12 transitions do not fit"):
-        make_replay(rows(range(12)), LIKE, CAPACITY, one_buffer=True)
+
+
+def test_one_buffer_keeps_the_newest_of_data_that_are_larger():
+    replay = make_replay(rows(range(CAPACITY + 3)), LIKE, CAPACITY, one_buffer=True)
+    assert contents(replay) == ([], list(range(3, CAPACITY + 3)))
+    assert rows_dropped(rows(range(CAPACITY + 3)), CAPACITY, one_buffer=True) == 3
+    assert rows_dropped(rows(range(CAPACITY + 3)), CAPACITY, one_buffer=False) == 0
+    replay = add_episode(replay, rows(range(100, 102), HORIZON), jnp.int32(2))
+    assert contents(replay)[1][:3] == [100, 101, 5]
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fake_runs import write_run, write_study
 
-from calql.reports.load import load_run, load_runs, settings
+from calql.reports.load import _as_read, load_run, load_runs, settings
 from calql.types import InputError
 
 
@@ -66,6 +66,7 @@ def test_optional_keys_may_be_missing(run_dir):
     (run,) = load_runs([run_dir])
     assert run.label == "my-method"
     assert settings(run) == {}
+    assert run.record.commands == ()
 
 
 def test_an_unfinished_run_may_have_half_a_line_or_nothing(tmp_path):
@@ -99,7 +100,17 @@ def edit_eval(run_dir, old, new):
 BROKEN = {
     "no JSON": (lambda d: (d / "config.json").write_text("{"), "config.json: cannot be read as JSON"),
     "a list": (lambda d: (d / "config.json").write_text("[]"), "config.json: not a run configuration"),
-    "a later format": (lambda d: edit_config(d, format=2), "config.json: not a run configuration of format 1"),
+    "a later format": (lambda d: edit_config(d, format=3), "config.json: not a run configuration of format 1 or 2"),
+    "no experiment": (lambda d: edit_config(d, format=2), "'experiment' must be there and be dict"),
+    "no task": (lambda d: edit_config(d, format=2, experiment={"method": "m", "seed": 0}), "'experiment.task' must be"),
+    "no task id": (
+        lambda d: edit_config(d, format=2, experiment={"task": {}, "method": "m", "seed": 0}),
+        "'experiment.task.id' must be there and be str",
+    ),
+    "starts no list": (
+        lambda d: edit_config(d, format=2, experiment={"task": {"id": "t"}, "method": "m", "seed": 0}, starts={}),
+        "'starts' must be a list",
+    ),
     "no seed": (lambda d: edit_config(d, seed=None), "'seed' must be there and be int"),
     "settings no object": (lambda d: edit_config(d, settings=[1]), "'settings' must be an object"),
     "phases no list": (lambda d: edit_config(d, phases={"name": "offline"}), "'phases' must be a list"),
@@ -139,7 +150,7 @@ def test_a_broken_run_gets_one_clear_line(run_dir, name):
     message = str(error.value)
     assert "\n" not in message
     assert str(run_dir) in message
-    assert ";" in message, "a cause and a mend"
+    assert ";" in message, "a cause and a fix"
 
 
 def test_bad_folders_get_one_clear_line(tmp_path):
@@ -148,6 +159,90 @@ def test_bad_folders_get_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         load_runs([tmp_path])
     write_run(tmp_path / "a", "cql", 0)
-    write_run(tmp_path / "b", "cql", 0)
+    edit_eval(write_run(tmp_path / "b", "cql", 0), ",0.0400,", ",0.0500,")
     with pytest.raises(InputError, match="repeats"):
         load_runs([tmp_path])
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_methods_and_tasks_have_the_titles_that_their_runs_give_them(tmp_path):
+    edit_config(write_run(tmp_path, "cql", 0), method="mine:ROW", title="My own", task="lab.arm:TASK", task_title="Arm")
+    edit_config(write_run(tmp_path, "iql", 0), title="IQL with my values")
+    write_run(tmp_path, "sac", 0, form=2, changes={"title": "My SAC", "task.title": "Maze"})
+    said = {run.method: (run.label, run.record.task_title) for run in load_runs([tmp_path])}
+    assert said == {"mine:ROW": ("My own", "Arm"), "iql": ("IQL with my values", "toy-maze"), "sac": ("My SAC", "Maze")}
+
+
+def test_two_methods_of_one_title_are_not_seeds_of_one(tmp_path):
+    edit_config(write_run(tmp_path, "cql", 0), method="mine:ROW", title="CQL")
+    write_run(tmp_path, "cql", 1)
+    assert {run.label for run in load_runs([tmp_path])} == {"CQL (mine:ROW)", "CQL (cql)"}
+
+
+def test_runs_have_the_shortest_names_that_are_their_own(tmp_path):
+    for folder in ("a", "b"):
+        edit_eval(write_run(tmp_path / folder / "x", "cql", 0, settings={"note": folder}), ",0.0400,", ",0.0500,")
+    write_run(tmp_path / "a" / "y", "cql", 1)
+    names = [run.name for run in load_runs([tmp_path / "a", tmp_path / "b"])]
+    assert sorted(names) == ["a/x/toy-maze-cql-0", "b/x/toy-maze-cql-0", "y/toy-maze-cql-1"]
+
+
+# -- format 2 ----------------------------------------------------------------------------------------------------------
+
+
+def test_format_2_gives_the_record_of_format_1(tmp_path):
+    old, new = (load_run(write_run(tmp_path / str(form), "cql", 3, form=form)) for form in (1, 2))
+    for name in ("task", "method", "seed", "title", "task_title", "scale", "data", "commands"):
+        assert getattr(new.record, name) == getattr(old.record, name), name
+    assert new.record.about == {
+        name: v for name, v in old.record.about.items() if name not in ("python", "platform")
+    } | {"device": ("cpu",)}
+    assert new.record.settings["pretrain.algorithm.cql_alpha"] == 5.0
+    assert new.record.settings["finetune.utd"] == 1
+    assert not {"seed", "method", "task.id"} & new.record.settings.keys()
+    assert new.record.differs == {"pretrain.offline_steps": {"paper": 1_000_000, "here": 20_000}}
+    np.testing.assert_array_equal(new.curve("online", "score_mean"), old.curve("online", "score_mean"))
+
+
+def test_a_run_that_was_started_twice_has_both_starts(tmp_path):
+    run_dir = write_run(tmp_path, "cql", 0, form=2)
+    config = json.loads((run_dir / "config.json").read_text())
+    again = config["starts"][0] | {"command": "calql train --resume", "git_commit": "4567def", "device": "gpu"}
+    edit_config(run_dir, starts=[*config["starts"], again])
+    record = load_run(run_dir).record
+    assert record.commands[1] == "calql train --resume"
+    assert record.about["git commit"] == ("0123abc", "4567def")
+    assert record.about["device"] == ("cpu", "gpu")
+    assert record.about["jax"] == ("0.10.0",)
+
+
+ALPHA, ALPHA_ONLINE = "pretrain.algorithm.cql_alpha", "finetune.algorithm.cql_alpha"
+VARIANTS = {
+    "both phases": ({ALPHA: 10.0, ALPHA_ONLINE: 10.0}, ["CQL (cql_alpha=5)", "CQL (cql_alpha=10)"]),
+    "one of them": ({ALPHA: 20.0}, ["CQL (pretrain.cql_alpha=5)", "CQL (pretrain.cql_alpha=20)"]),
+    "each its own": (
+        {ALPHA: 20.0, ALPHA_ONLINE: 10.0},
+        ["CQL (finetune.cql_alpha=5, pretrain.cql_alpha=5)", "CQL (finetune.cql_alpha=10, pretrain.cql_alpha=20)"],
+    ),
+    "a name of its own": ({"finetune.utd": 5}, ["CQL (utd=1)", "CQL (utd=5)"]),
+    "a phase left out": ({"finetune": None}, ["CQL", "CQL (finetune=none)"]),
+    "the reward": ({"task.rewards.scale": 1.0}, ["CQL (task.scale=1)", "CQL (task.scale=11)"]),
+    "the data": ({"data.uri": "minari:x"}, ["CQL (uri=local:toy-maze)", "CQL (uri=minari:x)"]),
+    "nothing": ({}, ["CQL"]),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_format_2_are_named_by_what_differs(tmp_path, name):
+    changes, labels = VARIANTS[name]
+    write_run(tmp_path / "a", "cql", 0, form=2)
+    write_run(tmp_path / "b", "cql", 1, form=2, changes=changes)
+    assert sorted({run.label for run in load_runs([tmp_path])}, key=_as_read) == labels
+
+
+def test_one_method_in_two_formats_is_two_variants(tmp_path):
+    write_run(tmp_path / "a", "cql", 0)
+    write_run(tmp_path / "b", "cql", 1, form=2)
+    assert [run.label for run in load_runs([tmp_path])] == ["CQL (format 1)", "CQL (format 2)"]

@@ -70,7 +70,8 @@ def test_every_file_is_there(out):
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     figures = ("overview", "score", "q", "bounding")
     drawn = {f"figures/toy-maze-{name}.{kind}" for name in figures for kind in ("png", "svg")}
-    assert names == {"report.html", "table.csv", "table.md", "table.tex", "runs.csv"} | drawn
+    tables = {"table.csv", "table.md", "table.tex", "runs.csv", "runs.json", "evaluations.csv"}
+    assert names == {"report.html"} | tables | drawn
     for path in out.glob("figures/*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 10_000
@@ -104,7 +105,10 @@ def test_the_page_says_what_it_must(page):
         "3 to 4 seeds each",
         "1 of them unfinished",
         "Cal-QL went from a score of",
-        "Calibration was at work",
+        "Cal-QL's Q lay below the reference value",
+        "range of 3 seeds",
+        "band: range of 3 seeds.",
+        "not settled",
         "calql train --task toy-maze --method cal-ql --seed 2",
         "Different from the paper",
         "5f2d9c0a",
@@ -131,7 +135,7 @@ def test_several_tasks_get_a_profile_and_a_section_each(tmp_path):
     page = write_report([tmp_path / "runs"], tmp_path / "out").read_text(encoding="utf-8")
     assert (tmp_path / "out/figures/all-tasks-profile.svg").exists()
     assert re.findall(r'<h2 id="(.*?)"', page) == ["all-tasks", "toy-maze", "toy-pen"]
-    assert "lowest regret on 2 of 2 tasks" in page
+    assert "regret is the lowest on 2 of 2 tasks" in page
 
 
 def test_a_run_without_evaluations_does_not_break_the_report(tmp_path):
@@ -147,14 +151,45 @@ def test_an_output_that_cannot_be_written_is_bad_input(study, tmp_path):
         write_report([study], tmp_path / "file" / "out")
 
 
+def test_nothing_is_bold_before_it_is_settled(page, tmp_path):
+    assert 'class="best"' not in page
+    write_study(tmp_path / "runs", ["cal-ql", "sac"], range(6))
+    many = write_report([tmp_path / "runs"], tmp_path / "out").read_text(encoding="utf-8")
+    assert 'class="best"' in many
+    assert "band: 95 % interval." in many
+    assert "range of 6 seeds" not in many
+
+
+def test_tasks_are_headed_by_their_titles(tmp_path):
+    for task, title in (("toy-maze", "The maze"), ("toy-pen", None)):
+        run_dir = write_run(tmp_path / "runs", "cql", 0, task)
+        config = json.loads((run_dir / "config.json").read_text()) | {"task_title": title}
+        (run_dir / "config.json").write_text(json.dumps(config))
+    page = write_report([tmp_path / "runs"], tmp_path / "out").read_text(encoding="utf-8")
+    assert '<h2 id="toy-maze">The maze</h2>' in page
+    assert '<h2 id="toy-pen">toy-pen</h2>' in page
+    assert "| The maze | CQL |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "toy-maze,CQL" in (tmp_path / "out" / "table.csv").read_text(encoding="utf-8")
+
+
 def test_the_band_is_the_iqm_of_finished_seeds(study):
     runs = [run for run in load_runs([study]) if run.method == "cql"]
     steps, middle, low, high = figures.band(runs, "online", "score_mean")
     curves = [run.curve("online", "score_mean") for run in runs if run.done]
     np.testing.assert_allclose(steps, curves[0][0])
     np.testing.assert_allclose(middle, np.mean([scores for _, scores in curves], axis=0))
-    assert (low <= middle).all()
-    assert (middle <= high).all()
+    scores = [values for _, values in (curve for curve in curves)]
+    np.testing.assert_allclose((low, high), (np.min(scores, axis=0), np.max(scores, axis=0)))
+
+
+def test_the_band_of_five_seeds_is_an_interval(tmp_path):
+    runs = load_runs(write_study(tmp_path, ["cql"], range(6)))
+    _, middle, low, high = figures.band(runs, "online", "score_mean")
+    scores = np.stack([run.curve("online", "score_mean")[1] for run in runs])
+    assert ((low <= middle) & (middle <= high)).all()
+    assert (low > scores.min(axis=0)).mean() > 0.8
+    assert figures.spread_note(runs) == "95 % interval"
+    assert figures.spread_note(runs[:3]) == "range of 3 seeds"
 
 
 def test_seeds_on_different_steps_are_interpolated_where_all_reach(tmp_path):
@@ -176,6 +211,7 @@ def test_offline_and_online_share_one_y_axis_and_meet_at_the_border(study):
     assert online.get_xlabel() == "environment steps"
     labels = [text.get_text() for text in online.texts]
     assert sorted(labels) == ["BC (offline)", "CQL", "Cal-QL", "SAC"]
+    assert [text.get_text() for text in figure.texts] == ["band: range of 3 seeds"]
 
 
 def test_a_figure_nobody_measured_is_left_out(tmp_path):
@@ -199,10 +235,13 @@ def test_slices_of_q_stand_beside_the_truth_a_panel_a_seed(tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"reward_scale": 1.0}, {"discount": 0.9}])
-def test_values_of_other_rewards_do_not_share_the_axis(tmp_path, other):
+@pytest.mark.parametrize("form", [1, 2])
+def test_values_of_other_rewards_do_not_share_the_axis(tmp_path, other, form):
     same = {"reward_scale": 11.0, "reward_bias": -1.0, "discount": 0.96}
+    paths = {"reward_scale": "task.rewards.scale", "discount": "finetune.algorithm.discount"}
     for method, settings in [("cal-ql", same), ("cql", same), ("iql", same | other)]:
-        write_run(tmp_path, method, 0, settings=settings)
+        changes = {path: settings[name] for name, path in paths.items()}
+        write_run(tmp_path, method, 0, settings=settings, form=form, changes=changes)
     runs = load_runs([tmp_path])
     said = [
         {text.get_text() for text in draw(runs).axes[-1].texts} for draw in (figures.q_figure, figures.score_figure)
@@ -238,7 +277,7 @@ def test_comparisons_are_drawn_in_place_of_all_runs_and_name_only_what_differs_w
         write_run(tmp_path / "runs", "sac", seed, settings={"utd": seed})
     runs = load_runs([tmp_path / "runs"])
     assert [run.label for run in runs] == ["CQL", "SAC (utd=1)", "SAC (utd=2)"]
-    dirs = frozenset(run.path for run in runs[:2])
+    dirs = frozenset(run.stored.path for run in runs[:2])
     compared = [Comparison("Figure 0", ("q", "score"), dirs), Comparison("None of these", ("score",), frozenset())]
     page = write_report([tmp_path / "runs"], tmp_path / "out", compared)
     drawn = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}

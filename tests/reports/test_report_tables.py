@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 
 import numpy as np
 import pytest
@@ -9,18 +10,20 @@ from calql.paper.methods import METHODS
 from calql.paper.published import published
 from calql.reports import tables
 from calql.reports.load import Run, load_runs
-from calql.reports.tables import Estimate, method_rows
+from calql.reports.record import read_record
+from calql.reports.tables import Estimate, Versus, best, method_rows, settled
 from calql.reports.verdict import border, calibration, verdict, wins
 
 
-def run(method, seed, scores, task="t", done=True, label=None, offline=True):
+def run(method, seed, scores, task="t", done=True, label=None, title=None, offline=True):
     """A run in memory: pre-trained score = scores[0], online evaluations every 10 steps."""
     rows = [{"phase": "online", "env_step": 10.0 * i, "grad_step": 0.0, "score_mean": s} for i, s in enumerate(scores)]
     rows = [{"phase": "offline", "env_step": 0.0, "grad_step": 9.0, "score_mean": scores[0]}] * offline + rows
     rows = [
         dict.fromkeys(["score_sem", "bounding_rate", "q_data_mean", "mc_return_mean"], np.nan) | row for row in rows
     ]
-    return Run(f"{method}-{seed}", {"task": task, "method": method, "seed": seed}, rows, done, label or method)
+    record = read_record({"task": task, "method": method, "seed": seed, "title": title or method}, "config.json")
+    return Run(record, rows, done, label or record.title)
 
 
 OURS = [run("cal-ql", seed, [0.4, 0.4 + 0.1 * seed, 1.0]) for seed in range(4)]
@@ -33,20 +36,45 @@ def test_numbers_by_hand():
     # Seeds' regrets are 1 − (0.4 + x + 1)/3 with x = 0.4 … 0.7; the IQM of four is the mean of the middle two.
     assert ours.measures["regret"].point == pytest.approx(1 - (0.4 + 0.55 + 1.0) / 3)
     assert theirs.measures["regret"].point == pytest.approx(1 - (0.4 + 0.15 + 0.6) / 3)
-    assert ours.measures["score_before"] == pytest.approx((0.4, 0.4, 0.4))
+    assert ours.measures["score_before"] == pytest.approx((0.4, 0.4, 0.4, 4))
     assert ours.measures["score_after"].point == 1.0
     assert ours.measures["relative_improvement"].point == pytest.approx(1.5)
-    assert ours.measures["hero_better"] is None
-    assert theirs.measures["hero_better"].point == 1.0
-    low, high = ours.measures["regret"][1:]
-    assert 1 - (0.4 + 0.7 + 1.0) / 3 <= low < ours.measures["regret"].point < high <= 1 - (0.4 + 0.4 + 1.0) / 3
+    assert ours.versus is None
+    assert theirs.versus == (16, 16, None)
+    low, high, _ = ours.measures["regret"][1:]
+    assert (low, high) == pytest.approx((1 - (0.4 + 0.7 + 1.0) / 3, 1 - (0.4 + 0.4 + 1.0) / 3)), "the range"
+    assert ours.spread == "range of 4 seeds"
+
+
+def test_five_seeds_have_an_interval_and_fewer_a_range():
+    five = [run("cal-ql", seed, [0.4, x, 1.0]) for seed, x in enumerate((0.0, 0.4, 0.5, 0.6, 1.0))]
+    (many,), (few,) = method_rows(five), method_rows(five[:4])
+    assert (many.spread, few.spread) == ("95 % interval", "range of 4 seeds")
+    assert tables.text("regret", many.measures["regret"])[1].startswith("[")
+    assert tables.text("regret", few.measures["regret"])[1] == "(0.33 to 0.53)"
+    regrets = [r.summary["regret"] for r in five]
+    assert min(regrets) <= many.measures["regret"].low
+    for row in (many, few):
+        low, high = row.measures["regret"][1:3]
+        assert low < row.measures["regret"].point < high
+    (single,) = method_rows(five[:1])
+    assert single.spread == ""
+    assert tables.text("regret", single.measures["regret"]) == ("0.53", "")
+
+
+def test_a_dip_that_nobody_looked_for_is_empty_in_every_table():
+    rows = method_rows([run(method, 0, [0.4, 0.6, 0.9]) for method in ("cal-ql", "cql")])
+    assert [row.measures["dip"] for row in rows] == [None, None]
+    assert tables.to_csv(rows).splitlines()[1].split(",")[14:17] == ["", "", ""]
+    assert "| – |" in tables.to_markdown(rows)
+    assert "first fifth" not in verdict(rows, [])
 
 
 def test_probability_of_improvement_counts_pairs_of_runs():
     # Cal-QL's regrets .1 .3 against .2 .4: three of four pairs are won.
     ours = [run("cal-ql", s, [1 - r, 1 - r]) for s, r in enumerate((0.1, 0.3))]
     theirs = [run("cql", s, [1 - r, 1 - r]) for s, r in enumerate((0.2, 0.4))]
-    assert method_rows(ours + theirs)[1].measures["hero_better"].point == 0.75
+    assert method_rows(ours + theirs)[1].versus == (3, 4, None)
 
 
 def test_unfinished_runs_are_counted_but_not_averaged():
@@ -66,6 +94,9 @@ def test_what_was_not_measured_is_none():
     assert row.measures["relative_improvement"] is None, "nothing was pre-trained"
     (row,) = method_rows([run("cql", seed, [0.0, 0.5]) for seed in range(3)])
     assert row.measures["relative_improvement"] is None, "before is 0"
+    for befores in ((0.5, 0.0, 0.2), (0.0, 0.5, 0.2)):
+        (row,) = method_rows([run("cql", seed, [before, before]) for seed, before in enumerate(befores)])
+        assert row.measures["relative_improvement"] is None, "before is 0 with one seed"
 
 
 def test_rows_over_all_tasks_need_every_task():
@@ -80,10 +111,11 @@ def test_rows_over_all_tasks_need_every_task():
 
 
 def test_the_three_formats_hold_the_same_numbers():
-    rows = method_rows([run("cal_ql & co", s, [0.4, 0.5 + 0.1 * s]) for s in range(4)] + THEIRS)
+    rows = method_rows([run("cal-ql", s, [0.4, 0.5 + 0.1 * s], title="cal_ql & co") for s in range(4)] + THEIRS)
     table = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
     assert float(table[0]["regret"]) == pytest.approx(rows[0].measures["regret"].point, abs=1e-5)
-    assert table[0]["hero_better"] == ""
+    assert (table[0]["pairs"], table[1]["pairs"], table[1]["p"]) == ("", "16", "")
+    assert table[0]["spread"] == "range of 4 seeds"
     point, interval = tables.text("regret", rows[0].measures["regret"])
     assert f"| {point} {interval} |" in tables.to_markdown(rows)
     assert len({line.count("|") for line in tables.to_markdown(rows).splitlines()}) == 1
@@ -109,8 +141,8 @@ def test_the_published_numbers_have_the_published_average():
 
 def test_published_numbers_stand_beside_the_method_and_not_beside_its_variants():
     title = METHODS["cql"].title
-    runs = [run("cql", 0, [0.1, 0.5], "pen-binary", label=title)]
-    runs += [run("cql", 0, [0.1, 0.4], "pen-binary", label=f"{title} (utd=5)"), *THEIRS]
+    runs = [run("cql", 0, [0.1, 0.5], "pen-binary", title=title)]
+    runs += [run("cql", 0, [0.1, 0.4], "pen-binary", label=f"{title} (utd=5)", title=title), *THEIRS]
     lines = tables.to_markdown(method_rows(runs)).splitlines()
     assert lines[0].endswith("| regret in the paper |")
     assert {line.split(" |")[1].strip("| "): line.split()[-2] for line in lines if "| pen-binary" in line} == {
@@ -121,10 +153,16 @@ def test_published_numbers_stand_beside_the_method_and_not_beside_its_variants()
 
 
 def test_numbers_are_shown_as_people_write_them():
-    assert tables.text("regret", Estimate(0.204, 0.15, 0.25)) == ("0.20", "[0.15, 0.25]")
-    assert tables.text("relative_improvement", Estimate(1.069, 0.9, 1.2)) == ("+107%", "[+90%, +120%]")
+    assert tables.text("regret", Estimate(0.204, 0.15, 0.25, 5)) == ("0.20", "[0.15, 0.25]")
+    assert tables.text("regret", Estimate(0.204, 0.15, 0.25, 4)) == ("0.20", "(0.15 to 0.25)")
+    assert tables.text("relative_improvement", Estimate(1.069, 0.9, 1.2, 5)) == ("+107%", "[+90%, +120%]")
     assert tables.text("dip", Estimate(-1e-9, -1e-9, -1e-9)) == ("0.00", "")
     assert tables.text("dip", None) == ("–", "")
+    assert tables.versus_text(Versus(9, 9, None)) == "9 of 9 pairs"
+    assert tables.versus_text(Versus(2.5, 9, None)) == "2.5 of 9 pairs"
+    assert tables.versus_text(Versus(25, 25, 2 / 252)) == "1.00, p = 0.008"
+    assert tables.versus_text(Versus(20, 25, 0.15)) == "0.80, p = 0.15"
+    assert tables.p_text(1e-5) == "p < 0.001"
 
 
 def test_one_row_a_run(tmp_path):
@@ -136,16 +174,56 @@ def test_one_row_a_run(tmp_path):
     assert rows[0]["regret"] == runs[0].summary["regret"]
 
 
-def test_the_verdict_is_no_surer_than_the_numbers():
-    clear = verdict(method_rows(OURS + THEIRS), OURS + THEIRS)
-    assert "do not overlap" in clear
-    assert "fewer than 5 seeds" in clear
-    noisy = [run("cal-ql", s, [0.5, 0.5 + 0.1 * (-1) ** s]) for s in range(6)]
-    other = [run("cql", s, [0.5, 0.52 + 0.1 * (-1) ** s]) for s in range(6)]
-    text = verdict(method_rows(noisy + other), noisy + other)
-    assert "intervals overlap" in text
-    assert "better than cal-ql" in text
-    assert "fewer than" not in text
+def scored(method, scores, task="t"):
+    """A run per score: that score after fine-tuning and at every step before."""
+    return [run(method, seed, [score] * 11, task) for seed, score in enumerate(scores)]
+
+
+HIGH, LOW = [0.8, 0.82, 0.84, 0.86, 0.88, 0.9], [0.1, 0.12, 0.14, 0.16, 0.18, 0.2]
+CLAIMS = re.compile(r"; [\w-]+ has the (lower|higher)|do not overlap|larger than the noise|better than|no worse")
+
+
+@pytest.mark.parametrize("seeds", range(1, 7))
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_verdict_claims_no_difference_that_the_seeds_do_not_carry(seeds, ahead):
+    ours, theirs = (HIGH, LOW) if ahead else (LOW, HIGH)
+    runs = scored("cal-ql", ours[:seeds]) + scored("cql", theirs[:seeds])
+    rows = method_rows(runs)
+    said = verdict(rows, runs)
+    if seeds < 5:
+        assert not CLAIMS.search(said), said
+        assert "is not settled by these runs (fewer than 5 seeds)" in said
+        assert not settled(rows[0], rows[1], "regret")
+        assert "p =" not in tables.to_markdown(rows)
+        assert best(rows, "regret") is None
+    else:
+        winner = "cal-ql" if ahead else "cql"
+        p = "0.008" if seeds == 5 else "0.002"
+        assert f"{winner} has the lower regret (permutation test over seeds, p = {p})" in said
+        assert best(rows, "regret").label == winner
+
+
+def test_many_seeds_that_are_alike_settle_nothing():
+    runs = scored("cal-ql", [0.3, 0.5, 0.7, 0.4, 0.6, 0.55]) + scored("cql", [0.35, 0.52, 0.66, 0.41, 0.64, 0.6])
+    said = verdict(method_rows(runs), runs)
+    assert "is not settled by these runs." in said
+    assert not CLAIMS.search(said)
+
+
+def test_a_rival_that_was_picked_as_the_best_of_many_has_to_be_so_much_surer():
+    # p = 2/252 against one rival; the best of seven was picked: 14/252 > 0.05.
+    runs = scored("cal-ql", LOW[:5]) + scored("cql", HIGH[:5])
+    assert "cql has the lower regret" in verdict(method_rows(runs), runs)
+    for i in range(6):
+        runs += scored(f"other-{i}", [score - 0.5 for score in HIGH[:5]])
+    assert "is not settled" in verdict(method_rows(runs), runs)
+    assert "corrected for 3 methods" in verdict(method_rows(runs[:20]), runs[:20])
+
+
+def test_nothing_is_best_that_is_not_better_than_each_other():
+    runs = scored("cal-ql", HIGH) + scored("cql", [score - 0.01 for score in HIGH]) + scored("sac", LOW)
+    assert best(method_rows(runs), "regret") is None
+    assert best(method_rows(runs[:6] + runs[12:]), "regret").label == "cal-ql"
 
 
 def test_the_verdict_names_the_reasons_for_doubt():
@@ -162,14 +240,22 @@ def test_the_verdict_names_the_reasons_for_doubt():
 
 def test_wins_count_single_tasks():
     lost = [run("cal-ql", 0, [0.1, 0.1], task="u"), run("cql", 0, [0.9, 0.9], task="u")]
-    assert wins(method_rows(OURS + THEIRS + lost)) == "Cal-QL has the lowest regret on 1 of 2 tasks."
+    assert "lowest on 1 of 2 tasks; against each of the other methods that is settled on none" in wins(
+        method_rows(OURS + THEIRS + lost)
+    )
+    won = scored("cal-ql", HIGH, "u") + scored("cql", LOW, "u")
+    assert "lowest on 2 of 2 tasks; against each of the other methods that is settled on 1 of them" in wins(
+        method_rows(OURS + THEIRS + won)
+    )
     assert wins(method_rows(THEIRS)) == ""
     assert wins(method_rows(OURS)) == "", "no rivals, nothing won"
 
 
 def test_calibration_that_never_acted_is_called_so(tmp_path):
     runs = load_runs(write_study(tmp_path, ["cal-ql"], range(2)))
-    assert "was at work" in calibration(runs)
+    last = np.mean([run.curve("offline", "bounding_rate")[1][-1] for run in runs])
+    assert f"Cal-QL's Q lay below the reference value for {last:.0%} of the policy's actions" in calibration(runs)
+    assert "at work" not in calibration(runs), "an untrained critic has a bounding rate, too"
     for cells in (cells for one in runs for cells in one.rows):
         cells["bounding_rate"] = 0.001
     assert "hardly ever acted" in calibration(runs)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -94,11 +96,35 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, how):
     assert checkpoint.load_meta(again)["factor"] == 3
 
 
-def test_a_complete_checkpoint_is_left_alone(tmp_path):
-    path = save(tmp_path, 1, factor=1)
-    before = (path / "state.safetensors").stat().st_mtime_ns
-    assert save(tmp_path, 1, factor=2) == path
-    assert (path / "state.safetensors").stat().st_mtime_ns == before
+def test_the_same_arrays_are_not_written_twice(tmp_path):
+    path = save(tmp_path, 1)
+    before = (path / "state.safetensors").stat().st_ino
+    for _ in range(2):
+        assert save(tmp_path, 1, milestone=True) == path
+        assert checkpoint.load_meta(path)["milestone"]
+    assert (path / "state.safetensors").stat().st_ino == before
+    assert names(tmp_path) == ["step-000000001"]
+
+
+def test_a_milestone_stays_what_it_is(tmp_path):
+    """Others start from it; what comes after it, before the next gradient step, has a name of its own."""
+    first, then = save(tmp_path, 1, milestone=True), save(tmp_path, 1)
+    assert [checkpoint.load_meta(path)["milestone"] for path in (first, then)] == [True, False]
+    assert checkpoint.newest(tmp_path) == (then, [])
+    assert save(tmp_path, 1) == then
+
+
+def test_what_changed_within_one_step_is_kept_beside_what_was_there(tmp_path):
+    """Episodes that were collected before the next gradient step, and then a stop."""
+    paths = [save(tmp_path, 1, milestone=True)]
+    for factor in (2, 3):
+        paths.append(save(tmp_path, 1, factor=factor))
+        assert checkpoint.newest(tmp_path) == (paths[-1], [])
+    assert [checkpoint.load_meta(path)["factor"] for path in paths] == [1, 2, 3]
+    assert names(tmp_path) == ["step-000000001", "step-000000001+001", "step-000000001+002"]
+    save(tmp_path, 2)
+    save(tmp_path, 3)
+    assert names(tmp_path) == ["step-000000001", "step-000000002", "step-000000003"]
 
 
 @pytest.mark.parametrize("how", ["flipped byte", "missing meta"])
@@ -145,7 +171,32 @@ def test_a_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch, mome
 
 def test_meta_is_the_last_file_and_holds_the_checksums_of_all_others(tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: order.append(path.name))
+    monkeypatch.setattr(checkpoint.files, "sync", lambda path: order.append(path.name))
     path = checkpoint.save(tmp_path, 1, {"state": TREE, "replay": TREE}, {})
-    assert order == ["state.safetensors", "replay.safetensors", "meta.json", tmp_path.name]
+    assert order == ["state.safetensors", "replay.safetensors", "meta.json", ".writing-000000001", tmp_path.name]
     assert set(json.loads((path / "meta.json").read_text())["checksums"]) == set(os.listdir(path)) - {"meta.json"}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from calql.training import checkpoint
+from calql.types import RunError
+folder = Path(sys.argv[1])
+checkpoint.save(folder, 1, {"state": {"x": np.ones(9)}}, {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    checkpoint.save(folder, 2, {"state": {"x": np.ones(9_000)}}, {"note": "n" * 90_000})
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [4_000, 80_000])  # the arrays do not fit; their meta does not fit
+def test_a_full_disk_is_one_error_and_leaves_the_checkpoint_before(tmp_path, limit):
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(limit)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"cannot write {tmp_path}")
+    assert len(said.splitlines()) == 1
+    assert names(tmp_path) == ["step-000000001"]

@@ -10,7 +10,7 @@ from calql.data.readers.npz import save_npz
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 from calql.tasks import load_attribute
-from calql.training.config import resolve
+from calql.training.options import experiment, matching
 from calql.training.run_dir import RunDir
 
 STEPS = 300
@@ -20,7 +20,7 @@ REFUSED = {(name, "odt"): "does not take pictures" for name, task in TASKS.items
 
 def smaller(name):
     """Options that make its pictures small."""
-    return {"image_size": 16} if "image_size" in TASKS[name].env_options else {}
+    return {"env.image_size": 16} if "image_size" in TASKS[name].env_options else {}
 
 
 def save_first_steps(task, path):
@@ -45,7 +45,7 @@ for name, task in TASKS.items():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_finishes(family, tmp_path, capsys):
     for task in FAMILIES[family]:
-        row = resolve(task, "bc", "paper", overrides=smaller(task)).task
+        row = experiment(task, "bc", "paper", options=smaller(task)).task
         save_first_steps(row, tmp_path / f"{task}.npz")
         for method in METHODS:
             finishes(task, method, tmp_path, capsys)
@@ -54,7 +54,15 @@ def test_every_method_finishes(family, tmp_path, capsys):
 def finishes(name, method, path, capsys):
     out = path / name / method
     few = [f"{option}={value}" for option, value in smaller(name).items()]
-    few += ["offline_steps=20", "online_steps=60", "eval_every_offline=20", "eval_every_online=60", "eval_episodes=1"]
+    budget = {
+        "offline_steps": 20,
+        "online_steps": 60,
+        "eval_every_offline": 20,
+        "eval_every_online": 60,
+        "eval_episodes": 1,
+    }
+    made = experiment(name, method, "smoke")
+    few += [f"{option}={value}" for option, value in budget.items() if matching(made, option)]
     what = ["--task", name, "--method", method, "--data", f"npz:{path / name}.npz"]
     with pytest.raises(SystemExit) as stop:
         main(["train", *what, "--scale", "smoke", "--out", str(out), "--set", *few])

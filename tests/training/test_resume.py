@@ -18,12 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calql.paper.methods import METHODS
-from calql.training import checkpoint
-from calql.training.config import resolve
-from calql.training.loop import RunError
-from calql.training.pretrained import border, differences, take_over
+from calql.training import checkpoint, loop
+from calql.training.experiment import before_fine_tuning, differences
 from calql.training.run_dir import RunDir
-from calql.types import InputError
+from calql.training.store import end_of_pretraining, take_over
+from calql.types import InputError, RunError
 
 LAST = 10**6
 ACROSS = (9, 10, 11, 12, 13)
@@ -35,7 +34,7 @@ def undisturbed(method="cal-ql", world="states"):
     """(outcome, events) of a run from beginning to end."""
     with tempfile.TemporaryDirectory() as folder:
         made = tiny.trainer(Path(folder) / "run", method, world)
-        events = [(progress.event, progress.phase, progress.step) for progress in made.run()]
+        events = [(progress.kind, progress.phase, progress.step) for progress in loop.run(made)]
         return tiny.outcome(made), events
 
 
@@ -52,7 +51,7 @@ def run_in_pieces(folder, stops, method="cal-ql", world="states"):
         made = tiny.trainer(folder, method, world)
         if piece:
             made.restore()
-        for _ in islice(made.run(), stop):
+        for _ in islice(loop.run(made), stop):
             pass
         made.close()
     return made
@@ -106,19 +105,24 @@ def test_time_on_the_clock_is_not_lost(tmp_path):
 # -- the pre-training of another run -----------------------------------------------------------------------------------
 
 
+def border(folder, method):
+    """The checkpoint at the end of the pre-training of a run."""
+    return end_of_pretraining(RunDir(folder), tiny.made(method))
+
+
 @pytest.fixture
 def halfway(tmp_path):
     """A new run of CQL+SAC that has taken over what a run of CQL did before fine-tuning."""
     run_in_pieces(tmp_path / "cql", [], "cql")
     made = tiny.trainer(tmp_path / "run", "cql-sac")
-    take_over(made.run_dir, RunDir(tmp_path / "cql"))
+    take_over(made.run_dir, RunDir(tmp_path / "cql"), border(tmp_path / "cql", "cql"))
     return made
 
 
 def test_what_is_taken_over_equals_what_is_done(halfway):
     assert halfway.restore() == []
-    assert next(halfway.run()).phase == "online"
-    list(halfway.run())
+    assert next(loop.run(halfway)).phase == "online"
+    list(loop.run(halfway))
     assert_same(halfway, "cql-sac")
 
 
@@ -126,39 +130,39 @@ def test_a_copy_that_was_stopped_halfway_is_done_anew(halfway):
     for path in halfway.run_dir.checkpoints.iterdir():
         shutil.rmtree(path)
     halfway.restore()
-    list(halfway.run())
+    list(loop.run(halfway))
     assert_same(halfway, "cql-sac")
 
 
 def test_the_slice_of_q_disturbs_nothing_and_is_made_again_after_a_stop(tmp_path):
     made = tiny.trainer(tmp_path / "run", slice_dimension=0)
-    list(made.run())
+    list(loop.run(made))
     assert_same(made)
     text = (made.run_dir.path / "slice.csv").read_text()
     stopped = tiny.trainer(tmp_path / "stopped", slice_dimension=0)
-    for progress in stopped.run():
-        if progress.event == "notice":
+    for progress in loop.run(stopped):
+        if progress.kind == "notice":
             break
     assert not (stopped.run_dir.path / "slice.csv").exists()
     again = tiny.trainer(tmp_path / "stopped", slice_dimension=0)
     again.restore()
-    list(again.run())
+    list(loop.run(again))
     assert_same(again)
     assert (again.run_dir.path / "slice.csv").read_text() == text
     taking = tiny.trainer(tmp_path / "taking", slice_dimension=0, utd=3)
-    take_over(taking.run_dir, made.run_dir)
+    take_over(taking.run_dir, made.run_dir, border(made.run_dir.path, "cal-ql"))
     assert (taking.run_dir.path / "slice.csv").read_text() == text
 
 
 def test_the_slice_holds_q_at_the_first_state_of_the_first_evaluation(tmp_path):
     made = tiny.trainer(tmp_path / "run", slice_dimension=0)
-    for _ in made.run():
+    for _ in loop.run(made):
         if made.counters.phase == 1:
             break
     rows = made.run_dir.read_rows("slice.csv")
-    first, _ = made.env.reset(seed=made._seed("evaluate", 0))
+    first, _ = made.envs.training.reset(seed=made.streams.seed("evaluate", 0))
     actions = np.linspace(-1, 1, len(rows), dtype=np.float32)[:, None]
-    q = made.phase.algorithm.q_values(made.state.critic, first[None], actions[None])
+    q = made.schedule.phase(made.counters).algorithm.q_values(made.state.critic, first[None], actions[None])
     np.testing.assert_allclose([float(row["q"]) for row in rows], q[:, 0].mean(0), rtol=1e-5)
     returns = np.array([[float(row[name]) for name in ("return_mean", "return_deterministic")] for row in rows])
     assert (returns >= -10).all()  # r_min / (1 − γ)
@@ -166,33 +170,51 @@ def test_the_slice_holds_q_at_the_first_state_of_the_first_evaluation(tmp_path):
 
 
 def test_there_is_nothing_to_take_over_before_the_border(tmp_path):
-    assert border(RunDir(tmp_path / "none")) is None
+    assert border(tmp_path / "none", "cql") is None
     made = tiny.trainer(tmp_path / "run", "cql")
-    list(islice(made.run(), ACROSS[0] - 3))
+    list(islice(loop.run(made), ACROSS[0] - 3))
     made.save()
-    assert border(made.run_dir) is None
-    list(made.run())
-    assert border(made.run_dir).name == "step-000000014"
-    assert border(run_in_pieces(tmp_path / "sac", [], "sac").run_dir) is None
+    assert border(tmp_path / "run", "cql") is None
+    list(loop.run(made))
+    assert border(tmp_path / "run", "cql").name == "step-000000014"
+    assert border(run_in_pieces(tmp_path / "sac", [], "sac").run_dir.path, "sac") is None
 
 
 @pytest.mark.parametrize(
-    ("method", "seed", "overrides", "different"),
+    ("method", "seed", "options", "different"),
     [
-        ("cql-sac", 0, {}, []),
-        ("cql", 0, dict(online_steps=7, utd=3, mixing=0.1, cql_alpha_online=0.5, eval_every_online=3), []),
-        ("cql", 0, dict(replay_capacity=99), []),
+        ("cql-sac", 5, {}, []),
+        ("cql", 5, {"online_steps": 7, "utd": 3, "mixing": 0.1, "finetune.cql_alpha": 0.5, "eval_every_online": 3}, []),
+        ("cql", 5, {"replay_capacity": 99, "one_buffer": True}, []),
         ("cql", 1, {}, ["seed"]),
-        ("cal-ql", 0, {}, ["offline phase"]),
-        ("cql", 0, dict(cql_alpha=3.0), ["offline phase"]),
-        ("cql", 0, dict(offline_steps=15), ["offline phase", "offline_steps"]),
-        ("cql", 0, dict(batch_size=9, reward_scale=2.0), ["batch_size", "reward_scale"]),
+        ("cal-ql", 5, {}, ["pretrain.rule", "pretrain.algorithm.reference"]),
+        ("cql", 5, {"cql_alpha": 3.0}, ["pretrain.algorithm.cql_alpha"]),
+        ("cql", 5, {"offline_steps": 15}, ["pretrain.offline_steps"]),
+        ("cql", 5, {"batch_size": 9, "rewards.scale": 2.0}, ["task.rewards.scale", "pretrain.batch_size"]),
     ],
 )
-def test_whose_pretraining_is_the_same(method, seed, overrides, different):
-    here = resolve(tiny.TASK, "cql", "smoke", overrides=tiny.SETTINGS)
-    there = resolve(tiny.TASK, method, "smoke", seed, overrides=tiny.SETTINGS | overrides)
-    assert differences(here, there) == different
+def test_whose_pretraining_is_the_same(method, seed, options, different):
+    here, there = tiny.made("cql"), tiny.made(method, seed=seed, **options)
+    assert sorted(differences(before_fine_tuning(here), before_fine_tuning(there))) == sorted(different)
+
+
+@pytest.mark.parametrize(
+    ("donor", "taking"),
+    [({"one_buffer": True}, {}), ({}, {"one_buffer": True}), ({"replay_capacity": 20}, {"replay_capacity": 17})],
+    ids=str,
+)
+def test_a_border_serves_runs_with_any_ring(tmp_path, donor, taking):
+    """Where the ring stands follows from the run that takes over, not from the one that is taken over."""
+    one_buffer = {"one_buffer": True} in (donor, taking)
+    room = {"replay_capacity": tiny.DATA.num_transitions + 3} if one_buffer else {}
+    list(loop.run(tiny.trainer(tmp_path / "donor", "cql", **room | donor)))
+    whole = tiny.trainer(tmp_path / "whole", "cql", **room | taking)
+    list(loop.run(whole))
+    made = tiny.trainer(tmp_path / "taking", "cql", **room | taking)
+    take_over(made.run_dir, RunDir(tmp_path / "donor"), border(tmp_path / "donor", "cql"))
+    assert made.restore() == []
+    list(loop.run(made))
+    assert tiny.outcome(made) == tiny.outcome(whole)
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -215,21 +237,21 @@ def damage(path, how):
 @pytest.mark.parametrize("how", ["truncated file", "flipped byte", "missing file", "missing meta"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_complaint(tmp_path, how):
     made = tiny.trainer(tmp_path / "run")
-    list(islice(made.run(), 31))
+    list(islice(loop.run(made), 31))
     newest = max(made.run_dir.checkpoints.glob("step-*"))
     damage(newest, how)
     again = tiny.trainer(tmp_path / "run")
     (complaint,) = again.restore()
     assert newest.name in complaint
     assert again.counters.total_grad_step < int(newest.name.removeprefix("step-"))
-    list(again.run())
+    list(loop.run(again))
     assert_same(again)
 
 
 @pytest.mark.parametrize("stop", [3, 31])
 def test_without_any_complete_checkpoint_the_run_starts_from_the_beginning(tmp_path, stop):
     made = tiny.trainer(tmp_path / "run")
-    list(islice(made.run(), stop))
+    list(islice(loop.run(made), stop))
     found = list(made.run_dir.checkpoints.glob("step-*"))
     for path in found:
         damage(path, "missing meta")
@@ -237,7 +259,7 @@ def test_without_any_complete_checkpoint_the_run_starts_from_the_beginning(tmp_p
     complaints = again.restore()
     assert len(complaints) == len(found) + 1
     assert "from the beginning" in complaints[-1]
-    list(again.run())
+    list(loop.run(again))
     assert_same(again)
 
 
@@ -267,22 +289,22 @@ def test_a_failing_environment_ends_the_run_with_all_work_saved(tmp_path, step):
         if left[0] == 0:
             raise OSError("the robot does not answer")
 
-    made.env.unwrapped.on_step = fail  # evaluations have environments of their own
+    made.envs.training.unwrapped.on_step = fail  # evaluations have environments of their own
     with pytest.raises(RunError, match=r"the robot does not answer.*--resume") as caught:
-        list(made.run())
+        list(loop.run(made))
     assert isinstance(caught.value.__cause__, OSError)
     assert not made.run_dir.done
     again = tiny.trainer(tmp_path / "run")
     assert again.restore() == []
     assert again.counters.total_grad_step == made.counters.total_grad_step  # nothing has to be done twice
-    list(again.run())
+    list(loop.run(again))
     assert_same(again)
 
 
 @pytest.mark.parametrize("poisoned_after", [7, 24])
 def test_divergence_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, poisoned_after):
     made = tiny.trainer(tmp_path / "run")
-    run = made.run()
+    run = loop.run(made)
     list(islice(run, poisoned_after))
     good, _ = checkpoint.newest(made.run_dir.checkpoints)
     made.state = made.state._replace(critic=jax.tree.map(lambda x: x * np.nan, made.state.critic))
@@ -293,14 +315,14 @@ def test_divergence_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, po
     again = tiny.trainer(tmp_path / "run")
     again.restore()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(again.state) if x.dtype.kind == "f")
-    list(again.run())
+    list(loop.run(again))
     assert_same(again)
 
 
 def test_real_divergence_is_noticed(tmp_path):
     made = tiny.trainer(tmp_path / "run", critic_lr=1e30)
     with pytest.raises(RunError, match="diverged"):
-        list(made.run())
+        list(loop.run(made))
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------

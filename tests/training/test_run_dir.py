@@ -1,13 +1,19 @@
 """The run directory: the only state there is."""
 
 import csv
+import errno
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from calql.training import files
 from calql.training.run_dir import EVAL_COLUMNS, RunDir
-from calql.types import InputError
+from calql.types import InputError, RunError
 
 
 @pytest.fixture
@@ -82,11 +88,11 @@ def test_truncation_keeps_the_first_rows_and_the_header(run_dir, keep):
     for i in range(3):
         run_dir.append("train.csv", {"step": i, "loss": i / 7}, ("step",))
     before = run_dir.read_rows("train.csv")
-    run_dir.truncate("train.csv", keep)
+    assert run_dir.truncate("train.csv", keep) == max(keep - 3, 0)  # rows that were counted and are not there
     assert run_dir.read_rows("train.csv") == before[:keep]
     run_dir.append("train.csv", {"step": 99}, ("step",))
     assert [row["step"] for row in run_dir.read_rows("train.csv")] == [*"012"[:keep], "99"]
-    run_dir.truncate("eval.csv", keep)  # not there: nothing to do
+    assert run_dir.truncate("eval.csv", keep) == keep  # not there: nothing to do
     assert not (run_dir.path / "eval.csv").exists()
 
 
@@ -129,3 +135,156 @@ def test_a_crash_before_the_configuration_is_written_leaves_a_folder_that_can_be
     (path / ".config.json.tmp").write_text("{")
     RunDir(path).create({"format": 1})
     assert RunDir(path).read_config() == {"format": 1}
+
+
+# -- one writer --------------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from calql.training.run_dir import RunDir
+with RunDir(sys.argv[1]).lock():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(run_dir):
+    """Another process that holds the lock of the run."""
+    command = [sys.executable, "-c", HOLD, str(run_dir.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_writer_is_told_who_the_first_is(run_dir, other):
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"is being written by process {other.pid} on .*; wait"), run_dir.lock():
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lock_ends_with_its_process(run_dir, other, number):
+    other.send_signal(number)
+    other.wait()
+    with run_dir.lock():
+        assert str(os.getpid()) in (run_dir.path / ".lock").read_text()
+    assert not (run_dir.path / ".lock").exists()
+
+
+def test_a_lock_file_that_was_removed_while_it_was_waited_for_protects_nothing(run_dir, monkeypatch):
+    """Between opening and locking, its owner ended: the name may belong to a new file by now."""
+    moments = iter([True])
+
+    def flock(file, how):
+        if next(moments, False):
+            (run_dir.path / ".lock").unlink()
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with run_dir.lock():
+        assert (run_dir.path / ".lock").read_text().startswith("process")
+
+
+def test_a_new_run_is_made_in_a_locked_folder(tmp_path):
+    made = RunDir(tmp_path / "deep" / "new")
+    with made.lock():
+        made.create({"task": "walk"})
+    assert made.read_config() == {"task": "walk"}
+
+
+def test_a_file_cannot_be_locked_as_a_run(tmp_path):
+    (tmp_path / "file").write_text("all of it")
+    with pytest.raises(InputError, match="not an empty folder"), RunDir(tmp_path / "file").lock():
+        pass
+
+
+def test_without_locks_there_is_a_warning(run_dir, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="No locks available"), run_dir.lock():
+        run_dir.write_json("x.json", {})
+
+
+def test_what_was_left_half_written_is_removed_by_the_next_owner_alone(run_dir):
+    litter = [run_dir.path / ".config.json.tmp", run_dir.checkpoints / ".writing-000000005" / "state.safetensors"]
+    litter += [run_dir.checkpoints / ".copying-step-000000005" / "meta.json"]
+    for path in litter:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    run_dir.append("eval.csv", {"phase": "offline"}, ())
+    run_dir.read_rows("eval.csv")
+    assert all(path.exists() for path in litter)
+    with run_dir.lock():
+        assert not any(path.exists() for path in litter)
+    assert not list(run_dir.checkpoints.iterdir())
+    assert len(run_dir.read_rows("eval.csv")) == 1
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+WRITES = {
+    "eval.csv": lambda run_dir: run_dir.append("eval.csv", {"phase": "x" * 9_000, "new": 1}, EVAL_COLUMNS),
+    "train.csv": lambda run_dir: run_dir.append("train.csv", {"phase": "x" * 9_000}, ()),
+    "x.json": lambda run_dir: run_dir.write_json("x.json", {"x": "x" * 9_000}),
+    "slice.csv": lambda run_dir: run_dir.write_rows("slice.csv", [{"x": "x" * 9_000}]),
+    "summary.json": lambda run_dir: run_dir.finish({"x": "x" * 9_000}),
+    "config.json": lambda run_dir: RunDir(run_dir.path / "new").create({"x": "x" * 9_000}),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_full_disk_is_one_error_and_no_half_file(run_dir, name):
+    run_dir.append("eval.csv", {"phase": "offline"}, ("phase",))
+    run_dir.append("train.csv", {"phase": "offline"}, ("phase",))
+    code = f"""
+import resource, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from test_run_dir import WRITES, RunDir
+from calql.types import RunError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+try:
+    WRITES[{name!r}](RunDir(Path({str(run_dir.path)!r})))
+except RunError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("cannot write")
+    assert name in said
+    assert len(said.splitlines()) == 1
+    assert [row["phase"] for row in run_dir.read_rows("eval.csv")] == ["offline"]
+    assert [row["phase"] for row in run_dir.read_rows("train.csv")] == ["offline"]
+    assert not run_dir.done
+    assert not list(run_dir.path.rglob(".*.tmp"))
+    assert not (run_dir.path / "x.json").exists()
+    assert not (run_dir.path / "new" / "config.json").exists()
+
+
+@pytest.mark.parametrize("write", ["write_json", "finish", "sync", "truncate"])
+def test_what_must_survive_power_loss_is_waited_for(run_dir, monkeypatch, write):
+    """A file before it gets its name, the folder after; rows before a summary that counts them."""
+    run_dir.append("eval.csv", {"phase": "offline"}, ("phase",))
+    order = []
+    monkeypatch.setattr(files, "sync", lambda path: order.append(path.name))
+    here, rows = run_dir.path.name, ["eval.csv", run_dir.path.name]
+    calls = {
+        "write_json": (("x.json", {}), [".x.json.tmp", here]),
+        "finish": (({},), [*rows, ".summary.json.tmp", here, ".DONE.tmp", here]),
+        "sync": ((), rows),
+        "truncate": (("eval.csv", 1), [".eval.csv.tmp", here]),
+    }
+    arguments, expected = calls[write]
+    getattr(run_dir, write)(*arguments)
+    assert order == expected
+
+
+def test_a_folder_that_may_not_be_written_is_one_error(tmp_path, monkeypatch):
+    def mkdir(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", mkdir)
+    with pytest.raises(RunError, match="Permission denied"):
+        RunDir(tmp_path / "new").create({})

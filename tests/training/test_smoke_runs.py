@@ -11,31 +11,36 @@ import numpy as np
 import pytest
 import tiny
 
+from calql.algorithms import HasValues
 from calql.data.episodes import Episodes
+from calql.data.transitions import to_transitions
 from calql.paper.demonstrators.pointmaze import Recipe, demonstrations
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 from calql.training import loop
-from calql.training.config import describe, resolve
-from calql.training.run_dir import EVAL_COLUMNS, RunDir
-from calql.types import InputError
+from calql.training.learner import train_steps
+from calql.training.measure import EVAL_COLUMNS
+from calql.training.options import experiment
+from calql.training.record import new_record
+from calql.training.run_dir import RunDir
+from calql.training.state import Training
 
 TASK = "pointmaze-medium-narrow"
 
 
 @cache
 def data():
-    return Episodes(tuple(demonstrations(Recipe(episodes=4))), reference="collected")
+    return Episodes(tuple(demonstrations(Recipe(episodes=4))), uri="collected")
 
 
 @pytest.fixture(scope="module")
 def run(request, tmp_path_factory):
     """(config, trainer, events) of a finished run of one method."""
-    config = resolve(TASK, request.param, "smoke", seed=1)
+    config = experiment(TASK, request.param, "smoke", seed=1)
     run_dir = RunDir(tmp_path_factory.mktemp("runs") / request.param)
-    run_dir.create(describe(config, data()))
-    trainer = loop.Trainer(config, data(), run_dir)
-    events = list(trainer.run())
+    run_dir.create(new_record(config, data(), {}))
+    trainer = Training(config, data(), run_dir)
+    events = list(loop.run(trainer))
     trainer.close()
     return config, trainer, events
 
@@ -68,10 +73,10 @@ def test_evaluations_have_the_columns_of_the_contract(run):
     config, trainer, _ = run
     with (trainer.run_dir.path / "eval.csv").open(newline="") as file:
         assert tuple(next(csv.reader(file)))[: len(EVAL_COLUMNS)] == EVAL_COLUMNS
-    learns = config.phases[0].algorithm.learns_values
+    learns = isinstance(config.phases[0].algorithm, HasValues)
     for row in trainer.run_dir.read_rows("eval.csv"):
         assert 0 <= float(row["score_mean"]) <= 1
-        assert int(row["episodes"]) == config.protocol.eval_episodes
+        assert int(row["episodes"]) == config.measurement.eval_episodes
         assert 0 < float(row["length_mean"]) <= config.task.horizon
         assert np.isfinite(float(row["mc_return_mean"]))
         assert (row["q_data_mean"] != "", row["bounding_rate"] != "") == (learns, learns)
@@ -83,19 +88,19 @@ def test_evaluations_have_the_columns_of_the_contract(run):
 
 def test_evaluations_fall_on_the_grid(run):
     config, trainer, _ = run
-    if config.protocol.start_steps or config.protocol.updates_per_episode:
+    if config.finetune and (config.finetune.start_steps or config.finetune.updates_per_episode):
         pytest.skip("the grid's steps are met where something has been learned; see the tests of the loop below")
     rows, before = trainer.run_dir.read_rows("eval.csv"), 0
     for phase in config.phases:
-        own, end = of_phase(rows, phase.name), max(phase.gradient_steps, phase.env_steps)
+        own, end = of_phase(rows, phase.name), phase.length
         if phase.name == "offline":
             assert numbers(own, "grad_step") == [*range(0, end, phase.eval_every), end]
             assert set(numbers(own, "env_step")) == {0}
             before = end
         else:
-            grid = [*range(0, phase.env_steps, phase.eval_every), phase.env_steps]
+            grid = [*range(0, end, phase.eval_every), end]
             assert numbers(own, "env_step") == grid
-            assert numbers(own, "grad_step") == [before + step * config.protocol.utd for step in grid]
+            assert numbers(own, "grad_step") == [before + step * phase.utd for step in grid]
     assert [row["phase"] for row in rows] == sorted(row["phase"] for row in rows)  # offline, then online
 
 
@@ -113,19 +118,17 @@ def test_fine_tuning_starts_from_the_evaluation_of_the_pre_trained_policy(run):
 
 def test_gradient_steps_follow_the_update_to_data_ratio(run):
     config, trainer, events = run
-    if config.protocol.start_steps or config.protocol.updates_per_episode:
+    if config.finetune and (config.finetune.start_steps or config.finetune.updates_per_episode):
         pytest.skip("see the tests of the loop below")
-    done = sum(phase.gradient_steps for phase in config.phases)
+    done = sum(phase.gradient_steps(config.task.horizon) for phase in config.phases)
     assert trainer.counters.total_grad_step == done
-    assert done == sum(
-        phase.env_steps * config.protocol.utd or config.protocol.offline_steps for phase in config.phases
-    )
+    assert done == sum(phase.length * getattr(phase, "utd", 1) for phase in config.phases)
     if config.phases[-1].name == "online":
-        lengths = [event.info["length"] for event in events if event.event == "episode"]
-        budget = config.phases[-1].env_steps
+        lengths = [event.info["length"] for event in events if event.kind == "episode"]
+        budget = config.finetune.online_steps
         assert sum(lengths[:-1]) < budget <= sum(lengths)  # no episode that is not learned from
         assert trainer.counters.env_step == sum(lengths)
-        assert int(trainer.replay.online) == min(sum(lengths), config.protocol.replay_capacity)
+        assert int(trainer.replay.online) == min(sum(lengths), config.finetune.replay_capacity)
 
 
 def test_training_metrics_are_logged_on_their_grid(run):
@@ -133,7 +136,7 @@ def test_training_metrics_are_logged_on_their_grid(run):
     rows, evaluations = (trainer.run_dir.read_rows(name) for name in ("train.csv", "eval.csv"))
     before = 0
     for phase in config.phases:
-        every, end = config.protocol.log_every, int(of_phase(evaluations, phase.name)[-1]["grad_step"])
+        every, end = config.measurement.log_every, int(of_phase(evaluations, phase.name)[-1]["grad_step"])
         grid = [step for step in range(every, end + every, every) if step > before]
         assert numbers(of_phase(rows, phase.name), "grad_step") == [min(step, end) for step in grid]
         before = end
@@ -152,16 +155,15 @@ def test_what_is_logged_stands_on_the_method_s_page(run):
         about = re.split(r"\n## (?:Logged|Settings, metrics, code)\n", text)[1].split("\n## ")[0]
         return about + "".join(logged(other) for other in re.findall(r"\]\(([\w-]+)\.md\)", about))
 
-    said = set(re.findall(r"`(\w+)`", logged(config.method.id)))
+    said = set(re.findall(r"`(\w+)`", logged(config.method)))
     names = set(trainer.run_dir.read_rows("train.csv")[0]) | set(trainer.run_dir.read_rows("train.csv")[-1])
     assert names - {"phase", "env_step", "grad_step"} <= said
 
 
 def test_data_in_replay_are_the_data(run):
     config, trainer, _ = run
-    assert not config.protocol.one_buffer  # where new transitions may lie over them
-    options = {name: getattr(config.protocol, name) for name in ("action_clip", "tail_bootstrap")}
-    offline = data().transitions(config.task, trainer.discount, sequences=trainer.sequences, **options)
+    assert not (config.finetune and config.finetune.one_buffer)  # where new transitions may lie over them
+    offline = trainer.transitions(data().episodes, config.data.action_clip)
     count = data().num_transitions
     assert count == int(trainer.replay.offline)
     stored = jax.tree.map(lambda x: np.asarray(x)[:count], trainer.replay.storage)
@@ -183,19 +185,19 @@ def test_progress_never_goes_backwards(run):
 def test_an_episode_is_followed_by_its_length_times_utd_gradient_steps(tmp_path, utd):
     made = tiny.trainer(tmp_path / "run", "hybrid", utd=utd)
     collected = 0
-    for event in made.run():
-        if event.event == "episode":
+    for event in loop.run(made):
+        if event.kind == "episode":
             assert made.counters.grad_step == collected * utd  # all earlier experience has been learned from
             collected += event.info["length"]
-        elif event.event == "update":
+        elif event.kind == "update":
             assert made.counters.grad_step <= collected * utd
     assert made.counters.grad_step == 30 * utd
 
 
 def test_random_episodes_come_first_and_bring_no_updates(tmp_path):
     made = tiny.trainer(tmp_path / "run", "hybrid", start_steps=9)
-    events = [event for event in made.run() if event.event in ("episode", "update")]
-    first = [event.event for event in events].index("update")
+    events = [event for event in loop.run(made) if event.kind in ("episode", "update")]
+    first = [event.kind for event in events].index("update")
     random = sum(event.info["length"] for event in events[:first])
     assert sum(event.info["length"] for event in events[: first - 2]) < 9 <= random - events[first - 1].info["length"]
     assert made.counters.grad_step == (30 - (random - events[first - 1].info["length"])) * 2
@@ -210,8 +212,8 @@ def test_random_episodes_come_first_and_bring_no_updates(tmp_path):
 def test_updates_by_the_episode(tmp_path, updates):
     made = tiny.trainer(tmp_path / "run", "hybrid", updates_per_episode=updates)
     episodes = 0
-    for event in made.run():
-        if event.event == "episode":
+    for event in loop.run(made):
+        if event.kind == "episode":
             assert made.counters.grad_step == episodes * updates
             episodes += 1
     assert (episodes - 1) * updates < made.counters.grad_step <= episodes * updates
@@ -222,7 +224,7 @@ def test_updates_by_the_episode(tmp_path, updates):
 
 def test_one_buffer_loses_the_oldest_data_first(tmp_path):
     made = tiny.trainer(tmp_path / "run", "hybrid", one_buffer=True, replay_capacity=len(tiny_data().rewards) + 10)
-    lengths = [event.info["length"] for event in made.run() if event.event == "episode"]
+    lengths = [event.info["length"] for event in loop.run(made) if event.kind == "episode"]
     lost = sum(lengths) - 10
     stored = jax.tree.map(np.asarray, made.replay.storage)
     assert (int(made.replay.offline), int(made.replay.online), int(made.replay.cursor)) == (
@@ -234,18 +236,23 @@ def test_one_buffer_loses_the_oldest_data_first(tmp_path):
     assert not np.isin(stored.observations[:lost], tiny_data().observations[:lost]).all()
 
 
-def test_one_buffer_must_hold_the_data(tmp_path):
-    with pytest.raises(InputError, match="replay_capacity of 9"):
-        tiny.trainer(tmp_path / "run", "hybrid", one_buffer=True, replay_capacity=9)
+def test_one_buffer_holds_the_newest_of_more_data_than_it_has_room_for_and_says_so(tmp_path):
+    made = tiny.trainer(tmp_path / "run", "hybrid", one_buffer=True, replay_capacity=9)
+    dropped = tiny.DATA.num_transitions - 9
+    np.testing.assert_array_equal(made.replay.storage.actions, tiny_data().actions[-9:])
+    assert (int(made.replay.online), int(made.replay.cursor)) == (9, 0)
+    notices = [event.info["text"] for event in loop.run(made) if event.kind == "notice"]
+    assert f"oldest {dropped} transitions" in notices[0]
+    assert made.run_dir.done
 
 
 def tiny_data():
-    return tiny.DATA.transitions(tiny.TASK, 0.9)
+    return to_transitions(tiny.DATA.episodes, tiny.TASK.rewards, 0.9)
 
 
 def test_online_transitions_carry_mapped_rewards_masks_and_their_own_returns(tmp_path):
     made = tiny.trainer(tmp_path / "run", "sac", replay_capacity=200, online_steps=90, utd=1)
-    lengths = [event.info["length"] for event in made.run() if event.event == "episode"]
+    lengths = [event.info["length"] for event in loop.run(made) if event.kind == "episode"]
     first = int(made.replay.offline)
     ring = jax.tree.map(lambda x: np.asarray(x)[first : first + sum(lengths)], made.replay.storage)
     assert set(np.unique(ring.rewards)) <= {-1.0, 10.0}
@@ -257,12 +264,12 @@ def test_online_transitions_carry_mapped_rewards_masks_and_their_own_returns(tmp
         assert (masks[:-1] == 1).all()
         ended = abs(following[-1, 0]) > 1
         assert masks[-1] == (not ended)
-        if (rewards == -1).all():
+        if (rewards == -1).all() and not ended:
             expected = np.full(length, -10.0)  # −1 / (1 − 0.9)
-            kinds.add("fell" if ended else "time-out")
+            kinds.add("time-out")
         else:
             expected = [sum(0.9 ** (i - t) * rewards[i] for i in range(t, length)) for t in range(length)]
-            kinds.add("arrived")
+            kinds.add("fell" if (rewards == -1).all() else "arrived")
         np.testing.assert_allclose(ring.returns[start : start + length], expected, rtol=1e-5)
         start += length
     assert "arrived" in kinds
@@ -272,11 +279,10 @@ def test_online_transitions_carry_mapped_rewards_masks_and_their_own_returns(tmp
 def test_seeds_decide_a_run(tmp_path):
     results = []
     for i, seed in enumerate((0, 0, 1)):
-        config = resolve(tiny.TASK, "cal-ql", "smoke", seed=seed, overrides=tiny.SETTINGS | {"online_steps": 8})
         run_dir = RunDir(tmp_path / str(i))
         run_dir.create({})
-        made = loop.Trainer(config, tiny.DATA, run_dir)
-        list(made.run())
+        made = Training(tiny.made(seed=seed, online_steps=8), tiny.DATA, run_dir)
+        list(loop.run(made))
         results.append(tiny.outcome(made))
     assert results[0] == results[1]
     assert results[0]["train"] != results[2]["train"]
@@ -284,19 +290,19 @@ def test_seeds_decide_a_run(tmp_path):
 
 def test_steps_of_any_number_share_one_program(tmp_path):
     made = tiny.trainer(tmp_path / "run", "cal-ql", tau=0.0123)
-    before = loop.train_steps._cache_size()
+    before = train_steps._cache_size()
     counts, done = set(), 0
-    for event in made.run():
-        if event.event == "update":
+    for event in loop.run(made):
+        if event.kind == "update":
             counts.add(made.counters.total_grad_step - done)
             done = made.counters.total_grad_step
     assert len(counts) > 2
-    assert loop.train_steps._cache_size() - before <= len(made.config.phases)
+    assert train_steps._cache_size() - before <= len(made.experiment.phases)
 
 
 def test_no_offline_steps_at_all(tmp_path):
     made = tiny.trainer(tmp_path / "run", offline_steps=0, online_steps=8)
-    list(made.run())
+    list(loop.run(made))
     rows = made.run_dir.read_rows("eval.csv")
     assert [(row["phase"], row["grad_step"]) for row in rows] == [("offline", "0"), ("online", "0"), ("online", "16")]
 

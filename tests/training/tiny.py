@@ -17,10 +17,14 @@ import jax
 import numpy as np
 
 from calql.data.episodes import Episodes
+from calql.rewards import Rewards
 from calql.tasks import Task
 from calql.training import checkpoint, loop
-from calql.training.config import describe, resolve
+from calql.training.experiment import Experiment
+from calql.training.options import experiment, matching
+from calql.training.record import new_record
 from calql.training.run_dir import RunDir
+from calql.training.state import Training
 from calql.types import Episode
 
 HORIZON = 8
@@ -48,7 +52,8 @@ class Slope(gymnasium.Env):
         return observation, float(success), success or self.x < -1, False, {"success": success}
 
 
-TASK = Task(id="slope", env=Slope, horizon=HORIZON, data=None, reward_scale=11.0, reward_bias=-1.0, failure_reward=-1.0)
+PAYS = Rewards(scale=11.0, bias=-1.0, low=0.0, high=1.0, failing=0.0)
+TASK = Task(id="slope", env=Slope, horizon=HORIZON, rewards=PAYS)
 SETTINGS = dict(
     offline_steps=14, online_steps=30, utd=2, batch_size=8, eval_every_offline=5, eval_every_online=8, eval_episodes=3,
     log_every=4, checkpoint_every=6, replay_capacity=20, actor_hidden=(6,), critic_hidden=(6,), variant="listing",
@@ -102,17 +107,28 @@ WORLDS = {
 }
 
 
-def trainer(folder: Path, method: str = "cal-ql", world: str = "states", **overrides) -> loop.Trainer:
-    """A trainer for a new run in that folder, or for the run that is there (not restored yet)."""
-    task, data = WORLDS[world]
-    config = resolve(task, method, "smoke", seed=5, overrides=SETTINGS | overrides)
-    run_dir = RunDir(folder)
+def made(method: str = "cal-ql", world: str = "states", seed: int = 5, **options) -> Experiment:
+    """The record of such a run."""
+    return experiment(WORLDS[world][0], method, "smoke", seed, options=fitting(method, SETTINGS) | options)
+
+
+def fitting(method: str, settings: dict) -> dict:
+    """Those of the settings that runs of a method read."""
+    row = experiment(TASK, method, "smoke")
+    reads = {"variant": "num_random_actions"}  # what a shorthand stands for
+    return {name: value for name, value in settings.items() if matching(row, reads.get(name, name))}
+
+
+def trainer(folder: Path, method: str = "cal-ql", world: str = "states", **options) -> Training:
+    """A training of a new run in that folder, or of the run that is there (not restored yet)."""
+    data, run_dir = WORLDS[world][1], RunDir(folder)
+    run = made(method, world, **options)
     if not (folder / "config.json").exists():
-        run_dir.create(describe(config, data))
-    return loop.Trainer(config, data, run_dir)
+        run_dir.create(new_record(run, data, {}))
+    return Training(run, data, run_dir)
 
 
-def outcome(made: loop.Trainer) -> dict[str, np.ndarray | list]:
+def outcome(made: Training) -> dict[str, np.ndarray | list]:
     """All that two equal runs must share: rows (but wall-clock time), parameters, optimisers and replay."""
     rows = made.run_dir.read_rows("eval.csv")
     return {
@@ -167,8 +183,8 @@ def main() -> None:
         name, count = moment[0].split(":")
         stand_still_at(name, int(count))
     print("ready", flush=True)
-    for progress in made.run():
-        print(progress.event, flush=True)
+    for progress in loop.run(made):
+        print(progress.kind, flush=True)
     print("done", flush=True)
 
 

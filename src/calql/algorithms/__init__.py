@@ -1,4 +1,7 @@
-"""Update rules: one a file, each a frozen dataclass of hyper-parameters with pure methods over an explicit state."""
+"""Update rules: one per file, each a frozen dataclass of hyper-parameters with pure methods over an explicit state.
+
+`calql.algorithms.protocol` says what training asks of a rule.
+"""
 
 from calql.algorithms.awac import AWAC
 from calql.algorithms.bc import BC
@@ -7,6 +10,7 @@ from calql.algorithms.cql import CQL, VARIANTS
 from calql.algorithms.iql import IQL
 from calql.algorithms.o3f import O3F
 from calql.algorithms.odt import ODT
+from calql.algorithms.protocol import Acts, ActsInContext, HasValues, UpdateRule
 from calql.algorithms.reference import REFERENCES
 from calql.algorithms.sac import SAC, ActorCriticState
 from calql.algorithms.td3_bc import TD3BC
@@ -23,5 +27,9 @@ __all__ = [
     "TD3BC",
     "VARIANTS",
     "ActorCriticState",
+    "Acts",
+    "ActsInContext",
     "CalQL",
+    "HasValues",
+    "UpdateRule",
 ]

@@ -1,38 +1,86 @@
-"""Behaviour cloning with the same policy network: the yardstick of how good the data's own behaviour is.
+"""Behaviour cloning with SAC's policy network: the yardstick of how good the data's own behaviour is.
 
-Maximum likelihood of the data's actions under the tanh-squashed Gaussian. The critics of the shared state never move.
+Maximum likelihood of the data's actions under the tanh-squashed Gaussian: L(π) = − mean log π(a|s).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from calql.algorithms.sac import SAC, ActorCriticState
-from calql.algorithms.steps import Metrics, adam_step
-from calql.networks import gaussian_tanh_log_prob
-from calql.types import PyTree, Transition
+from calql.algorithms.bounds import Below1, EncoderKind, Finite, NonNegative, Positive, Widths
+from calql.algorithms.steps import Metrics, adam_step, example
+from calql.networks import TanhGaussianPolicy, action_dim_of, gaussian_tanh_log_prob, sample_actions
+from calql.types import PyTree, Spec, Transition
+
+
+class BCState(NamedTuple):
+    """What behaviour cloning learns."""
+
+    actor: PyTree
+    """Policy parameters φ."""
+    actor_optimizer: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class BC(SAC):
-    """SAC's policy and records; only `actor_loss` and `update` differ."""
+class BC:
+    """Hyper-parameters with pure methods over a `BCState`."""
 
-    learns_values: ClassVar[bool] = False
+    discount: Below1 = 0.99
+    """γ of the returns that are reported; cloning does not use it."""
+    actor_lr: Positive = 1e-4
+    """Adam learning rate of the policy."""
+    actor_hidden: Widths = (256, 256)
+    """Hidden widths of the policy."""
+    output_gain: NonNegative = 0.01
+    """Orthogonal gain of the output layer."""
+    log_std_multiplier: Finite = 1.0
+    """Initial m of the learned affine log-std m · raw + o."""
+    log_std_offset: Finite = -1.0
+    """Initial o of the learned affine log-std."""
+    encoder: EncoderKind = "small"
+    """Network that turns the images of observations into vectors, see `Encoder`."""
+
+    context: ClassVar[int] = 0
+    """Batches are transitions."""
+
+    def policy(self, action_dim: int) -> TanhGaussianPolicy:
+        """The policy module."""
+        return TanhGaussianPolicy(
+            self.actor_hidden, action_dim, self.output_gain, self.log_std_multiplier, self.log_std_offset, self.encoder
+        )
+
+    def init(self, key: jax.Array, spec: Spec) -> BCState:
+        """Fresh parameters and optimiser state for observations and actions of those shapes."""
+        policy, observation = self.policy(spec.action_dim), example(spec)
+        # An encoder starts as it does in the other rules, where it is the critics' and has the second key.
+        actor, second = (policy.init(k, observation)["params"] for k in jax.random.split(key))
+        actor |= {name: part for name, part in second.items() if name == "encoder"}
+        return BCState(actor, optax.adam(self.actor_lr).init(actor))
+
+    def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-std [B, A] of the policy at [B, …], before the tanh."""
+        return self.policy(action_dim_of(actor)).apply({"params": actor}, observations)
 
     def actor_loss(
-        self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+        self, actor: PyTree, state: BCState, batch: Transition, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """−mean log π(a|s) over the data. Also returns log π [B]."""
         mean, log_std = self.pi(actor, batch.observations)
         log_pi = gaussian_tanh_log_prob(mean, log_std, jnp.arctanh(jnp.clip(batch.actions, -0.99999, 0.99999)))
         return -log_pi.mean(), log_pi
 
-    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
+    def update(self, state: BCState, batch: Transition, key: jax.Array) -> tuple[BCState, Metrics]:
         """One Adam step of the policy on the batch [B]."""
         (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         actor, optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
-        return state._replace(actor=actor, actor_optimizer=optimizer), {"actor_loss": loss, "log_pi": log_pi.mean()}
+        return BCState(actor, optimizer), {"actor_loss": loss, "log_pi": log_pi.mean()}
+
+    def act(self, state: BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
+        """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given."""
+        mean, log_std = self.pi(state.actor, observations)
+        return jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]

@@ -15,34 +15,48 @@ import jax
 import jax.numpy as jnp
 
 from calql.algorithms.cql import CQL
-from calql.algorithms.reference import REFERENCES, Returns
+from calql.algorithms.reference import FittedReference, Reference
 from calql.algorithms.sac import ActorCriticState
 from calql.algorithms.steps import Metrics
+from calql.networks import Critic, Value
 from calql.types import Spec, Transition
 
 
 @dataclasses.dataclass(frozen=True)
 class CalQL(CQL):
-    """CQL with one overridden term."""
+    """CQL with one overridden term, `bound`; the rest is the choice of V^μ."""
 
-    reference: str = "returns"
+    reference: Reference = "returns"
     """V^μ: the data's `returns`, Q^μ `fitted` to them, or V^μ (`fitted-v`; Appendix J)."""
 
     def bound(self, q_policy: jax.Array, reference: jax.Array) -> jax.Array:
         """max(Q(s, a), V^μ(s)) for policy actions [E, B, N] and reference values [B] (Eq. 5.1)."""
         return jnp.maximum(q_policy, reference[None, :, None])
 
+    # -- a learned V^μ -------------------------------------------------------------------------------------------------
+
     @property
-    def v_mu(self) -> Returns:
-        """The reference."""
-        return REFERENCES[self.reference](self)
+    def fitted(self) -> FittedReference | None:
+        """The network that learns V^μ, of the critics' size; None where the returns are the reference."""
+        if self.reference == "returns":
+            return None
+        kind = Critic if self.reference == "fitted" else Value
+        network = kind(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
+        return FittedReference(network, self.critic_lr)
+
+    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
+        """V^μ: [B]."""
+        return self.fitted.values(state.value, batch) if self.fitted else super().reference_values(state, batch)
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """CQL's state, with what the reference learns."""
-        return self.v_mu.init(super().init(key, spec), key, spec)
+        """CQL's state, with the parameters of a learned V^μ."""
+        state = super().init(key, spec)
+        return self.fitted.init(state, key, spec) if self.fitted else state
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """CQL's step, in which the reference is the one before its own."""
+        """CQL's step, on the V^μ of before; then the step of a learned V^μ."""
         state, metrics = super().update(state, batch, key)
-        state, about_reference = self.v_mu.step(state, batch)
+        if self.fitted is None:
+            return state, metrics
+        state, about_reference = self.fitted.step(state, batch)
         return state, metrics | about_reference

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from calql.algorithms.reference import Returns
+from calql.algorithms.bounds import CountOrZero, Finite, NonNegative, Positive, require_ordered
 from calql.algorithms.sac import SAC, ActorCriticState
 from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import sample_actions
@@ -35,22 +35,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class CQL(SAC):
     """SAC whose critics are pushed down on sampled actions and up on the data's actions."""
 
-    cql_alpha: float = 5.0
+    cql_alpha: NonNegative = 5.0
     """w, the weight of the conservative term (also inside the Lagrange form)."""
-    cql_target_gap: float | None = None
+    cql_target_gap: Finite | None = None
     """τ of the Lagrange form (0.8 in antmaze); None: fixed weight."""
-    num_random_actions: int = 10
-    """Uniform actions U_j a state."""
-    num_policy_actions: int = 10
-    """Actions A_j ~ π(s) a state."""
-    num_next_actions: int = 10
-    """Actions B_j ~ π(s′), evaluated at s; 0 in the paper's listing."""
+    num_random_actions: CountOrZero = 10
+    """Uniform actions U_j per state."""
+    num_policy_actions: CountOrZero = 10
+    """Actions A_j ~ π(s) per state."""
+    num_next_actions: CountOrZero = 10
+    """Actions B_j ~ π(s′) per state, evaluated at s; 0 in the paper's listing."""
     importance_sampling: bool = True
     """Subtract log densities inside the logsumexp; off: no correction, and the data action joins the logsumexp."""
-    cql_temperature: float = 1.0
-    """T."""
-    cql_clip: tuple[float, float] = (float("-inf"), float("inf"))
-    """Clip of gap_i a sample (none in the release)."""
+    cql_temperature: Positive = 1.0
+    """T of the logsumexp."""
+    cql_clip: tuple[float, float] | None = None
+    """Clip gap_i of each state to this range, whose ends may be infinite; None: no clip (the release)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_ordered("cql_clip", self.cql_clip)
 
     @property
     def actions_per_state(self) -> int:
@@ -74,27 +78,26 @@ class CQL(SAC):
                 log_density.append(log_pi)
         return jnp.concatenate(actions, axis=1), jnp.concatenate(log_density, axis=1)
 
-    @property
-    def v_mu(self) -> Returns:
-        """What Cal-QL's bound compares with."""
-        return Returns(self)
+    def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
+        """V^μ, which Cal-QL's bound compares with: the data's Monte-Carlo returns [B]."""
+        return batch.returns
 
-    def bound(self, q_policy: jax.Array, returns: jax.Array) -> jax.Array:
-        """The value of policy actions [E, B, N] that is pushed down; `returns` [B] are the reference values."""
+    def bound(self, q_policy: jax.Array, reference: jax.Array) -> jax.Array:
+        """The value of policy actions [E, B, N] that is pushed down, given reference values [B]."""
         return q_policy
 
     def conservative_gap(
-        self, q_ood: jax.Array, log_density: jax.Array, q_data: jax.Array, returns: jax.Array
+        self, q_ood: jax.Array, log_density: jax.Array, q_data: jax.Array, reference: jax.Array
     ) -> jax.Array:
-        """gap_i averaged over the batch: q_ood [E, B, N], log_density [B, N], q_data [E, B] → [E].
+        """gap_i averaged over the batch: q_ood [E, B, N], log_density [B, N], q_data [E, B], reference [B] → [E].
 
-        The bound compares raw Q with raw returns: it comes before the importance correction.
+        The bound compares raw Q with raw reference values: it comes before the importance correction.
         """
         q_random, q_policy = jnp.split(q_ood, [self.num_random_actions], axis=-1)
-        z = jnp.concatenate([q_random, self.bound(q_policy, returns)], axis=-1)
+        z = jnp.concatenate([q_random, self.bound(q_policy, reference)], axis=-1)
         z = z - log_density[None] if self.importance_sampling else jnp.concatenate([z, q_data[..., None]], axis=-1)
         soft_max = self.cql_temperature * jax.nn.logsumexp(z / self.cql_temperature, axis=-1)
-        return jnp.clip(soft_max - q_data, *self.cql_clip).mean(axis=1)
+        return jnp.clip(soft_max - q_data, *(self.cql_clip or (-jnp.inf, jnp.inf))).mean(axis=1)
 
     def alpha_prime(self, log_alpha_prime: jax.Array) -> jax.Array:
         """α′ = clip(exp θ′, 0, 10⁶); θ′ starts at 1."""
@@ -114,7 +117,7 @@ class CQL(SAC):
         q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
         q_data, q_ood = q[..., 0], q[..., 1:]
         td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
-        reference = self.v_mu.values(state, batch)
+        reference = self.reference_values(state, batch)
         gap = self.conservative_gap(q_ood, log_density, q_data, reference)
         if self.cql_target_gap is None:
             cql_loss = self.cql_alpha * gap.sum()

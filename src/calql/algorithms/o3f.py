@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from calql.algorithms.bounds import Count, Finite, NonNegative
 from calql.algorithms.cql import CQL
 from calql.algorithms.sac import ActorCriticState
 from calql.types import PyTree
@@ -22,11 +23,11 @@ from calql.types import PyTree
 class O3F(CQL):
     """CQL that acts with the best of many candidates."""
 
-    o3f_candidates: int = 100
-    """Candidates a state."""
-    o3f_std: float = 0.2
+    o3f_candidates: Count = 100
+    """Candidates per state."""
+    o3f_std: NonNegative = 0.2
     """Standard deviation of the candidates around the policy's action, in units of half the action range."""
-    o3f_bonus: float = 0.0
+    o3f_bonus: Finite = 0.0
     """Weight of the critics' standard deviation in the score."""
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:

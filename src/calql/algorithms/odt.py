@@ -12,13 +12,14 @@ it really had, and actions are asked for with a return that is higher than any t
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from calql.algorithms.bounds import Below1, Count, Finite, NonNegative, Positive
 from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import DecisionTransformer, gaussian_tanh_log_prob, sample_actions
 from calql.types import InputError, PyTree, Spec, Window, is_picture
@@ -58,38 +59,37 @@ class Memory(NamedTuple):
 class ODT:
     """Hyper-parameters (those of the paper) with pure methods over an `ODTState`."""
 
-    discount: float = 0.99
-    """Of the returns that are reported; the transformer's are not discounted."""
-    actor_lr: float = 1e-4
+    discount: Below1 = 0.99
+    """γ of the returns that are reported; the transformer's are not discounted."""
+    actor_lr: Positive = 1e-4
     """LAMB learning rate, reached after the warm-up."""
-    odt_temperature_lr: float = 1e-4
+    odt_temperature_lr: Positive = 1e-4
     """Adam learning rate of the temperature λ."""
-    odt_width: int = 512
+    odt_width: Count = 512
     """Size of a token (1,024 in the antmaze runs)."""
-    odt_layers: int = 4
-    odt_heads: int = 4
-    odt_dropout: float = 0.1
-    odt_context: int = 20
+    odt_layers: Count = 4
+    """Transformer blocks."""
+    odt_heads: Count = 4
+    """Attention heads of a block."""
+    odt_dropout: Below1 = 0.1
+    """Share of units dropped in training."""
+    odt_context: Count = 20
     """Steps K of a training window."""
-    odt_acting_context: int = 5
-    """Steps that are looked back at when acting."""
-    odt_warmup: int = 10_000
+    odt_acting_context: Count = 5
+    """Steps of the episode that the policy sees when it acts."""
+    odt_warmup: Count = 10_000
     """Gradient steps over which the learning rate rises."""
-    odt_weight_decay: float = 5e-4
-    odt_gradient_clip: float = 0.25
+    odt_weight_decay: NonNegative = 5e-4
+    """Decoupled weight decay of LAMB."""
+    odt_gradient_clip: Positive = 0.25
     """Largest norm of a gradient."""
-    odt_return: float | None = None
+    odt_return: Finite | None = None
     """Return R that is asked for in evaluations, on mapped rewards; None: the highest of the data. Online it is
     R + |R|, which nobody has reached yet (1 and 2 in antmaze)."""
-    odt_max_timestep: int = 1_000
+    odt_max_timestep: Count = 1_000
     """Steps of an episode that have an embedding of their own."""
-    target_entropy: float | None = None
+    target_entropy: Finite | None = None
     """H̄; None: −|A|."""
-
-    learns_values: ClassVar[bool] = False
-    """There is no critic."""
-    tau: ClassVar[float] = 1.0
-    """There is no target network either: values that are not learned have converged at once."""
 
     @property
     def context(self) -> int:
@@ -111,7 +111,7 @@ class ODT:
         )
 
     def init(self, key: jax.Array, spec: Spec) -> ODTState:
-        """Fresh parameters and optimiser states. Raises InputError where there are pictures among the observations."""
+        """Fresh parameters and optimiser states. Raises InputError where observations hold images."""
         if any(map(is_picture, map(np.asarray, jax.tree.leaves(spec.observation)))):
             raise InputError("ODT does not take pictures (nor did it in the paper); choose another method")
         memory = self.blank(spec, 1, self.odt_context)

@@ -10,82 +10,52 @@ or the same with V^μ_ω(s). No code of the authors is known; the paper's Fig. 1
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.sac import SAC, ActorCriticState
-from calql.algorithms.steps import Metrics, adam_step
+from calql.algorithms.sac import ActorCriticState
+from calql.algorithms.steps import Metrics, adam_step, example
 from calql.networks import Critic, Value
 from calql.types import PyTree, Spec, Transition
 
-
-class Returns:
-    """The Monte-Carlo returns of the data: nothing is learned."""
-
-    def __init__(self, rule: SAC) -> None:
-        """Of an update rule."""
-
-    def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """The state as it is."""
-        return state
-
-    def values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
-        """G: [B]."""
-        return batch.returns
-
-    def step(self, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:
-        """The state as it is."""
-        return state, {}
+Reference = Literal["returns", "fitted", "fitted-v"]
+REFERENCES = get_args(Reference)
+"""The data's Monte-Carlo returns, Q^μ regressed on them, or V^μ."""
 
 
-class FittedQ(Returns):
-    """Q^μ(s, a), with the size and the learning rate of the rule's critics; it lives in the state's `value`."""
+@dataclasses.dataclass(frozen=True)
+class FittedReference:
+    """Q^μ or V^μ: a network whose parameters ω live in the state's `value`."""
 
-    network: type[Critic | Value] = Critic
-
-    def __init__(self, rule: SAC) -> None:
-        self.learning_rate = rule.critic_lr
-        self.q = self.network(rule.critic_hidden, rule.output_gain, rule.critic_layer_norm, rule.encoder)
-
-    def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """The state with fresh parameters ω."""
-        one = jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
-        value = self.q.init(jax.random.fold_in(key, 2), *self.inputs(one, jnp.zeros((1, spec.action_dim))))["params"]
-        return state._replace(value=value, value_optimizer=optax.adam(self.learning_rate).init(value))
+    network: Critic | Value
+    """Q^μ(s, a) of a `Critic`, or V^μ(s) of a `Value`."""
+    learning_rate: float
+    """Adam learning rate of ω."""
 
     def inputs(self, observations: PyTree, actions: jax.Array) -> tuple:
         """What the network sees."""
-        return observations, actions
+        return (observations,) if isinstance(self.network, Value) else (observations, actions)
 
-    def values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
-        """Q^μ(s, a): [B]."""
-        return self.of(state.value, batch)
+    def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
+        """The state with fresh parameters ω."""
+        inputs = self.inputs(example(spec), jnp.zeros((1, spec.action_dim)))
+        value = self.network.init(jax.random.fold_in(key, 2), *inputs)["params"]
+        return state._replace(value=value, value_optimizer=optax.adam(self.learning_rate).init(value))
 
-    def of(self, parameters: PyTree, batch: Transition) -> jax.Array:
-        """The network's output: [B]."""
-        return self.q.apply({"params": parameters}, *self.inputs(batch.observations, batch.actions))
+    def values(self, value: PyTree, batch: Transition) -> jax.Array:
+        """Q^μ(s, a) or V^μ(s): [B]."""
+        return self.network.apply({"params": value}, *self.inputs(batch.observations, batch.actions))
 
-    def loss(self, parameters: PyTree, batch: Transition) -> jax.Array:
+    def loss(self, value: PyTree, batch: Transition) -> jax.Array:
         """Mean squared distance from the Monte-Carlo returns."""
-        return jnp.square(self.of(parameters, batch) - batch.returns).mean()
+        return jnp.square(self.values(value, batch) - batch.returns).mean()
 
     def step(self, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:
         """One Adam step of ω."""
         loss, gradient = jax.value_and_grad(self.loss)(state.value, batch)
         value, optimizer = adam_step(self.learning_rate, gradient, state.value_optimizer, state.value)
         return state._replace(value=value, value_optimizer=optimizer), {"reference_loss": loss}
-
-
-class FittedV(FittedQ):
-    """V^μ(s)."""
-
-    network = Value
-
-    def inputs(self, observations: PyTree, actions: jax.Array) -> tuple:
-        """What the network sees."""
-        return (observations,)
-
-
-REFERENCES: dict[str, type[Returns]] = {"returns": Returns, "fitted": FittedQ, "fitted-v": FittedV}
-"""The data's Monte-Carlo returns, Q^μ regressed on them, or V^μ."""

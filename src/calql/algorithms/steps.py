@@ -1,23 +1,83 @@
-"""What all update rules share: a step of Adam, and doing something at every n-th update alone."""
+"""Steps that update rules share, as plain functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.types import PyTree
+from calql.types import PyTree, Spec
 
 Metrics = dict[str, jax.Array]
+"""Scalars by name."""
+
+
+def example(spec: Spec) -> PyTree:
+    """A batch of one observation, from whose shapes networks are initialised: [1, …]."""
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
 
 
 def adam_step(learning_rate: float, gradient: PyTree, optimizer: Any, parameters: PyTree) -> tuple[PyTree, Any]:
     """One Adam step: new parameters and optimiser state."""
     updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer, parameters)
     return optax.apply_updates(parameters, updates), optimizer
+
+
+def adamw_step(
+    learning_rate: float, weight_decay: float, gradient: PyTree, optimizer: Any, parameters: PyTree
+) -> tuple[PyTree, Any]:
+    """The parameters shrink by learning rate · decay, then take Adam's step: new parameters and optimiser state."""
+    shrunk = jax.tree.map(lambda x: (1.0 - learning_rate * weight_decay) * x, parameters)
+    return adam_step(learning_rate, gradient, optimizer, shrunk)
+
+
+def backup(
+    rewards: jax.Array,
+    masks: jax.Array,
+    discount: float,
+    value: jax.Array,
+    limits: tuple[float, float] | None = None,
+) -> jax.Array:
+    """y = r + γ · mask · V(s′), clamped to the limits where there are any: [B] each. No gradient flows."""
+    target = rewards + discount * masks * value
+    return jax.lax.stop_gradient(target if limits is None else jnp.clip(target, *limits))
+
+
+def weighted_imitation(weights: jax.Array, log_pi: jax.Array) -> jax.Array:
+    """−Σ weight · log π(a|s) over a batch: [B], [B] → []."""
+    return -(weights * log_pi).sum()
+
+
+def averaged_gradient(
+    loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]],
+    parameters: PyTree,
+    batch: PyTree,
+    pairs: int,
+    limit: int | None,
+) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+    """Loss, metrics and gradient of `loss(parameters, batch)` as means over equal chunks of the batch [B].
+
+    A row of the batch is `pairs` inputs of a network. B is halved, as often as it is even, until a chunk has at most
+    `limit` inputs; None: 1,024 on a CPU, where activations then stay in cache, else no limit.
+    """
+    size = rows = jax.tree.leaves(batch)[0].shape[0]
+    limit = limit or (1024 if jax.default_backend() == "cpu" else size * pairs)
+    while rows % 2 == 0 and rows * pairs > limit:
+        rows //= 2
+    chunks = jax.tree.map(lambda x: x.reshape(size // rows, rows, *x.shape[1:]), batch)
+
+    @partial(jax.jit, inline=True)  # traced once for its shapes and the sums
+    def one(chunk: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+        return jax.value_and_grad(loss, has_aux=True)(parameters, chunk)
+
+    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], chunks))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    sums, _ = jax.lax.scan(lambda sums, chunk: (jax.tree.map(jnp.add, sums, one(chunk)), None), zeros, chunks)
+    return jax.tree.map(lambda x: x * (rows / size), sums)
 
 
 def every(

@@ -11,54 +11,88 @@ The policy and both targets move at every second update of the critics.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.actor_critic import ActorCritic, share_encoder
+from calql.algorithms.bounds import Count, NonNegative, Positive, Widths
 from calql.algorithms.steps import Metrics, adam_step, every
+from calql.networks import TanhGaussianPolicy, action_dim_of
 from calql.types import PyTree, Spec, Transition
 
 
-@dataclasses.dataclass(frozen=True)
-class TD3BC(SAC):
-    """SAC's networks with a deterministic policy: the tanh of the mean."""
+class TD3BCState(NamedTuple):
+    """What TD3+BC learns."""
 
-    actor_lr: float = 3e-4
+    actor: PyTree
+    """Policy parameters φ."""
+    critic: PyTree
+    """Critic parameters θ, leading axis [E]."""
+    target_critic: PyTree
+    """Polyak average of θ."""
+    actor_optimizer: Any
+    critic_optimizer: Any
+    target_actor: PyTree
+    """Polyak average of φ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TD3BC(ActorCritic):
+    """Hyper-parameters with pure methods over a `TD3BCState`."""
+
+    actor_lr: Positive = 3e-4
     """Adam learning rate of the policy."""
-    critic_hidden: tuple[int, ...] = (256, 256)
+    critic_hidden: Widths = (256, 256)
     """Hidden widths of each critic."""
-    actor_every: int = 2
-    """Critic updates a policy update ("policy delay")."""
-    td3_bc_alpha: float = 2.5
+    actor_every: Count = 2
+    """Update the policy and both targets once per this many critic updates, together with the last ("policy delay")."""
+    td3_bc_alpha: NonNegative = 2.5
     """Weight of the value against the pull to the data."""
-    target_noise: float = 0.2
+    target_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: NonNegative = 0.5
     """Largest noise on target actions."""
-    exploration_std: float = 0.1
+    exploration_std: NonNegative = 0.1
     """Standard deviation of the noise online."""
 
-    def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
+    def policy(self, action_dim: int) -> TanhGaussianPolicy:
+        """SAC's policy module, of which the tanh of the mean is the policy here."""
+        return TanhGaussianPolicy(
+            self.actor_hidden, action_dim, self.output_gain, encoder=self.encoder, learns_encoder=False
+        )
+
+    def init(self, key: jax.Array, spec: Spec) -> TD3BCState:
         """Fresh parameters and optimiser states; the target policy starts as the policy."""
-        state = super().init(key, spec)
+        actor, critic = self.networks(key, spec)
+        state = TD3BCState(
+            actor=actor,
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            actor_optimizer=optax.adam(self.actor_lr).init(actor),
+            critic_optimizer=optax.adam(self.critic_lr).init(critic),
+            target_actor=None,
+        )
+        state = share_encoder(state)
         return state._replace(target_actor=jax.tree.map(jnp.copy, state.actor))
 
     def actions(self, actor: PyTree, observations: PyTree) -> jax.Array:
         """π(s) [B, A]."""
-        return jnp.tanh(self.pi(actor, observations)[0])
+        mean, _ = self.policy(action_dim_of(actor)).apply({"params": actor}, observations)
+        return jnp.tanh(mean)
 
-    def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
+    def target_q(self, state: TD3BCState, batch: Transition, key: jax.Array) -> jax.Array:
         """y with clipped noise on the target policy's action: [B]. No gradient flows."""
         noise = self.target_noise * jax.random.normal(key, batch.actions.shape)
         noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
         actions = jnp.clip(self.actions(state.target_actor, batch.next_observations) + noise, -1.0, 1.0)
         value = self.q_values(state.target_critic, batch.next_observations, actions).min(axis=0)
-        return jax.lax.stop_gradient(batch.rewards + self.discount * batch.masks * value)
+        return self.backup(batch, value)
 
     def actor_loss(
-        self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
+        self, actor: PyTree, state: TD3BCState, batch: Transition, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """−λ mean Q_1(s, π(s)) + mean (π(s) − a)²."""
         actions = self.actions(actor, batch.observations)
@@ -68,29 +102,28 @@ class TD3BC(SAC):
         loss = distance - scale * q.mean()
         return loss, {"actor_loss": loss, "bc_loss": distance}
 
-    def improve_policy(
-        self, state: ActorCriticState, batch: Transition, key: jax.Array
-    ) -> tuple[ActorCriticState, Metrics]:
+    def improve_policy(self, state: TD3BCState, batch: Transition, key: jax.Array) -> tuple[TD3BCState, Metrics]:
         """The policy's step, after which both targets move."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
-        state = self.step_actor(state, gradient)
-        return state._replace(
-            target_actor=optax.incremental_update(state.actor, state.target_actor, self.tau),
-            target_critic=optax.incremental_update(state.critic, state.target_critic, self.tau),
-        ), metrics
+        actor, optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
+        state = state._replace(
+            actor=actor,
+            actor_optimizer=optimizer,
+            target_actor=optax.incremental_update(actor, state.target_actor, self.tau),
+        )
+        return self.move_targets(state), metrics
 
-    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
+    def update(self, state: TD3BCState, batch: Transition, key: jax.Array) -> tuple[TD3BCState, Metrics]:
         """Critics, and every second time the policy on the new critics."""
         critic_key, actor_key = jax.random.split(key)
-        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
-        critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
-        moved = state._replace(critic=critic, critic_optimizer=optimizer).sharing_encoder()
+        metrics, gradient = self.critic_gradient(state, batch, critic_key)
+        moved = self.step_critic(state, gradient)
         moved, about_policy = every(
             self.actor_every, state.critic_optimizer, lambda: self.improve_policy(moved, batch, actor_key), moved
         )
-        return moved, metrics | {"critic_loss": critic_loss} | about_policy
+        return moved, metrics | about_policy
 
-    def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
+    def act(self, state: TD3BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …], with noise where a key is given (online collection)."""
         actions = self.actions(state.actor, observations)
         if key is None:

@@ -7,10 +7,14 @@ import sys
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 130 interrupted."""
+    """Run one command.
+
+    Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 128 + N stopped by signal N (Ctrl-C: 130).
+    """
     from tyro.extras import SubcommandApp
 
     from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, theory, train
+    from calql.cli.signals import Stopped, terminating
     from calql.types import InputError, RunError
 
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
@@ -28,16 +32,20 @@ def main(arguments: list[str] | None = None) -> None:
     }.items():
         app.command(name=name)(function)
     try:
-        code = app.cli(prog="calql", description=HELP, args=arguments)
-        sys.stdout.flush()
+        with terminating():
+            code = app.cli(prog="calql", description=HELP, args=arguments)
+            sys.stdout.flush()
     except InputError as error:
         print(f"calql: {error}", file=sys.stderr)
         code = 2
     except RunError as error:
         print(f"calql: {error}", file=sys.stderr)
-        code = 1
+        code = error.code if isinstance(error, Stopped) else 1
     except KeyboardInterrupt:
-        print("calql: interrupted; what was saved can be continued with --resume", file=sys.stderr)
+        print(
+            "calql: interrupted; the same command goes on with what was saved (calql train: with --resume)",
+            file=sys.stderr,
+        )
         code = 130
     except BrokenPipeError:  # whoever read the output has had enough: `calql --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit

@@ -1,92 +1,107 @@
-"""What several commands share: options, data with its checks, the progress bar, the summary."""
+"""What several commands share: what a run is asked to be, data with its checks, progress, the summary."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from calql import trackers as tracking
+from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
-from calql.paper.methods import METHODS, get_method
-from calql.paper.tasks import TASKS
+from calql.machine import program, threads
+from calql.paper.methods import DEFAULT_METHOD
+from calql.paper.tasks import DEFAULT_TASK, TASKS
 from calql.tasks import Task, load_attribute
-from calql.training.config import RunConfig, option_owners, parse_options, resolve, resolve_saved
-from calql.training.loop import Trainer
-from calql.training.run_dir import RunDir, plain
+from calql.training.experiment import Experiment
+from calql.training.loop import Event
+from calql.training.options import differs_from_paper, experiment, fields_of, read_options
+from calql.training.run_dir import RunDir
 from calql.types import InputError
 
 console = Console()
+UNIT = {"offline": "gradient", "online": "env"}
+"""What the clock of a phase counts."""
 
 
-def resolve_options(
-    task: str | None, method: str | None, scale: str | None, seed: int, data: str | None, options: Sequence[str]
-) -> RunConfig:
-    """The configuration of command-line options; task and method default to the demo's."""
-    return resolve(task or next(iter(TASKS)), method or next(iter(METHODS)), scale or "laptop", seed, data, options)
+class Asked(NamedTuple):
+    """What the options of a command say of a run."""
+
+    task: str | None
+    method: str | None
+    scale: str | None
+    seed: int | None
+    data: str | None
+    options: tuple[str, ...]
+
+    def with_defaults(self) -> tuple[str, str, str, int, str | None, tuple[str, ...]]:
+        """The same, with the default task, method, scale and seed where none is named."""
+        named = self.task or DEFAULT_TASK, self.method or DEFAULT_METHOD, self.scale or "laptop", self.seed or 0
+        return (*named, self.data, self.options)
+
+    def experiment(self) -> Experiment:
+        """The run that is asked for."""
+        return experiment(*self.with_defaults())
+
+    def given(self) -> dict[str, str]:
+        """Options by name, as they were written."""
+        return read_options(self.options)
+
+    def default_folder(self) -> Path:
+        """Where a run goes unless told otherwise."""
+        task, method, _, seed, *_ = self.with_defaults()
+        return Path("runs") / task.replace(":", ".") / method.replace(":", ".") / f"seed-{seed}"
+
+    def refuse_other(self, run_dir: RunDir, saved: Experiment) -> None:
+        """Raises InputError where something that is named is not that of a run."""
+        there = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
+        for name, value in (there | {"data": saved.data.uri}).items():
+            asked = getattr(self, name)
+            if asked is not None and asked != value:
+                raise InputError(f"{run_dir.path} holds a run with {name} '{value}', not '{asked}'; leave it out")
 
 
-def saved_config(run_dir: RunDir, **given: Any) -> RunConfig:
-    """The configuration a run was started with. Raises InputError where an option given now contradicts it."""
-    saved = run_dir.read_config()
-    for name, value in given.items():
-        if name == "options":
-            known = saved.get("overrides", {})
-            asked = parse_options(value, option_owners(get_method(saved["method"])))
-            different = {k: v for k, v in asked.items() if plain(v) != known.get(k)}
-            if different:
-                raise InputError(f"{run_dir.path} was started with other options than {different}; leave --set out")
-        else:
-            before = saved["data"]["reference"] if name == "data" else saved[name]
-            if value is not None and value != before:
-                raise InputError(f"{run_dir.path} holds a run with {name} '{before}', not '{value}'; leave it out")
-    return resolve_saved(saved)
+def differs(made: Experiment) -> dict[str, dict[str, Any]]:
+    """What differs from the same task and method at `paper` scale."""
+    return differs_from_paper(made, made.task.id, made.method)
 
 
-def load_data(config: RunConfig) -> Episodes:
+def note(text: str) -> None:
+    """Something worth knowing."""
+    console.print(f"[yellow]note[/yellow] {text}", highlight=False)
+
+
+def load_data(experiment: Experiment) -> Episodes:
     """The run's data, built first where they are local and absent, checked against the task and its environment.
 
     Raises InputError for every problem that makes training senseless; prints warnings.
     """
-    from calql.data.check.describe import check
-    from calql.data.load import load_for
-    from calql.envs.make import make_env
+    from calql.training.start import open_for
 
-    if config.data is None:
-        raise InputError(
-            f"task '{config.task.id}' has no data of its own; name some with --data (see calql data --help)"
-        )
-    build_if_missing(config.data, config.task)
-    episodes = load_for(config.task, config.data, config.protocol.cut_at_horizon)
-    env = make_env(config.task)
-    algorithm = config.phases[0].algorithm
-    tail = config.protocol.tail_bootstrap
-    report = check(episodes, config.task, env, algorithm.discount, algorithm.tau, tail)
-    env.close()
-    if report.errors:
-        raise InputError("; ".join(report.errors))
+    build_if_missing(experiment.data.uri or "", experiment.task)
+    episodes, report = open_for(experiment)
     for warning in report.warnings:
-        console.print(f"[yellow]note[/yellow] {warning}", highlight=False)
+        note(warning)
     return episodes
 
 
-def build_if_missing(reference: str, task: Task | None = None) -> None:
-    """Build the local data set that the reference names, if it is one of ours and not there yet.
+def build_if_missing(uri: str, task: Task | None = None) -> None:
+    """Build the local data set that the URI names, if it is one of ours and not there yet.
 
     `task`: the row to build it for, where options have changed the table's.
     """
-    from calql.data.load import local_id
-    from calql.data.readers.minari import root
+    from calql.data.readers.local import is_built
 
-    scheme, _, name = reference.partition(":")
+    scheme, _, name = uri.partition(":")
     task = task if task is not None and task.id == name else TASKS.get(name)
-    if scheme == "local" and task is not None and task.builder and not (root() / local_id(name)).exists():
+    if scheme == "local" and task is not None and task.builder and not is_built(name):
         console.print(f"The data of {name} are not on this machine yet; building them.")
         build(task)
 
@@ -95,16 +110,18 @@ def build(
     task: Task, seed: int = 0, transitions: int | None = None, workers: int | None = None, options: Sequence[str] = ()
 ) -> str:
     """Run the task's builder with a progress bar, on all cores unless told otherwise; returns the Minari id."""
+    from calql.data.build import build as build_data
+
     recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
-    knobs = parse_options(options, [recipe])
+    knobs = fields_of(recipe, options)
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
-        return load_attribute(task.builder)(
+        return build_data(
             task,
-            seed=seed,
-            transitions=transitions,
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
-            progress=lambda done, total: progress.update(row, completed=done, total=total),
+            seed,
+            transitions,
+            threads() if workers is None else workers,
+            lambda done, total: progress.update(row, completed=done, total=total),
             **knobs,
         )
 
@@ -123,27 +140,33 @@ def bar() -> Progress:
     )
 
 
-def show(trainer: Trainer) -> None:
-    """Run the trainer to its end with a progress bar (a line an evaluation where there is no terminal)."""
-    with bar() as progress:
-        rows = {
-            phase.name: progress.add_task(
-                f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)",
-                total=phase.gradient_steps if phase.name == "offline" else phase.env_steps,
-                note="",
-            )
-            for phase in trainer.config.phases
-        }
-        note = ""
-        for event in trainer.run():
-            if event.event == "evaluation":
-                note = f"score {event.info['score_mean']:.2f}"
-                if not console.is_terminal:
-                    print(f"{event.phase:8s}{event.step:9d} / {event.total}   {note}", flush=True)
-            elif event.event == "notice":
-                progress.console.print(f"[yellow]note[/yellow] {event.info['text']}", highlight=False)
-            progress.update(rows[event.phase], completed=event.step, note=note)
-    trainer.close()
+def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_names: Sequence[str] = ()) -> None:
+    """Do a run with a progress bar (one line per evaluation where there is no terminal)."""
+    trackers = tracking.open_trackers(tracker_names, experiment, out)
+    try:
+        with bar() as progress:
+            rows = {
+                phase.name: progress.add_task(
+                    f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)",
+                    total=phase.length,
+                    note="",
+                )
+                for phase in experiment.phases
+            }
+            said = ""
+            for event in until_stopped(events, events.close, command_line("train", "--resume", "--out", out)):
+                for tracker in trackers:
+                    tracker(event)
+                if event.kind == "evaluation":
+                    said = f"score {float(event.info['score_mean']):.2f}"
+                    if not console.is_terminal:
+                        print(f"{event.phase:8s}{event.step:9d} / {event.total}   {said}", flush=True)
+                elif event.kind == "notice":
+                    progress.console.print(f"[yellow]note[/yellow] {event.info['text']}", highlight=False)
+                progress.update(rows[event.phase], completed=event.step, note=said)
+    finally:
+        events.close()  # whatever stopped it: the environments and the lock are let go
+        tracking.close(trackers)
 
 
 def print_summary(run_dir: RunDir) -> None:
@@ -160,24 +183,26 @@ def print_summary(run_dir: RunDir) -> None:
     console.print(f"next: calql report {run_dir.path} --out report    (or: calql eval {run_dir.path})")
 
 
-def print_config(config: RunConfig) -> None:
-    """The resolved settings as JSON: task, method, phases, every option, and what differs from the paper."""
-    from calql.training.config import describe
+def print_config(experiment: Experiment) -> None:
+    """The experiment as JSON, and what differs from the paper."""
+    from calql.training.experiment import encode
+    from calql.training.run_dir import plain
 
-    print(json.dumps(plain(describe(config, None)), indent=2))
+    print(json.dumps({"experiment": encode(experiment), "differs_from_paper": plain(differs(experiment))}, indent=2))
 
 
-def print_plan(config: RunConfig, episodes: Episodes, run_dir: RunDir) -> None:
+def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
     """What a run would do."""
     table = Table("phase", "update rule", "gradient steps", "env steps", "offline share")
-    for phase in config.phases:
+    for phase in experiment.phases:
         share = "union" if phase.mixing < 0 else f"{phase.mixing:g}"
-        table.add_row(
-            phase.name, type(phase.algorithm).__name__, str(phase.gradient_steps), str(phase.env_steps), share
-        )
-    console.print(f"{config.task.id} · {config.method.title} · {config.scale} · seed {config.seed} → {run_dir.path}")
+        steps = phase.gradient_steps(experiment.task.horizon), phase.length if phase.name == "online" else 0
+        table.add_row(phase.name, type(phase.algorithm).__name__, *map(str, steps), share)
     console.print(
-        f"data: {episodes.reference}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
+        f"{experiment.task.id} · {experiment.title} · {experiment.scale} · seed {experiment.seed} → {run_dir.path}"
+    )
+    console.print(
+        f"data: {experiment.data.uri}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
     )
     console.print(table)
 
@@ -193,16 +218,19 @@ def enable_compilation_cache() -> None:
 
 
 def command_line(*arguments: object) -> str:
-    """A `calql` command as text."""
-    return shlex.join(["calql", *map(str, arguments)])
+    """A `calql` command as it must be typed here."""
+    return shlex.join([*program(), *map(str, arguments)])
 
 
 def run_progress(path: Path) -> tuple[int, int | None, str]:
     """(steps done, steps in all, note) of a run that another process is doing, read from its run directory."""
+    from calql.training.record import read_record
+
     run_dir = RunDir(path)
     if not (path / "config.json").exists():
         return 0, None, "starting"
-    total = sum(phase["gradient_steps"] for phase in run_dir.read_config()["phases"])
+    made = read_record(run_dir).experiment
+    total = sum(phase.gradient_steps(made.task.horizon) for phase in made.phases)
     evaluated, trained = run_dir.read_rows("eval.csv")[-1:], run_dir.read_rows("train.csv")[-1:]
     done = max([int(row["grad_step"]) for row in (*evaluated, *trained)], default=0)
     return done, total, f"{evaluated[0]['phase']}, score {float(evaluated[0]['score_mean']):.2f}" if evaluated else ""

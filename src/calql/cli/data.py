@@ -7,47 +7,47 @@ from typing import Annotated, Literal
 
 import tyro
 
+from calql.data.readers import FORMS
 from calql.types import InputError
 
 
 def data(
-    action: Annotated[Literal["build", "list", "info", "check", "card"], tyro.conf.Positional],
-    what: Annotated[str | None, tyro.conf.Positional] = None,
+    action: Annotated[Literal["build", "list", "info", "check"], tyro.conf.Positional],
+    what: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(help=f"A task id for build, a data URI for info and check: {FORMS}."),
+    ] = None,
     task: str | None = None,
     figures: Path | None = None,
-    out: Path = Path("docs/tasks"),
     transitions: int | None = None,
     seed: int = 0,
     workers: int | None = None,
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
 ) -> int:
-    """Recorded experience: build TASK, list, info REF, check REF, card TASK.
+    """Recorded experience: build TASK, list, info URI, check URI.
 
     `check` says before any training whether a data set fits the task, how narrow it is, and what calibration can be
-    expected to do. A REF is local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE.
+    expected to do.
 
     Example: calql data check local:pointmaze-medium-narrow
 
     Args:
         action: What to do.
-        what: A task id for build and card, a data reference for info and check.
-        task: Judge the data as this task's (reward map, horizon, environment); by default the one in a local REF.
+        task: Judge the data as this task's (reward map, horizon, environment); by default the one of a local URI.
         figures: Folder in which info and check draw returns, lengths and coverage.
-        out: Folder in which card measures the task's data and writes its page; without a TASK, all pages anew.
         transitions: How many to build.
         seed: Seed of the builder.
         workers: Processes that build; as many as there are cores, unless given. The data do not depend on it.
-        options: Knobs of the task's recipe by name, e.g. build … --set action_noise=0.3.
+        options: Options of the task's recipe by name, e.g. build … --set action_noise=0.3.
     """
     if action == "list":
         return _list()
-    if action == "card":
-        return _card(what, out)
     if what is None:
-        raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data reference'}")
+        raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data URI'}")
     if action == "build":
         return _build(what, seed, transitions, workers, options)
-    return _judge(what, task, figures, against_env=action == "check")
+    return _judge(what, task, figures, with_env=action == "check")
 
 
 def _list() -> int:
@@ -57,7 +57,7 @@ def _list() -> int:
     from calql.data.readers.minari import list_local, root
     from calql.paper.tasks import TASKS
 
-    table = Table("reference", "episodes", "steps", "size")
+    table = Table("URI", "episodes", "steps", "size")
     for found in list_local():
         table.add_row(f"minari:{found.id}", str(found.episodes), str(found.steps), f"{found.size / 1e6:.1f} MB")
     console.print(f"in {root()}:")
@@ -78,50 +78,31 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
     return 0
 
 
-def _card(name: str | None, out: Path) -> int:
-    from calql.cli.common import build_if_missing
-    from calql.paper.tasks import get_task
-    from calql.reports.task_card import write_card, write_pages
-
-    if name is None:
-        write_pages(out)
-        print(f"wrote every page of {out} anew")
-    else:
-        build_if_missing(get_task(name).data or "")
-        print(f"wrote {write_card(name, out)}")
-    return 0
-
-
-def _judge(reference: str, task: str | None, figures: Path | None, against_env: bool) -> int:
+def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> int:
     from calql.cli.common import build_if_missing, console
-    from calql.data.check.describe import check
-    from calql.data.load import load_for
-    from calql.envs.make import make_env
-    from calql.paper.methods import METHODS
+    from calql.data import open_data
+    from calql.paper.methods import DEFAULT_METHOD
     from calql.paper.tasks import get_task
-    from calql.training.config import resolve
+    from calql.training.options import experiment
 
-    scheme, _, name = reference.partition(":")
+    scheme, _, name = uri.partition(":")
     if task is None and scheme != "local":
-        raise InputError(f"say which task {reference} is for: add --task (it gives rewards, horizon and environment)")
-    config = resolve(get_task(task or name), next(iter(METHODS)), data=reference)
-    build_if_missing(reference)
-    row, algorithm = config.task, config.phases[0].algorithm
-    env = make_env(row) if against_env else None
-    episodes = load_for(row, reference)
-    report = check(
-        episodes,
+        raise InputError(f"say which task {uri} is for: add --task (it gives rewards, horizon and environment)")
+    made = experiment(get_task(task or name), DEFAULT_METHOD, data=uri)
+    build_if_missing(uri)
+    row, algorithm = made.task, made.phases[0].algorithm
+    episodes, report = open_data(
         row,
-        env,
+        uri,
         discount=algorithm.discount,
         target_rate=algorithm.tau,
-        tail_bootstrap=config.protocol.tail_bootstrap,
+        tail_bootstrap=made.data.tail_bootstrap,
+        with_env=with_env,
+        strict=False,
     )
-    if env is not None:
-        env.close()
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     if figures is not None:
         from calql.reports.data_figures import draw_data
 
-        print(f"drew {draw_data(episodes, row, figures, algorithm.discount, config.protocol.tail_bootstrap)}")
+        print(f"drew {draw_data(episodes, row, figures, algorithm.discount, made.data.tail_bootstrap)}")
     return 2 if report.errors else 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from calql.cli.options import Numbers, flat
+
 
 def demo(
     out: Path = Path("runs/demo"),
-    seeds: tuple[int, ...] = (0, 1, 2),
+    seeds: Numbers = (),
     scale: str = "laptop",
     workers: int | None = None,
 ) -> int:
@@ -17,27 +19,28 @@ def demo(
 
     Args:
         out: Where runs and report go; run it again to continue.
-        seeds: Seeds.
+        seeds: Seeds; by default 0, 1 and 2.
         scale: laptop, or smoke to see only that everything works.
-        workers: Runs at a time; by default one a core.
+        workers: Runs at a time; by default one per core, or one where there is a GPU.
     """
     from calql.cli import common
     from calql.cli.sweep import run_jobs
-    from calql.paper.methods import METHODS
-    from calql.paper.tasks import TASKS
+    from calql.paper.methods import DEFAULT_METHOD, METHODS, RIVAL
+    from calql.paper.tasks import DEFAULT_TASK, TASKS
     from calql.reports.report import write_report
     from calql.sweeps import Plan, Variant, make_jobs
 
-    task = next(iter(TASKS.values()))
-    hero, rival, *others = METHODS.values()
+    task, hero, rival = TASKS[DEFAULT_TASK], METHODS[DEFAULT_METHOD], METHODS[RIVAL]
+    chosen = flat(seeds) or (0, 1, 2)
     common.console.print(
         f"{hero.title} against {rival.title} on {task.id}: {task.summary}.\n"
-        f"{len(seeds)} seeds each: pre-train on the data, then fine-tune in the environment."
+        f"Seeds {', '.join(map(str, chosen))}: pre-train on the data, then fine-tune in the environment."
     )
-    plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), seeds, scale)
+    plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale)
     run_jobs(make_jobs(plan, out), workers)
     page = write_report([out], out / "report")
     common.console.print(f"\nreport: {page}\nnext: open it, then try other methods, on the same data:")
-    more = " ".join(method.id for method in (hero, *others[:5]))
-    common.console.print(f"  calql sweep --tasks {task.id} --methods {more} --seeds 0 1 2 --out runs", highlight=False)
+    others = [method for method in METHODS if method not in (hero.id, rival.id)]
+    line = ("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
+    common.console.print(f"  {common.command_line(*line)}", highlight=False, soft_wrap=True)
     return 0

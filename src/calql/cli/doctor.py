@@ -1,22 +1,27 @@
-"""`calql doctor`: is this machine fit to train on, and if not, what mends it."""
+"""`calql doctor`: is this machine fit to train on, and if not, what fixes it."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from calql.machine import from_here, has_accelerator, threads, visible_gpus
 
 STYLES = {"ok": "green", "warn": "yellow", "broken": "bold red", "": "dim"}
 RENDER = """
@@ -34,11 +39,11 @@ class Row(NamedTuple):
     what: str
     status: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor() -> int:
-    """Print what this machine offers and what mends what is missing; exit code 1 if something required is broken.
+    """Print what this machine offers and what fixes what is missing; exit code 1 if something required is broken.
 
     Example: calql doctor
     """
@@ -47,12 +52,16 @@ def doctor() -> int:
         try:
             rows += check()
         except Exception as error:
-            rows.append(Row(what, "broken", f"{type(error).__name__}: {error}", "install anew: make clean venv"))
-    table = Table("", "status", "found", "to mend")
+            said = str(error).partition("\n")[0]
+            rows.append(Row(what, "broken", f"{type(error).__name__}: {said}", "install calql and its packages anew"))
+    table, console = Table("", "status", "found"), Console()
+    rows = list(dict.fromkeys(rows))  # two may ask for the same package
     for row in rows:
-        status = f"[{STYLES[row.status]}]{row.status or '–'}[/]"
-        table.add_row(row.what, status, escape(row.found), escape(row.mend))
-    Console().print(table)
+        table.add_row(row.what, f"[{STYLES[row.status]}]{row.status or '–'}[/]", escape(row.found))
+    console.print(table)
+    for row in rows:
+        if row.fix:  # not in the table, which would break the command that is to be copied
+            console.print(f"{row.what}: {row.fix}", soft_wrap=True, markup=False, highlight=False)
     return int(any(row.status == "broken" for row in rows))
 
 
@@ -64,28 +73,62 @@ def _python() -> Iterator[Row]:
 def _packages() -> Iterator[Row]:
     """What calql's own metadata ask for, against what is there."""
     yield Row("calql", "ok", metadata.version("calql"))
-    for need in map(Requirement, ["jaxlib", *(metadata.requires("calql") or [])]):
-        extra = re.findall(r'extra == "([\w-]+)"', str(need.marker))
-        try:
-            found = metadata.version(need.name)
-        except metadata.PackageNotFoundError:
-            mend = f"pip install 'calql[{extra[0]}]'" if extra else f"pip install '{need.name}{need.specifier}'"
-            yield Row(need.name, "" if extra else "broken", "absent", mend)
-        else:
-            fits = need.specifier.contains(found, prereleases=True)
-            mend = "" if fits else f"pip install '{need.name}{need.specifier}'"
-            yield Row(need.name, "ok" if fits else "warn", found, mend)
+    yield _package(Requirement("jaxlib"))
+    for need in map(Requirement, metadata.requires("calql") or []):
+        extra = "".join(re.findall(r'extra == "([\w-]+)"', str(need.marker)))
+        yield _package(need, extra)
+        for further in _asked_by_extras(need):  # imageio[ffmpeg] asks for imageio-ffmpeg
+            yield _package(further, extra)
+
+
+def _asked_by_extras(need: Requirement) -> Iterator[Requirement]:
+    try:
+        asked = map(Requirement, metadata.requires(need.name) or [])
+    except metadata.PackageNotFoundError:
+        return
+    for further in asked:
+        when = further.marker
+        if when and not when.evaluate({"extra": ""}) and any(when.evaluate({"extra": e}) for e in need.extras):
+            yield further
+
+
+def _package(need: Requirement, extra: str = "") -> Row:
+    wanted = need.name + (f"[{','.join(sorted(need.extras))}]" if need.extras else "") + str(need.specifier)
+    try:
+        found = metadata.version(need.name)
+    except metadata.PackageNotFoundError:
+        return Row(need.name, "" if extra else "broken", f"absent (for {extra})" if extra else "absent", _pip(wanted))
+    fits = need.specifier.contains(found, prereleases=True)
+    return Row(need.name, "ok" if fits else "warn", found, "" if fits else _pip(wanted))
+
+
+def _pip(requirement: str) -> str:
+    """The command that installs it into this environment, as it must be typed here."""
+    python = from_here(sys.executable)
+    if importlib.util.find_spec("pip"):
+        return shlex.join([python, "-m", "pip", "install", requirement])
+    return shlex.join(["uv", "pip", "install", "--python", python, requirement])
 
 
 def _accelerator() -> Iterator[Row]:
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Row("CPU threads", "ok", f"{threads} (OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')})")
+    yield Row("CPU cores", "ok", f"{threads()} (OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')})")
     import jax
 
-    devices, backend = ", ".join(map(str, jax.devices())), jax.default_backend()
-    idle = backend == "cpu" and shutil.which("nvidia-smi") is not None
-    mend = "pip install 'jax[cuda12]', and leave JAX_PLATFORMS unset" if idle else ""
-    yield Row("JAX devices", "warn" if idle else "ok", f"{devices} ({backend})", mend)
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        devices, backend = ", ".join(map(str, jax.devices())), jax.default_backend()
+    except Exception as error:  # whatever a driver throws
+        said = str(error).partition("\n")[0] or type(error).__name__
+        yield Row("JAX devices", "broken", f"JAX_PLATFORMS={asked}: {said}", "unset JAX_PLATFORMS" if asked else "")
+        return
+    gpus = visible_gpus()
+    idle = backend == "cpu" and bool(gpus)
+    fix = "unset JAX_PLATFORMS" if asked else _pip("jax[cuda12]")
+    yield Row("JAX devices", "warn" if idle else "ok", f"{devices} ({backend})", fix if idle else "")
+    for gpu in gpus:
+        yield Row("GPU", "warn" if idle else "ok", gpu.partition(" (UUID")[0] + (", not used" if idle else ""))
+    at_once = "one on the GPU (--workers for more)" if has_accelerator() else f"{threads()}, one per core"
+    yield Row("runs at a time", "ok", at_once)
 
 
 def _gl() -> Iterator[Row]:
@@ -95,23 +138,44 @@ def _gl() -> Iterator[Row]:
         probe = subprocess.run([sys.executable, "-c", RENDER], capture_output=True, text=True, timeout=120)
         fault = (probe.stderr.strip().splitlines() or ["crashed"])[-1] if probe.returncode else ""
     except subprocess.TimeoutExpired:
-        fault = "no picture within two minutes"
-    mend = "for pictures and video: apt install libegl1 libgl1, MUJOCO_GL=egl; or libosmesa6, MUJOCO_GL=osmesa"
-    yield Row("rendering", "warn" if fault else "ok", f"{found}; {fault}" if fault else found, mend if fault else "")
+        fault = "no image within two minutes"
+    fix = "for images and video: apt install libegl1 libgl1, MUJOCO_GL=egl; or libosmesa6, MUJOCO_GL=osmesa"
+    yield Row("rendering", "warn" if fault else "ok", f"{found}; {fault}" if fault else found, fix if fault else "")
 
 
 def _data() -> Iterator[Row]:
     from calql.data.readers.minari import root
 
     folder = root()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = _existing(folder)
     sets = len([*folder.rglob("metadata.json")])
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
     fit = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
     found = f"{folder}: " + (f"{sets} sets, {size:.2f} GB" if folder.exists() else "will be made when it is needed")
     yield Row("data sets", "ok" if fit else "warn", found, "" if fit else "not writable: set MINARI_DATASETS_PATH")
-    free = shutil.disk_usage(there).free / 1e9
-    yield Row("free disk", "ok" if free > 2 else "warn", f"{free:.1f} GB", "" if free > 2 else "2 GB are wanted")
+    yield _free("disk for data", folder, "set MINARI_DATASETS_PATH")
 
 
-CHECKS = {"Python": _python, "packages": _packages, "JAX devices": _accelerator, "rendering": _gl, "data sets": _data}
+def _runs() -> Iterator[Row]:
+    yield _free("disk for runs", Path("runs"), "choose another --out")
+
+
+def _free(what: str, folder: Path, elsewhere: str) -> Row:
+    free = shutil.disk_usage(_existing(folder)).free / 1e9
+    fix = "" if free > 2 else f"2 GB are wanted: make room, or {elsewhere}"
+    return Row(what, "ok" if free > 2 else "warn", f"{free:.1f} GB free for {folder}", fix)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+CHECKS = {
+    "Python": _python,
+    "packages": _packages,
+    "JAX devices": _accelerator,
+    "rendering": _gl,
+    "data sets": _data,
+    "runs": _runs,
+}

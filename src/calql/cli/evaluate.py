@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,40 +13,47 @@ def evaluate(
     run_dir: Annotated[Path, tyro.conf.Positional],
     episodes: int = 100,
     seed: int = 1_000_003,
+    step: str = "newest",
+    as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
     video: Path | None = None,
 ) -> int:
-    """Roll out the newest policy of a run, deterministically, on fresh episodes.
+    """Roll out the policy of a run, deterministically, on fresh episodes.
 
-    Example: calql eval runs/first --episodes 100
+    Example: calql eval runs/first --episodes 100 --step pretrained
 
     Args:
         run_dir: A run directory.
         episodes: How many episodes.
         seed: Decides the resets; differs from every seed used in training.
+        step: Which checkpoint: newest, best (by its evaluation in training), pretrained, or a gradient step.
+        as_json: Print one JSON object instead of text.
         video: Also film the first episode into this MP4 file (needs the [video] extra).
     """
-    import numpy as np
-
-    from calql.cli.common import console
+    from calql.cli.common import console, note
     from calql.envs.make import make_env
-    from calql.envs.rollout import evaluate, film
-    from calql.training.restore import load_policy
+    from calql.envs.rollout import film
+    from calql.training import policy as library
+    from calql.training.record import read_record
+    from calql.training.run_dir import RunDir
+    from calql.types import InputError
 
-    policy = load_policy(run_dir)
+    if episodes < 1:
+        raise InputError(f"episodes is {episodes}; it must be at least 1")
+    policy = library.load_policy(run_dir, step)
+    for text in read_record(RunDir(run_dir)).notes:
+        note(text)
     camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may not be possible
-    seeds = [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(episodes)]
-    envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
-    outcomes = evaluate(envs, policy.task, policy.acting(len(envs)), seeds)
-    for env in envs:
-        env.close()
-    scores = np.array([outcome.score for outcome in outcomes])
-    error = scores.std(ddof=1) / np.sqrt(episodes) if episodes > 1 else float("nan")
-    console.print(
-        f"{policy.task.id} · {policy.method} · gradient step {policy.step}\n"
-        f"score {scores.mean():.3f} ± {error:.3f} (standard error, {episodes} episodes)   "
-        f"return {np.mean([o.total_reward for o in outcomes]):.2f}   length {np.mean([o.length for o in outcomes]):.1f}"
-    )
+    row = library.evaluate(policy, episodes, seed)
+    if as_json:
+        print(json.dumps(row))
+    else:
+        error = "" if row["score_sem"] is None else f" ± {row['score_sem']:.3f} (standard error, {episodes} episodes)"
+        console.print(
+            f"{row['task']} · {row['method']} · gradient step {row['grad_step']}\n"
+            f"score {row['score_mean']:.3f}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
+        )
     if camera is not None:
-        film(camera, policy.task, policy.acting(1), seeds[0], video)
-        console.print(f"video: {video}")
+        film(camera, policy.task, policy.side_by_side(1), library.evaluation_seeds(seed, episodes)[0], video)
+        if not as_json:
+            console.print(f"video: {video}")
     return 0

@@ -1,4 +1,4 @@
-"""`calql report`: run directories → tables, figures and one page."""
+"""`calql report`: runs → tables, figures and one page."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import tyro
 
 
 def report(
-    run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
     plan: tuple[Path, ...] = (),
     out: Path = Path("report"),
 ) -> int:
     """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
 
+    The raw rows of all runs are written beside them (runs.json, evaluations.csv), so that a report can be made again
+    from itself: calql report report --out again
+
     Example: calql report runs --out report
 
     Args:
-        run_dirs: Run directories, or folders that hold some.
-        plan: Take of a folder only the runs of these plans, which `calql sweep --plan` made there, and draw the
-            figures that they ask for.
+        paths: Run directories, folders that hold some, or reports. Of a folder that holds both, the run directories
+            are read.
+        plan: Take only the runs of these plans, which `calql sweep --plan` made there, and draw the figures that they
+            ask for.
         out: Where to write.
     """
     from calql.reports.report import write_report
     from calql.sweeps import read_plan
 
     plans = [read_plan(path) for path in plan]
-    comparisons = [figure.below(folder) for folder in run_dirs for p in plans for figure in p.figures]
-    if plans:
-        run_dirs = tuple(path for folder in run_dirs for p in plans for path in p.folders(folder).values())
-    page = write_report(run_dirs, out, comparisons)
+    comparisons = [figure.below(folder) for folder in paths for p in plans for figure in p.figures]
+    names = [path.as_posix() for p in plans for path in p.folders(Path()).values()]
+    page = write_report(paths, out, comparisons, list(dict.fromkeys(names)) if plans else None)
     print(f"wrote {page} (open it in a browser), with tables and figures beside it")
     return 0

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
+from calql.cli.options import Numbers, Settings, Texts, flat
 from calql.types import InputError, RunError
 
 
 def sweep(
-    tasks: tuple[str, ...] = (),
-    methods: tuple[str, ...] = (),
+    tasks: Texts = (),
+    methods: Texts = (),
     plan: Path | None = None,
-    seeds: tuple[int, ...] = (),
+    seeds: Numbers = (),
     out: Path = Path("runs"),
     scale: str | None = None,
     data: str | None = None,
     engine: Literal["local"] = "local",
     workers: int | None = None,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    options: Settings = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -38,7 +40,7 @@ def sweep(
         scale: smoke, laptop or paper; by default the plan's, or laptop.
         data: Data reference, where it is not the task's own.
         engine: Where to run.
-        workers: Runs at a time; by default one a core.
+        workers: Runs at a time; by default one per core, or one where there is a GPU.
         options: Any option by name, for all runs (after those of the plan).
         print_config: Print the resolved settings of every task × method, and stop.
         dry_run: List the runs and which of them are done, and stop.
@@ -50,20 +52,20 @@ def sweep(
         raise InputError("say what to run: --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
         raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
-    asked = read_plan(plan) if plan else Plan(tasks, tuple(map(Variant, methods)))
-    given = {name: value for name, value in {"seeds": seeds, "scale": scale, "data": data}.items() if value}
-    asked = dataclasses.replace(asked, **given, options=(*asked.options, *options))
+    asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
+    given = {name: value for name, value in {"seeds": flat(seeds), "scale": scale, "data": data}.items() if value}
+    asked = dataclasses.replace(asked, **given, options=(*asked.options, *flat(options)))
     jobs = make_jobs(asked, out)
     if print_config:
         for job in jobs[: len(asked.tasks) * len(asked.variants)]:
-            common.print_config(job.config)
+            common.print_config(job.experiment)
         return 0
     if dry_run:
         for job in jobs:
             print("done " if job.done else "to do", common.command_line(*job.arguments()))
         return 0
     run_jobs(jobs, workers)
-    common.console.print(f"next: calql report {out} --out report")
+    common.console.print(f"next: {common.command_line('report', out, '--out', 'report')}", soft_wrap=True)
     return 0
 
 
@@ -72,19 +74,21 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 
-    for (reference, _), task in {(job.config.data, job.config.task.id): job.config.task for job in jobs}.items():
+    for (reference, _), task in {
+        (job.experiment.data.uri, job.experiment.task.id): job.experiment.task for job in jobs
+    }.items():
         if reference:
             common.build_if_missing(reference, task)
-    several = len({job.config.task.id for job in jobs}) > 1
-    with common.bar() as progress:
+    several = len({job.experiment.task.id for job in jobs}) > 1
+    with common.bar() as progress, closing(run_local(jobs, workers)) as engine:
         whole = progress.add_task("runs", total=len(jobs), note="")
         bars: dict = {}
         ended: dict = {}
-        for status in run_local(jobs, workers):
+        for status in engine:
             for job in status.running:
                 done, total, note = common.run_progress(job.out)
                 if job not in bars:
-                    title = f"{job.config.task.id} {job.name}" if several else job.name
+                    title = f"{job.experiment.task.id} {job.name}" if several else job.name
                     bars[job] = progress.add_task(title, total=total, note="")
                 progress.update(bars[job], completed=done, total=total, note=note)
             for job in status.ended.keys() - ended.keys():
@@ -96,7 +100,7 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
             progress.update(whole, completed=len(ended), note="")
     failed = [job for job in jobs if ended.get(job)]
     if failed:
-        last = Path(log_path(failed[0])).read_text().strip().splitlines()[-1:]
+        last = log_path(failed[0]).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise RunError(
             f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0].name}: {''.join(last)} "
             f"(log: {log_path(failed[0])}); run the same command again to continue"

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
+from calql.cli.options import Settings, Texts, flat
 from calql.types import InputError
 
 
 def train(
     task: str | None = None,
     method: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     scale: str | None = None,
     out: Path | None = None,
     data: str | None = None,
     resume: bool = False,
     pretrained: Path | None = None,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    init_from: str | None = None,
+    options: Settings = (),
+    trackers: Texts = (),
+    explain: str | None = None,
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -30,57 +33,61 @@ def train(
     Args:
         task: A task id (see the README), or your own package.module:factory.
         method: A method id (see the README), or your own package.module:row.
-        seed: Decides networks, batches, resets and exploration.
+        seed: Decides networks, batches, resets and exploration; 0 by default.
         scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
         data: local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE; by default the task's own.
-        resume: Continue the run in --out from its newest complete checkpoint.
+        resume: Continue the run in --out from its newest checkpoint; where there is none yet, start it. With
+            --set online_steps=N a finished run is continued to a later end.
         pretrained: Run directory whose pre-training is the same as this run's: only the fine-tuning is done.
-        options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config).
+        init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
+            with any settings; --set offline_steps=0 leaves the pre-training out.
+        options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config and --explain).
+        trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
+        explain: Print what an option is in this run: value, meaning, who set it, the paper's value; and stop.
         print_config: Print the resolved settings and what differs from the paper, and stop.
         dry_run: Check task, data and environment, print what would run, and stop.
     """
     from calql.cli import common
-    from calql.training.config import describe
-    from calql.training.loop import Trainer
-    from calql.training.pretrained import require, take_over
+    from calql.training.options import explained
+    from calql.training.record import read_record
+    from calql.training.run import events
     from calql.training.run_dir import RunDir
+    from calql.training.start import refuse_other, with_new_options
 
-    donor = pretrained and RunDir(pretrained)
-    if resume:
-        if out is None:
-            raise InputError("--resume needs the run to continue: add --out RUN_DIR")
-        if donor:
-            raise InputError("--resume goes on with what the run began from; leave --pretrained out")
-        run_dir = RunDir(out)
-        config = common.saved_config(run_dir, task=task, method=method, scale=scale, data=data, options=options)
-        if run_dir.done:
-            print(f"{out} is already finished; see it with: calql report {out} --out report")
+    if resume and out is None:
+        raise InputError("--resume needs the run to continue: add --out RUN_DIR")
+    if resume and (pretrained or init_from):
+        raise InputError("--resume goes on with what the run began from; leave --pretrained and --init-from out")
+    options, trackers = flat(options), flat(trackers)
+    asked = common.Asked(task, method, scale, seed, data, options)
+    run_dir = RunDir(out or asked.default_folder())
+    there = resume and (run_dir.path / "config.json").exists()
+    if explain:
+        print(explained(explain, *asked.with_defaults()))
+        return 0
+    if there:
+        saved = read_record(run_dir)
+        asked.refuse_other(run_dir, saved.experiment)
+        experiment = with_new_options(saved, options)
+        refuse_other(run_dir, saved.experiment, experiment)
+        if run_dir.done and experiment == saved.experiment:
+            print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
             return 0
     else:
-        config = common.resolve_options(task, method, scale, seed, data, options)
-        run_dir = RunDir(
-            out or Path("runs") / config.task.id.replace(":", ".") / config.method.id.replace(":", ".") / f"seed-{seed}"
-        )
+        experiment = asked.experiment()
     if print_config:
-        common.print_config(config)
+        common.print_config(experiment)
         return 0
-    episodes = common.load_data(config)
-    if donor:
-        require(config, episodes, donor)
+    if not there and not dry_run:
+        run_dir.refuse_what_is_there()
+    episodes = common.load_data(experiment)
     if dry_run:
-        common.print_plan(config, episodes, run_dir)
+        common.print_plan(experiment, episodes, run_dir)
         return 0
     common.enable_compilation_cache()
-    trainer = Trainer(config, episodes, run_dir)
-    if not resume:
-        run_dir.create(describe(config, episodes) | ({"pretrained": str(pretrained)} if donor else {}))
-    elif run_dir.read_config()["data"].get("fingerprint") != episodes.fingerprint():
-        raise InputError(f"the data of {run_dir.path} have changed since it began; give the same --data, or start anew")
-    if donor:
-        take_over(run_dir, donor)
-    for complaint in trainer.restore() if resume or donor else []:
-        print(f"calql: {complaint}")
-    common.show(trainer)
+    told = {"options": asked.given(), "differs_from_paper": common.differs(experiment)}
+    how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
+    common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), trackers)
     common.print_summary(run_dir)
     return 0

@@ -1,6 +1,7 @@
-"""Experience at rest: readers of recorded data, Monte-Carlo returns, the check before training, and local builders."""
+"""Experience at rest: readers of recorded data, transitions with returns, and the check before training."""
 
 from calql.data.episodes import Episodes
-from calql.data.load import load
+from calql.data.load import load, open_data
+from calql.data.transitions import to_transitions
 
-__all__ = ["Episodes", "load"]
+__all__ = ["Episodes", "load", "open_data", "to_transitions"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,17 @@ def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
                 branch = branch.setdefault(part, {})
             branch[key] = leaf
     return tree or None
+
+
+def states_at(episodes: Sequence[Episode], steps: np.ndarray) -> PyTree:
+    """[N, …] states in which those steps were taken; steps are numbered through all episodes."""
+    firsts = np.cumsum([0] + [e.length for e in episodes[:-1]])
+    owners = np.searchsorted(firsts, steps, side="right") - 1
+    rows = [
+        map_leaves(lambda x, t=t: x[t], episodes[owner].observations)
+        for owner, t in zip(owners.tolist(), (steps - firsts[owners]).tolist(), strict=True)
+    ]
+    return map_leaves(lambda *leaves: np.stack(leaves), *rows)
 
 
 def first_steps(episode: Episode, steps: int) -> Episode:

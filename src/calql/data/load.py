@@ -1,59 +1,120 @@
-"""One text names any recording: `minari:ID`, `d4rl:FILE.hdf5`, `awac:DIR#TASK`, `npz:FILE.npz` or `local:TASK`."""
+"""From a data URI to episodes that a task can learn from: read, adapted, cut, checked.
+
+`load` only reads, `load_for` gives what the task would have recorded, `open_data` also builds and checks.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
+from calql.data.build import build_if_missing
+from calql.data.check.describe import Report, check
 from calql.data.episodes import Episodes
-from calql.data.readers.awac import read_awac
-from calql.data.readers.d4rl import read_d4rl
-from calql.data.readers.minari import list_local, read_minari, root
-from calql.data.readers.npz import read_npz
+from calql.data.readers import FORMS, READERS
 from calql.data.success import end_at_success, split_at_terminations, success_steps
-from calql.tasks import Source, Task, load_attribute
+from calql.tasks import Progress, Task, load_attribute
 from calql.types import Episode, InputError
 
-__all__ = ["list_local", "load", "local_id"]
+
+def load(uri: str, **options: Any) -> Episodes:
+    """The episodes that a data URI names; `options` go to its reader. Raises InputError on bad input.
+
+    The forms of a URI are those of `calql.data.readers`; what a task does with recordings is `load_for`'s business.
+    """
+    scheme, _, rest = uri.partition(":")
+    if rest and scheme in READERS:
+        return READERS[scheme].read(rest, **options)
+    name, hash_, argument = rest.partition("#")
+    if not (name.isidentifier() and all(part.isidentifier() for part in scheme.split("."))):
+        raise InputError(f"'{uri}' is no data URI; write one of {FORMS}")
+    try:
+        read = load_attribute(f"{scheme}:{name}")
+    except InputError as error:
+        raise InputError(f"'{uri}' is no data URI, nor a reader ({error}); write one of {FORMS}") from error
+    try:
+        made = read(*([argument] if hash_ else []), **options)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{uri}: the reader failed ({type(error).__name__}: {error}); fix it") from error
+    if isinstance(made, Episodes):
+        return Episodes(made.episodes, uri, made.notes)
+    if isinstance(made, Sequence) and all(isinstance(episode, Episode) for episode in made):
+        return Episodes(tuple(made), uri)
+    raise InputError(
+        f"{uri}: the reader returned a {type(made).__name__}; it must return calql.data.Episodes, or a sequence of "
+        "calql.types.Episode"
+    )
 
 
-def local_id(task: str) -> str:
-    """The Minari id under which `calql data build TASK` stores its data."""
-    return f"calql/{task}-v0"
+def open_data(
+    task: Task,
+    uri: str | None = None,
+    *,
+    discount: float = 0.99,
+    target_rate: float = 0.005,
+    tail_bootstrap: bool = False,
+    cut_at_horizon: bool = False,
+    with_env: bool = True,
+    strict: bool = True,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Episodes, Report]:
+    """The data that a task is trained on: built where they are the task's own and absent, loaded, and checked.
+
+    Nothing is printed: `Episodes.notes` say what was done to the recording, `Report.warnings` what is odd.
+
+    Args:
+        task: whose data they are.
+        uri: which; None: the task's own.
+        discount: γ of the returns that are checked.
+        target_rate: τ, for the estimate of how many updates a critic needs.
+        tail_bootstrap: see `calql.rewards.Rewards.returns`.
+        cut_at_horizon: cut episodes that are longer than the task's horizon.
+        with_env: also compare with the task's environment (its spaces and its physics).
+        strict: raise InputError where the check finds errors; False leaves them in the report.
+        workers: processes that build.
+        progress: called as progress(done, total) while data are built.
+
+    Raises:
+        InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
+    """
+    from calql.envs.make import make_env  # here, because Gymnasium is slow to import
+
+    uri = uri or task.data
+    if uri is None:
+        raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
+    task = task.for_data(uri)
+    build_if_missing(task, uri, workers, progress)
+    episodes = load_for(task, uri, cut_at_horizon)
+    with make_env(task) if with_env else contextlib.nullcontext() as env:
+        report = check(episodes, task, env, discount, target_rate, tail_bootstrap)
+    if strict and report.errors:
+        raise InputError("; ".join(report.errors))
+    return episodes, report
 
 
-def read_local(task: str, **options: Any) -> Episodes:
-    """The data that `calql data build TASK` made. Raises InputError where it has not been run."""
-    if not (root() / local_id(task) / "data").is_dir():
-        raise InputError(f"local:{task}: there is no such data set in {root()}; run 'calql data build {task}'")
-    return read_minari(local_id(task), download=False, reference=f"local:{task}", **options)
-
-
-READERS = {
-    "minari": read_minari,
-    "d4rl": read_d4rl,
-    "awac": read_awac,
-    "npz": read_npz,
-    "local": read_local,
-}
-
-
-def load_for(task: Task, reference: str, cut_at_horizon: bool = False) -> Episodes:
+def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
     """The episodes as the task would have recorded them; a note tells of everything that was done to them.
 
     Recordings that the task's `sources` cover are read and adapted as said there. Where the task stops at success, an
     episode that goes on after one is cut there. (AWAC's are not: see `read_awac`.) Episodes beyond the horizon are kept
     whole, and `check` warns of them, unless `cut_at_horizon`.
 
-    Raises InputError where the reference is none, belongs to another task, or cannot be read or adapted.
+    Raises InputError where the URI is none, belongs to another task, or cannot be read or adapted.
     """
-    source = task.source_of(reference) or Source(reference)
-    episodes = load(reference, **source.reader)
-    if source.adapt:
-        episodes = _adapted(episodes, task.for_data(reference), source.adapt)
+    source = task.source_of(uri)
+    episodes = load(uri, **(source.reader if source else {}))
+    if source and source.adapt:
+        episodes = _adapted(episodes, task.for_data(uri), source.adapt)
     if cut_at_horizon:
         episodes = episodes.truncate_at_horizon(task.horizon)
-    late = task.stop_at_success and any((success_steps(e, task) & ~e.terminations).any() for e in episodes.episodes)
-    return end_at_success(episodes, task) if late else episodes
+    late = task.stop_at_success and any(
+        (success_steps(e, task.rewards) & ~e.terminations).any() for e in episodes.episodes
+    )
+    return end_at_success(episodes, task.rewards) if late else episodes
 
 
 def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
@@ -64,22 +125,13 @@ def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
         try:
             changed += split_at_terminations(function(episode, **task.env_options))
         except InputError as error:
-            raise InputError(f"{episodes.reference}: episode {number}: {error}") from error
+            raise InputError(f"{episodes.uri}: episode {number}: {error}") from error
         except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a quite different layout
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(
-                f"{episodes.reference}: episode {number} is nothing that {adapt} knows ({reason}); "
+                f"{episodes.uri}: episode {number} is nothing that {adapt} knows ({reason}); "
                 f"check that it was recorded in '{task.id}'"
             ) from error
     summary = (function.__doc__ or "").strip().splitlines()[0]
     note = f"all {episodes.num_episodes} recorded episodes were adapted by {adapt} ({summary.rstrip('.')})"
-    return Episodes(tuple(changed), episodes.reference, (*episodes.notes, note))
-
-
-def load(reference: str, **options: Any) -> Episodes:
-    """The episodes that `reference` names; `options` go to its reader. Raises InputError on bad input."""
-    scheme, colon, rest = reference.partition(":")
-    if scheme not in READERS or not colon or not rest:
-        known = "minari:ID, d4rl:FILE.hdf5, awac:DIR, npz:FILE.npz, local:TASK"
-        raise InputError(f"'{reference}' is no data reference; write one of {known}")
-    return READERS[scheme](rest, **options)
+    return Episodes(tuple(changed), episodes.uri, (*episodes.notes, note))

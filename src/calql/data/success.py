@@ -6,49 +6,52 @@ import numpy as np
 
 from calql.data.arrays import first_steps, map_leaves
 from calql.data.episodes import Episodes
-from calql.tasks import Task
+from calql.rewards import Rewards
 from calql.types import Episode, InputError
 
 
-def success_steps(episode: Episode, task: Task | None = None) -> np.ndarray:
-    """[T] bool: the recorded signal; without one, steps that paid more than failing does (or the most the task pays).
+def success_steps(episode: Episode, rewards: Rewards) -> np.ndarray:
+    """[T] bool: the recorded signal; without one, what the rewards tell (see `Rewards.successes`).
 
-    Raises InputError where there is neither a signal nor a task.
+    Raises InputError where neither does.
     """
-    if episode.successes is not None:
-        return episode.successes
-    if task is None:
-        raise InputError("no success signal was recorded; name the task, whose rewards tell success from failure")
-    rewards = np.asarray(task.map_reward(episode.rewards))
-    if task.failure_reward is not None:
-        return rewards > task.failure_reward + 1e-6
-    return rewards >= max(task.map_reward(r) for r in task.reward_range) - 1e-6
+    found = episode.successes if episode.successes is not None else rewards.successes(episode.rewards)
+    if found is None:
+        raise InputError(
+            "no success signal was recorded, and rewards do not tell success from failure; record it, or state the "
+            "task's rewards.failing or rewards.high"
+        )
+    return found
 
 
-def end_at_success(
-    episodes: Episodes, task: Task | None = None, *, last: bool = False, keep_failures: bool = True
-) -> Episodes:
+def knows_success(episodes: Episodes, rewards: Rewards) -> bool:
+    """Whether `success_steps` can be told of every episode."""
+    told = rewards.failing is not None or rewards.high is not None
+    return told or all(episode.successes is not None for episode in episodes.episodes)
+
+
+def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, keep_failures: bool = True) -> Episodes:
     """Every episode cut after its first (or `last`) success, with every success a termination.
 
     `last=True, keep_failures=False` is what the official release does to the Adroit data (`nakamotoo/Cal-QL`,
-    `get_hand_dataset_with_mc_calculation`). Raises InputError where nothing remains.
+    `get_hand_dataset_with_mc_calculation`). Raises InputError where nothing remains, or success is unknown.
     """
     cut = []
     for episode in episodes.episodes:
-        wins = success_steps(episode, task)
+        wins = success_steps(episode, rewards)
         if wins.any():
             steps = np.flatnonzero(wins)[-1 if last else 0] + 1
             cut.append(first_steps(episode, steps)._replace(terminations=wins[:steps], truncated=False))
         elif keep_failures:
             cut.append(episode)
     if not cut:
-        raise InputError(f"{episodes.reference}: no episode has a success; keep the failures, or get better data")
+        raise InputError(f"{episodes.uri}: no episode has a success; keep the failures, or get better data")
     lost = episodes.num_transitions - sum(e.length for e in cut)
     note = (
         f"episodes were cut after their {'last' if last else 'first'} success, and every success is a termination "
         f"({episodes.num_episodes - len(cut)} episodes without success and {lost} transitions in all were dropped)"
     )
-    return Episodes(tuple(cut), episodes.reference, (*episodes.notes, note))
+    return Episodes(tuple(cut), episodes.uri, (*episodes.notes, note))
 
 
 def split_at_terminations(episode: Episode) -> list[Episode]:

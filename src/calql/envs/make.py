@@ -6,6 +6,7 @@ import gymnasium
 
 from calql.envs.headless import headless_gl
 from calql.envs.wrappers import float32_observations, unit_actions
+from calql.extras import missing
 from calql.tasks import Task, load_attribute
 from calql.types import InputError
 
@@ -28,6 +29,8 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     except InputError:
         raise
     except Exception as error:
+        if (lacks := missing(f"the environment of '{task.id}'", error)) is not None:
+            raise lacks from error
         mend = "check its packages with `calql doctor`"
         if render_mode is not None:
             mend = "set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or train without video"

@@ -10,8 +10,9 @@ import gymnasium as gym
 import jax
 import numpy as np
 
+from calql.extras import needed_for
 from calql.tasks import Task
-from calql.types import Episode, InputError, PyTree
+from calql.types import Episode, PyTree
 
 Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 """(observations [B, …], steps [B], rewards [B]) → actions [B, A]. Steps (int32) count from 0 in every episode; rewards
@@ -47,7 +48,7 @@ def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
     # Copies: an environment may hand out the same array again, filled anew.
     observations, actions, rewards, terminations, successes = [jax.tree.map(np.copy, observation)], [], [], [], []
     for step in range(task.horizon):
-        last = np.float32(task.map_reward(rewards[-1]) if rewards else 0.0)
+        last = np.float32(task.rewards.map(rewards[-1]) if rewards else 0.0)
         action = act(jax.tree.map(lambda x: x[None], observation), np.array([step], np.int32), last[None])[0]
         observation, reward, terminated, truncated, info = env.step(action)
         success = bool(info.get("success", False))
@@ -92,7 +93,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
         batch = [episode["observation"] if episode else blank for episode in running]
         paid = [episode["rewards"] if episode else [] for episode in running]
         steps = np.array([len(rewards) for rewards in paid], np.int32)
-        last = np.array([task.map_reward(rewards[-1]) if rewards else 0.0 for rewards in paid], np.float32)
+        last = np.array([task.rewards.map(rewards[-1]) if rewards else 0.0 for rewards in paid], np.float32)
         actions = act(jax.tree.map(lambda *x: np.stack(x), *batch), steps, last)
         for slot, episode in enumerate(running):
             if not episode:
@@ -104,7 +105,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
             if done or len(episode["rewards"]) == task.horizon:
                 outcomes[episode["index"]] = Outcome(
                     score_of(task, episode["rewards"], episode["successes"]),
-                    float(sum(task.map_reward(r) for r in episode["rewards"])),
+                    float(sum(task.rewards.map(r) for r in episode["rewards"])),
                     len(episode["rewards"]),
                 )
                 start(slot)
@@ -113,11 +114,9 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
 
 def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:
     """One episode as an MP4 file; `env` must render rgb_array. Raises InputError without the [video] extra."""
-    try:
+    with needed_for("filming"):
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401 (the codec that imageio looks for)
-    except ImportError as error:
-        raise InputError(f"filming needs imageio with ffmpeg ({error}); install calql[video]") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with imageio.get_writer(path, fps=env.metadata.get("render_fps", 10), macro_block_size=1) as writer:
 

@@ -26,7 +26,20 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
         action = space.low + (np.asarray(action, np.float64) + 1.0) * 0.5 * (space.high.astype(np.float64) - space.low)
         return np.clip(action, space.low, space.high).astype(space.dtype)
 
-    return gymnasium.wrappers.TransformAction(env, rescale, unit)
+    return UnitActions(env, rescale, unit)
+
+
+def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) action [A] in the environment's own unit, of an environment that `unit_actions` has wrapped."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, UnitActions):
+            return env.env.action_space.low, env.env.action_space.high
+        env = env.env
+    return env.action_space.low, env.action_space.high
+
+
+class UnitActions(gymnasium.wrappers.TransformAction):
+    """Actions in [−1, 1] outside, the environment's own inside."""
 
 
 def float32_observations(env: gymnasium.Env) -> gymnasium.Env:

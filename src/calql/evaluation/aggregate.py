@@ -1,5 +1,5 @@
-"""Aggregates over runs and tasks with honest intervals (Agarwal et al. 2021, "Deep RL at the edge of the statistical
-precipice"), in the vocabulary and shapes of rliable: one matrix [runs, tasks] a method.
+"""Aggregates over runs and tasks (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice"), in the
+vocabulary and shapes of rliable: one matrix [runs, tasks] per method.
 
 Every statistic here reduces the two leading axes and keeps the rest. So trailing axes may hold a curve, and the
 bootstrap puts its replicates on the last axis and calls the statistic once instead of thousands of times.
@@ -7,10 +7,16 @@ bootstrap puts its replicates on the last axis and calls the statistic once inst
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import trim_mean
+from scipy import stats
+
+FEWEST_RUNS = 5
+"""Runs per task from which an interval is given. Of three runs a bootstrap interval is their range, which holds the
+truth in three cases out of four, whatever confidence is asked for."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -19,7 +25,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     The lowest and the highest quarter are cut (rounded down: fewer than four values are simply averaged).
     """
     scores = np.asarray(scores, float)
-    return trim_mean(scores.reshape(-1, *scores.shape[2:]), 0.25, axis=0)
+    return stats.trim_mean(scores.reshape(-1, *scores.shape[2:]), 0.25, axis=0)
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -31,39 +37,67 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ((x > y) + 0.5 * (x == y)).mean(axis=(0, 1, 2))
 
 
+def permutation_p(x: np.ndarray, y: np.ndarray, most: int = 20_000, seed: int = 0) -> float:
+    """Two-sided p-value of `probability_of_improvement` = 1/2 under "both methods are alike".
+
+    x [runs_x, tasks] and y [runs_y, tasks]. The runs, each with its values on all tasks, are dealt out anew between the
+    two methods: in every possible way (on one task, this is the exact Mann–Whitney test, ties included), or in `most`
+    random ways where there are more.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    ours, total = len(x), len(x) + len(y)
+    if math.comb(total, ours) <= most:
+        deals = np.array(list(itertools.combinations(range(total), ours)))
+    else:
+        shuffled = np.random.default_rng(seed).permuted(np.tile(np.arange(total), (most, 1)), axis=1)
+        deals = np.concatenate([np.arange(ours)[None], shuffled[:, :ours]])
+    # The probability is a linear function of the sum of ranks of x.
+    ranks = stats.rankdata(np.concatenate([x, y]), axis=0).sum(axis=1)
+    distance = np.abs(ranks[deals].sum(axis=1) - ours * ranks.mean())
+    return float((distance >= distance[0] - 1e-9).mean())  # the first deal is the one that was observed
+
+
 def performance_profile(scores: np.ndarray, taus: np.ndarray) -> np.ndarray:
     """Share of runs that score above each threshold, [runs, tasks, …] → [taus, …]."""
     return np.stack([(np.asarray(scores) > tau).mean(axis=(0, 1)) for tau in taus])
 
 
-def stratified_bootstrap_ci(
-    scores: np.ndarray | tuple[np.ndarray, ...],
-    statistic: Callable[..., np.ndarray] = iqm,
-    reps: int = 5000,
+def bootstrap_interval(
+    scores: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray] = iqm,
+    reps: int = 20_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> np.ndarray:
-    """Percentile bootstrap interval [2, …] (low, high) of a statistic; runs are resampled within each task.
+    """Expanded percentile bootstrap interval [2, …] (low, high); runs are resampled within each task.
 
-    `scores` is [runs, tasks, …], or a tuple of such matrices that are resampled independently and given to `statistic`
-    in that order. Trailing axes stay with their run. The same seed gives the same interval. Raises ValueError on
-    missing values, and on a statistic that does not keep trailing axes.
+    With few runs the plain percentile interval is too narrow, by √((n − 1)/n) in the spread of the replicates and by
+    the normal quantile in place of Student's. Expanding it means to read the quantiles further out by just these two
+    factors (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.3). tests/evaluation simulates
+    the coverage: at nominal 95 % it is 93 % to 94 % with five runs, where the plain interval and BCa have 88 % to 90 %,
+    and 96 % to 97 % with eight or ten. (For the IQM of five runs the ends are the lowest and the highest of them, which
+    hold the median of what the runs are drawn from in 1 − 2/2⁵ = 94 % of cases.)
+
+    `scores` is [runs, tasks, …]; trailing axes stay with their run. The same seed gives the same interval. Raises
+    ValueError on missing values, on fewer than FEWEST_RUNS runs, and on a statistic that does not keep trailing axes.
     """
-    rng = np.random.default_rng(seed)
-    matrices = scores if isinstance(scores, tuple) else (scores,)
-    replicates = np.asarray(statistic(*(_resample(np.asarray(matrix, float), reps, rng) for matrix in matrices)))
+    scores = np.asarray(scores, float)
+    if scores.ndim < 2 or not scores.size or np.isnan(scores).any():
+        raise ValueError(
+            f"scores must be a filled matrix [runs, tasks, …] without nan, not one of shape {scores.shape}"
+        )
+    runs, tasks = scores.shape[:2]
+    if runs < FEWEST_RUNS:
+        raise ValueError(f"{runs} runs are too few for an interval, which takes {FEWEST_RUNS}; show their range")
+    picks = np.random.default_rng(seed).integers(runs, size=(runs, tasks, reps))
+    replicates = np.asarray(statistic(np.moveaxis(scores[picks, np.arange(tasks)[:, None]], 2, -1)))
     if replicates.shape[-1:] != (reps,):
         raise ValueError("the statistic must reduce the two leading axes only, e.g. x.mean(axis=(0, 1))")
-    tail = (1.0 - confidence) / 2.0
+    tail = expanded_tail(runs, tasks, (1.0 - confidence) / 2.0)
     return np.quantile(replicates, [tail, 1.0 - tail], axis=-1)
 
 
-def _resample(matrix: np.ndarray, reps: int, rng: np.random.Generator) -> np.ndarray:
-    """Runs drawn with replacement within each task: [runs, tasks, …] → [runs, tasks, …, reps]."""
-    if matrix.ndim < 2 or not matrix.size or np.isnan(matrix).any():
-        raise ValueError(
-            f"scores must be a filled matrix [runs, tasks, …] without nan, not one of shape {matrix.shape}"
-        )
-    runs, tasks = matrix.shape[:2]
-    picks = rng.integers(runs, size=(runs, tasks, reps))
-    return np.moveaxis(matrix[picks, np.arange(tasks)[:, None]], 2, -1)
+def expanded_tail(runs: int, tasks: int, tail: float) -> float:
+    """The quantile of the replicates at which an interval must end to leave out `tail` on that side."""
+    student = stats.t.ppf(tail, tasks * (runs - 1))
+    return float(stats.norm.cdf(student * math.sqrt(runs / (runs - 1))))

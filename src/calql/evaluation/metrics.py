@@ -23,13 +23,14 @@ def regret(env_steps: Sequence[float], scores: Sequence[float]) -> float:
     return float(1.0 - np.interp(grid, steps, values).mean())
 
 
-def dip(env_steps: Sequence[float], scores: Sequence[float]) -> float:
+def dip(env_steps: Sequence[float], scores: Sequence[float]) -> float | None:
     """Score at step 0 − lowest score in the first fifth of fine-tuning (both ends included), so never below 0.
 
-    Raises ValueError as `_curve` does.
+    None where nothing but step 0 was evaluated in that fifth: then nobody looked. Raises ValueError as `_curve` does.
     """
     steps, values = _curve(env_steps, scores)
-    return float(values[0] - values[steps <= steps[-1] / 5].min())
+    early = values[steps <= steps[-1] / 5]
+    return float(values[0] - early.min()) if len(early) > 1 else None
 
 
 def relative_improvement(before: float, after: float) -> float | None:
@@ -42,7 +43,8 @@ def summarise(eval_rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]
 
     score_before is the policy that fine-tuning starts from; what a run has not measured is None: an offline-only run
     has no score_after, regret, dip or relative_improvement, and neither has one that was stopped at online step 0;
-    an online-only run has no relative_improvement, because nothing was pre-trained.
+    one that was first evaluated after a fifth of its fine-tuning has no dip; an online-only run has no
+    relative_improvement, because nothing was pre-trained.
     """
     rows = [row for row in eval_rows if np.isfinite(_number(row.get("score_mean")))]
     online = [row for row in rows if row["phase"] == "online"]

@@ -6,9 +6,11 @@ from calql.networks.mlp import MLP
 from calql.networks.policy import (
     GaussianPolicy,
     TanhGaussianPolicy,
+    action_dim_of,
     gaussian_log_prob,
     gaussian_tanh_log_prob,
     sample_actions,
+    sample_gaussian,
 )
 from calql.networks.transformer import DecisionTransformer
 
@@ -23,10 +25,12 @@ __all__ = [
     "GaussianPolicy",
     "TanhGaussianPolicy",
     "Value",
+    "action_dim_of",
     "choose_members",
     "flatten_observation",
     "gaussian_log_prob",
     "gaussian_tanh_log_prob",
     "members",
     "sample_actions",
+    "sample_gaussian",
 ]

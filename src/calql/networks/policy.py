@@ -33,9 +33,9 @@ class TanhGaussianPolicy(nn.Module):
     log_std_offset: float = -1.0
     """Initial value of the learned scalar o."""
     encoder: str = "small"
-    """What pictures go through."""
+    """Kind of the `Encoder` of images."""
     learns_encoder: bool = True
-    """Gradients of the policy reach the encoder; no: it is somebody else's."""
+    """Gradients of the policy reach the encoder; no: it belongs to the critics."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -49,7 +49,7 @@ class TanhGaussianPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """Mean through a tanh, Gaussian not squashed, one log-std a dimension for all states.
+    """Mean through a tanh, Gaussian not squashed, one log-std per dimension for all states.
 
     Source: ikostrikov/implicit_q_learning, `policy.py`; ikostrikov/jaxrl, `networks/policies.py`.
     """
@@ -63,9 +63,9 @@ class GaussianPolicy(nn.Module):
     dropout: float = 0.0
     """Share of hidden units dropped in training."""
     encoder: str = "small"
-    """What pictures go through."""
+    """Kind of the `Encoder` of images."""
     learns_encoder: bool = True
-    """Gradients of the policy reach the encoder; no: it is somebody else's."""
+    """Gradients of the policy reach the encoder; no: it belongs to the critics."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -74,6 +74,11 @@ class GaussianPolicy(nn.Module):
         mean = jnp.tanh(mlp(seen_by_policy(self, observation)))
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         return mean, jnp.broadcast_to(jnp.clip(log_std, *GAUSSIAN_LOG_STD_RANGE), mean.shape)
+
+
+def action_dim_of(actor: PyTree) -> int:
+    """|A| of a `TanhGaussianPolicy` with those parameters: mean and log-std share the output layer."""
+    return actor["mlp"]["output"]["bias"].shape[-1] // 2
 
 
 def seen_by_policy(module: nn.Module, observation: PyTree) -> jax.Array:
@@ -100,14 +105,24 @@ def gaussian_tanh_log_prob(mean: jax.Array, log_std: jax.Array, pre_tanh: jax.Ar
 def sample_actions(
     key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw actions and their log-densities: [B, A], [B]; or with `count` = N: [B, N, A], [B, N].
+    """Draw from the squashed Gaussian of mean and log-std [B, A]: actions and their log densities.
 
-    The distribution is given, not a network: it is computed once a state, however many actions are drawn.
+    [B, A], [B]; or with `count` = N actions per state: [B, N, A], [B, N].
     """
-    if count is not None:
-        mean, log_std = mean[:, None, :], log_std[:, None, :]
-        shape = (mean.shape[0], count, mean.shape[-1])
-    else:
-        shape = mean.shape
-    pre_tanh = mean + jnp.exp(log_std) * jax.random.normal(key, shape)
+    mean, log_std, noise = _draw(key, mean, log_std, count)
+    pre_tanh = mean + jnp.exp(log_std) * noise
     return jnp.tanh(pre_tanh), gaussian_tanh_log_prob(mean, log_std, pre_tanh)
+
+
+def sample_gaussian(key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None = None) -> jax.Array:
+    """Draw from the Gaussian of mean and log-std [B, A], clipped to [−1, 1]: [B, A]; with `count` = N [B, N, A]."""
+    mean, log_std, noise = _draw(key, mean, log_std, count)
+    return jnp.clip(mean + jnp.exp(log_std) * noise, -1.0, 1.0)
+
+
+def _draw(key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None) -> tuple[jax.Array, ...]:
+    """Mean and log-std as they broadcast against standard normal noise [B, A] or [B, N, A], and the noise."""
+    shape = mean.shape
+    if count is not None:
+        mean, log_std, shape = mean[:, None, :], log_std[:, None, :], (mean.shape[0], count, mean.shape[-1])
+    return mean, log_std, jax.random.normal(key, shape)

@@ -24,8 +24,13 @@ FEWER = dict(utd=4)
 """What a CPU can do of that in minutes."""
 SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
 """Networks of the original baselines, whatever Cal-QL's are on a task."""
-RAW = dict(reward_scale=1.0, reward_bias=0.0)
+RAW = {"rewards.scale": 1.0, "rewards.bias": 0.0}
 """Rewards as the environment pays them."""
+
+DEFAULT_METHOD = "cal-ql"
+"""What a command means that names no method."""
+RIVAL = "cql"
+"""What the default method is compared with."""
 
 METHODS: dict[str, Method] = {
     method.id: method
@@ -58,7 +63,7 @@ METHODS: dict[str, Method] = {
             settings={
                 "": RAW,
                 "pointmaze": dict(iql_expectile=0.9, iql_temperature=10.0),
-                "antmaze": dict(reward_bias=-1.0, iql_expectile=0.9, iql_temperature=10.0),
+                "antmaze": {"rewards.bias": -1.0, "iql_expectile": 0.9, "iql_temperature": 10.0},
                 "kitchen": dict(iql_expectile=0.7, iql_temperature=0.5, actor_dropout=0.1),
                 "visual": dict(iql_expectile=0.7, iql_temperature=10.0),
                 "adroit": dict(iql_expectile=0.8, iql_temperature=3.0, exploration_std=0.03, mixing=0.2),
@@ -137,7 +142,7 @@ METHODS: dict[str, Method] = {
             SAC,
             settings={
                 "": ENSEMBLE | dict(num_target_actions=1, target_entropy_per_action=0.5, start_steps=5_000),
-                "antmaze": RAW | dict(reward_bias=-1.0),
+                "antmaze": RAW | {"rewards.bias": -1.0},
                 "adroit": RAW,
                 "smoke": dict(start_steps=20, utd=2),
                 "laptop": FEWER | dict(start_steps=500),
@@ -156,6 +161,11 @@ METHODS: dict[str, Method] = {
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
     ]
 }
+
+DEFAULT_METHOD = "cal-ql"
+"""The method of commands that name none, and the one that reports compare the others with."""
+RIVAL = "cql"
+"""The method that `calql demo` compares it with."""
 
 
 def get_method(name: str) -> Method:

@@ -2,7 +2,7 @@
 
 Factories are named as `module:attribute` strings and imported only when they are used, so that reading the table costs
 nothing. `Task.scales` holds the *differences* from the library's defaults (which are the official code's settings) at
-each scale; any field of an algorithm or of `calql.training.config.Protocol` may be named there.
+each scale; any option of a run may be named there (`calql.training.options`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from calql.rewards import Rewards
 from calql.tasks import Source, Task, load_attribute, nearest
 from calql.types import InputError
 
@@ -34,9 +35,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
         recipe={"maze": maze, "commands": commands, "on_arrival": "continue", "to_goal": 0.25, **(recipe or {})},
         sources=() if commands == "narrow" else (published,),  # nobody has published a narrow set
         horizon=1000,
-        reward_scale=10.0,
-        reward_bias=-5.0,
-        failure_reward=-5.0,
+        rewards=Rewards(scale=10.0, bias=-5.0, low=0.0, high=1.0, failing=0.0),
         scales={
             "smoke": dict(horizon=50),
             "laptop": dict(
@@ -73,7 +72,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
         recipe={"tasks": tasks, **recipe},
         sources=(Source(f"minari:D4RL/kitchen/{kind}-*", adapt="calql.paper.envs.kitchen:from_gymnasium_robotics"),),
         horizon=280,
-        reward_range=(0.0, 4.0),
+        rewards=Rewards(low=0.0, high=4.0),
         score="last_reward/4",
         scales={
             "smoke": dict(horizon=50),
@@ -87,8 +86,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
                 log_every=1_000,
                 checkpoint_every=10_000,
                 # Rewards in [−1, 0], with the demonstrations' ends as good as success: values converge in these steps.
-                reward_scale=0.25,
-                reward_bias=-1.0,
+                **{"rewards.scale": 0.25, "rewards.bias": -1.0},
                 mixing=0.25,
                 importance_sampling=False,
                 tail_bootstrap=True,
@@ -129,10 +127,7 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
             Source("d4rl:*", adapt=relabel),
         ),
         horizon=horizon,
-        reward_scale=10.0,
-        reward_bias=5.0,
-        reward_range=(-1.0, 0.0),
-        failure_reward=-5.0,
+        rewards=Rewards(scale=10.0, bias=5.0, low=-1.0, high=0.0, failing=-1.0),
         stop_at_success=True,
         scales={
             "smoke": dict(horizon=50),
@@ -165,7 +160,7 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
 VISUAL = dict(
     discount=0.96,
     cql_alpha=5.0,
-    cql_alpha_online=0.5,
+    **{"finetune.cql_alpha": 0.5},
     utd=5,
     batch_size=64,
     variant="listing",
@@ -186,9 +181,7 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
         builder="calql.paper.demonstrators.pick_place:build",
         recipe={"transitions": 24_000, "mistaken": 0.3, "fumble": 0.05},
         horizon=40,
-        reward_scale=11.0,
-        reward_bias=-1.0,
-        failure_reward=-1.0,
+        rewards=Rewards(scale=11.0, bias=-1.0, low=0.0, high=1.0, failing=0.0),
         scales={
             "smoke": dict(utd=1),
             "laptop": VISUAL
@@ -210,7 +203,7 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
             ),
             "paper": VISUAL
             | dict(
-                image_size=128,
+                **{"env.image_size": 128},
                 encoder="impala",
                 offline_steps=50_000,
                 online_steps=100_000,
@@ -228,6 +221,9 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
 ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
 MIXED = ("microwave", "kettle", "bottom burner", "light switch")
 
+DEFAULT_TASK = "pointmaze-medium-narrow"
+"""What a command means that names no task."""
+
 TASKS: dict[str, Task] = {
     task.id: task
     for task in [
@@ -239,9 +235,7 @@ TASKS: dict[str, Task] = {
             data="local:pointmaze-medium-narrow",
             builder="calql.paper.demonstrators.pointmaze:build",
             horizon=51,
-            reward_scale=11.0,
-            reward_bias=-1.0,
-            failure_reward=-1.0,
+            rewards=Rewards(scale=11.0, bias=-1.0, low=0.0, high=1.0, failing=0.0),
             scales={
                 "smoke": dict(online_steps=200),
                 # Rewards −1/+10 and α 5 → 0.5 as in the visual task, where the paper shows unlearning (Fig. 2, 3).
@@ -256,13 +250,13 @@ TASKS: dict[str, Task] = {
                     discount=0.97,
                     tau=0.01,
                     cql_alpha=5.0,
-                    cql_alpha_online=0.5,
+                    **{"finetune.cql_alpha": 0.5},
                 ),
                 "paper": dict(
                     offline_steps=250_000,
                     online_steps=100_000,
                     cql_alpha=5.0,
-                    cql_alpha_online=0.5,
+                    **{"finetune.cql_alpha": 0.5},
                     eval_every_offline=25_000,
                     checkpoint_every=25_000,
                 ),
@@ -311,6 +305,9 @@ TASKS: dict[str, Task] = {
     ]
 }
 
+DEFAULT_TASK = "pointmaze-medium-narrow"
+"""The task of `calql demo`, and of commands that name none."""
+
 
 def get_task(name: str) -> Task:
     """The row of that id, or the user's own task from `package.module:factory`.
@@ -336,4 +333,4 @@ def get_task(name: str) -> Task:
         raise InputError(
             f"'{name}' made an environment without max_episode_steps; set it, or return a calql.tasks.Task"
         )
-    return Task(id=name, env=name, horizon=horizon, data=None, summary="a user's own environment")
+    return Task(id=name, env=name, horizon=horizon, summary="a user's own environment")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.types import InputError, Transition
+from calql.types import Transition
 
 UNION = -1.0
 """Mixing ratio of the paper's H.2 for "both buffers appended to each other and sampled uniformly"."""
@@ -34,27 +34,31 @@ class Replay(NamedTuple):
     """Next position in the ring to be written, in [0, C) (int32)."""
 
 
-def make_replay(offline: Transition | None, like: Transition, capacity: int, *, one_buffer: bool = False) -> Replay:
+def make_replay(offline: Transition | None, like: Transition, capacity: int = 0, one_buffer: bool = False) -> Replay:
     """Put the data set on the device, with room for `capacity` online transitions behind it.
 
     `like` is one transition (no batch axis) that gives shapes and dtypes where there are no offline data.
-    `one_buffer`: the data are the oldest rows of the ring, which new ones will overwrite. Raises InputError where they
-    do not fit.
+    `one_buffer`: the data are the oldest rows of the ring, which new ones will overwrite; of data that are larger than
+    the ring, which is first in, first out, the newest rows are kept (`rows_dropped` says how many are not).
     """
     count = 0 if offline is None else len(offline.rewards)
-    if one_buffer and count > capacity:
-        raise InputError(f"the data's {count} transitions do not fit into a replay_capacity of {capacity}; raise it")
+    kept = min(count, capacity) if one_buffer else count
 
     def allocate(example: np.ndarray, data: np.ndarray | None = None) -> jax.Array:
-        memory = np.zeros((capacity + (0 if one_buffer else count), *np.shape(example)), np.asarray(example).dtype)
+        memory = np.zeros((capacity + (0 if one_buffer else kept), *np.shape(example)), np.asarray(example).dtype)
         if data is not None:
-            memory[:count] = data
+            memory[:kept] = data[count - kept :]
         return jnp.asarray(memory)
 
     storage = jax.tree.map(allocate, like) if offline is None else jax.tree.map(allocate, like, offline)
     if one_buffer:
-        return Replay(storage, jnp.int32(0), jnp.int32(count), jnp.int32(count % capacity))
-    return Replay(storage, jnp.int32(count), jnp.int32(0), jnp.int32(0))
+        return Replay(storage, jnp.int32(0), jnp.int32(kept), jnp.int32(kept % max(capacity, 1)))
+    return Replay(storage, jnp.int32(kept), jnp.int32(0), jnp.int32(0))
+
+
+def rows_dropped(offline: Transition, capacity: int, one_buffer: bool) -> int:
+    """How many transitions of the data `make_replay` leaves out."""
+    return max(len(offline.rewards) - capacity, 0) if one_buffer else 0
 
 
 @partial(jax.jit, donate_argnames="replay")
@@ -83,13 +87,22 @@ def newest(replay: Replay, count: int) -> np.ndarray:
     return first + (int(replay.cursor) - count + np.arange(count)) % max(capacity, 1)
 
 
-def put_back(replay: Replay, rows: Transition, cursor: int) -> Replay:
-    """A replay as `make_replay` left it, with the `newest` rows that one like it had when its cursor was there."""
+@partial(jax.jit, donate_argnames="replay")
+def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
+    """A replay as `make_replay` left it, with the `newest` rows of one like it after `collected` online steps.
+
+    Where the ring's cursor stands follows from how many steps were collected, so it is never stored: a checkpoint
+    from before fine-tuning serves runs with any ring.
+    """
     capacity = replay.storage.rewards.shape[0] - replay.offline
-    count = len(rows.rewards)
-    replay = replay._replace(cursor=jnp.int32(cursor), online=jnp.minimum(replay.online + count, capacity))
-    slots = newest(replay, count)
-    return replay._replace(storage=jax.tree.map(lambda memory, new: memory.at[slots].set(new), replay.storage, rows))
+    count = rows.rewards.shape[0]
+    cursor = (replay.cursor + collected) % jnp.maximum(capacity, 1)
+    slots = replay.offline + (cursor - count + jnp.arange(count)) % jnp.maximum(capacity, 1)
+    return replay._replace(
+        storage=jax.tree.map(lambda memory, new: memory.at[slots].set(new), replay.storage, rows),
+        online=jnp.minimum(replay.online + collected, capacity),
+        cursor=cursor,
+    )
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> Transition:

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from calql.data.arrays import named_leaves
 from calql.data.check.narrowness import features
 from calql.data.episodes import Episodes
-from calql.data.success import success_steps
+from calql.data.success import knows_success, success_steps
 from calql.envs.make import make_env
 from calql.reports.figures import INK
 from calql.reports.style import COLOURS
@@ -176,7 +176,9 @@ def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
         rows.append(np.concatenate(framed, axis=1))
     height = len(rows[0])
     axes.imshow(np.concatenate(rows), interpolation="nearest")
-    ends = ["success" if success_steps(episode, task).any() else "failure" for episode in chosen]
+    ends = ["" for _ in chosen]
+    if knows_success(episodes, task.rewards):
+        ends = ["success" if success_steps(episode, task.rewards).any() else "failure" for episode in chosen]
     axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], ends, rotation=90, va="center")
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -189,7 +191,7 @@ def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
 
 def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
     """Density of the states' first two principal components; where episodes start, and where they first succeed."""
-    states = np.concatenate([features(e.observations, np.arange(e.length + 1)) for e in episodes.episodes])
+    states = np.concatenate([features(e.observations) for e in episodes.episodes])
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
     used[:2] |= not used.any()  # states that are all alike are one point
@@ -207,9 +209,10 @@ def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
     _density(axes, points[::every], low - margin, high + margin)
     sizes = np.array([e.length + 1 for e in episodes.episodes])
     starts = np.cumsum(sizes) - sizes
-    wins = [success_steps(e, task) for e in episodes.episodes]
-    solved = [start + 1 + int(np.argmax(win)) for start, win in zip(starts, wins, strict=True) if win.any()]
-    for rows, colour, name in ((starts, INK, "start"), (solved, COLOURS[3], "success")):
+    known = knows_success(episodes, task.rewards)
+    wins = [success_steps(e, task.rewards) for e in episodes.episodes] if known else []
+    solved = [start + 1 + int(np.argmax(win)) for start, win in zip(starts, wins, strict=known) if win.any()]
+    for rows, colour, name in ((starts, INK, "start"), (solved, COLOURS[3], "success"))[: 1 + known]:
         some = np.asarray(rows, int)[:: max(1, len(rows) // MARKS)]
         axes.scatter(*points[some].T, s=5, color=colour, linewidths=0, label=name, zorder=3)
     axes.set(aspect="auto", xlabel="first principal component", ylabel="second")

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from calql.data.episodes import Episodes
-from calql.data.success import success_steps
+from calql.data.success import knows_success, success_steps
+from calql.data.transitions import returns_of
 from calql.reports.coverage import draw_coverage
 from calql.reports.figures import INK, LOOK, save
 from calql.reports.html import slug
@@ -25,11 +26,11 @@ SUCCESS, FAILURE = COLOURS[0], "#b9bfc7"
 def draw_data(
     episodes: Episodes, task: Task, folder: Path, discount: float = 0.99, tail_bootstrap: bool = False
 ) -> Path:
-    """Save `data_figure` in the folder, as PNG and SVG, under a name made of the reference; returns the PNG's path.
+    """Save `data_figure` in the folder, as PNG and SVG, under a name made of the data's URI; returns the PNG's path.
 
     Raises InputError where the folder cannot be written.
     """
-    stem = folder / slug(episodes.reference)
+    stem = folder / slug(episodes.uri)
     try:
         save(data_figure(episodes, task, discount, tail_bootstrap), stem)
     except OSError as error:
@@ -46,24 +47,26 @@ def data_figure(episodes: Episodes, task: Task, discount: float = 0.99, tail_boo
         episodes: the data.
         task: how rewards are mapped, what success is, which environment.
         discount: γ of the returns.
-        tail_bootstrap: see `calql.data.returns.monte_carlo_returns`.
+        tail_bootstrap: see `calql.rewards.Rewards.returns`.
     """
     longest = max(e.length for e in episodes.episodes)
     counted = [e for e in episodes.episodes if e.length > 1 or longest == 1 or not e.terminations[-1]]
-    whole = Episodes(tuple(counted), episodes.reference)
+    whole = Episodes(tuple(counted), episodes.uri)
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(8, 4.4), layout="constrained")
         figure.get_layout_engine().set(rect=(0.005, 0.01, 0.985, 0.89), wspace=0.06, hspace=0.08)
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.45])
-        returns = whole.transitions(task, discount, tail_bootstrap=tail_bootstrap).returns
+        returns = returns_of(counted, task.rewards, discount, tail_bootstrap)
         draw_returns(figure.add_subplot(grid[0, 0]), whole, returns, discount)
         draw_lengths(figure.add_subplot(grid[1, 0]), whole, task)
         draw_coverage(figure.add_subplot(grid[:, 1]), whole, task)
-        share = np.mean([success_steps(e, task).any() for e in counted])
         size = f"{whole.num_transitions:,} transitions in {_count(len(counted), 'episode')}"
-        name = episodes.reference if len(episodes.reference) < 46 else f"…{episodes.reference[-44:]}"
+        if knows_success(whole, task.rewards):
+            share = np.mean([success_steps(e, task.rewards).any() for e in counted])
+            size += f", {share:.0%} of them successful"
+        name = episodes.uri if len(episodes.uri) < 46 else f"…{episodes.uri[-44:]}"
         figure.text(0.012, 0.965, name, fontweight="bold", fontsize=10, va="top")
-        figure.text(0.988, 0.965, f"{size}, {share:.0%} of them successful", ha="right", va="top")
+        figure.text(0.988, 0.965, size, ha="right", va="top")
     return figure
 
 
@@ -90,11 +93,13 @@ def draw_returns(axes: Axes, episodes: Episodes, returns: np.ndarray, discount: 
 def draw_lengths(axes: Axes, episodes: Episodes, task: Task) -> None:
     """Histogram of lengths, successes and failures stacked, and the horizon."""
     lengths = np.array([e.length for e in episodes.episodes])
-    won = np.array([success_steps(e, task).any() for e in episodes.episodes])
     top = max(task.horizon, lengths.max())
     width = max(1, -(-int(top) // 40))
     bins = np.arange(0, top + 2 * width, width) - (width == 1) / 2
-    parts = [(lengths[won], SUCCESS, "success"), (lengths[~won], FAILURE, "failure")]
+    parts = [(lengths, FAILURE, "success unknown")]
+    if knows_success(episodes, task.rewards):
+        won = np.array([success_steps(e, task.rewards).any() for e in episodes.episodes])
+        parts = [(lengths[won], SUCCESS, "success"), (lengths[~won], FAILURE, "failure")]
     parts = [part for part in parts if len(part[0])]
     values, colours, names = zip(*parts, strict=True)
     axes.hist(values, bins, stacked=True, color=colours, label=names)

@@ -1,8 +1,8 @@
 """Figures of one task: an overview and curves over the offline→online border; and performance profiles over several.
 
 A curve figure has two panels that read as one: gradient steps of pre-training on the left, environment steps of
-fine-tuning on the right, one y axis. A line is the IQM over finished seeds, a band its 95 % bootstrap interval, a thin
-line one seed (dotted: the run is unfinished).
+fine-tuning on the right, one y axis. A line is the IQM over finished seeds, a band their range or, from five seeds on,
+the 95 % interval of the IQM; a thin line is one seed (dotted: the run is unfinished).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from calql.evaluation.aggregate import iqm, performance_profile, stratified_bootstrap_ci
+from calql.evaluation.aggregate import FEWEST_RUNS, bootstrap_interval, iqm, performance_profile
 from calql.reports.load import Run
 from calql.reports.style import HERO, styles
-from calql.reports.tables import Estimate, method_rows, summary_matrix
+from calql.reports.tables import Estimate, method_rows, spread_text, summary_matrix
 
 INK = "#22262b"
 """Colour of everything that is not data; the page replaces it by the text colour of its theme."""
@@ -98,7 +98,7 @@ def slice_figure(runs: Sequence[Run]) -> Figure | None:
 
 
 def overview_figure(runs: Sequence[Run]) -> Figure | None:
-    """Before → after, regret and dip of every method with intervals, lowest regret first; None for a single method."""
+    """Before → after, regret and dip of every method, with their spread, lowest regret first; None for a single one."""
     rows = method_rows(runs)
     if len(rows) < 2:
         return None
@@ -130,11 +130,12 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         figure.canvas.draw()
         widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
         figure.subplots_adjust(left=max(0.2, 0.02 + widest))
+        _note(figure, "bars", runs, y=0.985, va="top")  # beside the titles: at the bottom there are ticks
         return figure
 
 
 def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) -> None:
-    """A point with its interval, where there is one."""
+    """A point with its range or interval, where there is one."""
     if value is None:
         return
     axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
@@ -156,8 +157,6 @@ def profile_figure(runs: Sequence[Run]) -> Figure | None:
             if matrix is None:
                 continue
             scores = 1 - matrix[..., 0]
-            low, high = stratified_bootstrap_ci(scores, lambda x: performance_profile(x, taus), reps=1000)
-            axes.fill_between(taus, low, high, step="post", color=look["color"], alpha=0.18, linewidth=0)
             axes.plot(taus, performance_profile(scores, taus), drawstyle="steps-post", **look)
             lines[label] = Line2D([], [], **look)
         if not lines:
@@ -181,7 +180,8 @@ def save(figure: Figure, stem: Path) -> str:
 
 
 def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
-    """[4, N]: steps, IQM, low and high end of its interval, over the finished runs that measured `column`.
+    """[4, N]: steps, IQM, and the ends of its 95 % interval (of fewer than FEWEST_RUNS seeds, of their range), over the
+    finished runs that measured `column`.
 
     Seeds that were evaluated at different steps are interpolated onto all of these, as far as every seed reaches.
     """
@@ -193,7 +193,24 @@ def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
     if not len(grid):
         return None
     values = np.stack([np.interp(grid, *curve) for curve in curves])[:, None]
-    return np.stack([grid, iqm(values), *stratified_bootstrap_ci(values, reps=1000)])
+    few = len(values) < FEWEST_RUNS
+    ends = (values.min(axis=(0, 1)), values.max(axis=(0, 1))) if few else bootstrap_interval(values, reps=5000)
+    return np.stack([grid, iqm(values), *ends])
+
+
+def spread_note(runs: Sequence[Run]) -> str:
+    """What the bands and bars of a figure of these runs are: "range of 3 seeds", "95 % interval", or both."""
+    seeds: dict[tuple[str, str], int] = {}
+    for run in runs:
+        seeds[run.label, run.task] = seeds.get((run.label, run.task), 0) + run.done
+    notes = sorted({spread_text(count) for count in seeds.values()} - {""})
+    return " or ".join(notes)
+
+
+def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: str = "bottom") -> None:
+    """Say in a right corner what the bands or bars are."""
+    if note := spread_note(runs):
+        figure.text(0.99, y, f"{name}: {note}", ha="right", va=va, fontsize=7, alpha=0.75)
 
 
 def _curves(
@@ -229,16 +246,14 @@ def _curves(
             panels[1].spines["left"].set(linestyle=(0, (4, 3)))
             panels[1].tick_params(axis="y", length=0)
         _direct_labels(panels[-1], ends)
+        _note(figure, "band", runs)
         return figure
 
 
 def _on_one_scale(runs: Sequence[Run]) -> list[Run]:
     """Those whose values can share an axis with the first one's: the same mapping of rewards, and discount."""
-
-    def scale(run: Run) -> list:
-        return [run.config.get("settings", {}).get(name) for name in ("reward_scale", "reward_bias", "discount")]
-
-    return [run for run in runs if scale(run) == scale(runs[0])]
+    scales = [run.record.scale_of_values() for run in runs]
+    return [run for run, scale in zip(runs, scales, strict=True) if scale == scales[0]]
 
 
 def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:

@@ -14,7 +14,7 @@ from calql.reports.figures import INK, PAPER
 from calql.reports.load import Run, differing, settings
 from calql.reports.prose import CSS, GLOSSARY
 from calql.reports.style import HERO, styles
-from calql.reports.tables import ALL_TASKS, MEASURES, Estimate, Row, text
+from calql.reports.tables import ALL_TASKS, HERO_BETTER, MEASURES, Estimate, Row, best, text, versus_text
 from calql.reports.verdict import border, calibration, verdict, wins
 
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
@@ -23,14 +23,17 @@ BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, str, str, str]]) -> str:
     """The whole report. `figures` are (task, title, caption, SVG text); ALL_TASKS is a task."""
     figures = list(figures)
-    tasks = list(dict.fromkeys(run.task for run in runs))
+    titles = {run.task: run.record.task_title for run in runs}
+    tasks = list(titles.values())
     methods = list(dict.fromkeys(run.label for run in runs))
-    groups = [ALL_TASKS] * any(row.task == ALL_TASKS for row in rows) + tasks
-    sections = [
-        _section(group, [run for run in runs if group in (ALL_TASKS, run.task)], rows, figures, alone=len(tasks) == 1)
-        for group in groups
-    ]
-    links = "".join(f'<a href="#{slug(group)}">{escape(group)}</a>' for group in groups)
+    groups = {ALL_TASKS: ALL_TASKS} if any(row.task == ALL_TASKS for row in rows) else {}
+    groups |= titles
+    sections = []
+    for group, name in groups.items():
+        mine = [run for run in runs if group in (ALL_TASKS, run.task)]
+        heading = f'<h2 id="{slug(group)}">{escape(name)}</h2>' if len(tasks) > 1 else ""
+        sections.append(_section(group, heading, mine, rows, figures))
+    links = "".join(f'<a href="#{slug(group)}">{escape(name)}</a>' for group, name in groups.items())
     title = _listing(methods) if len(methods) < 5 else f"{methods[0]} and {len(methods) - 1} other methods"
     title += f" on {_listing(tasks) if len(tasks) < 4 else f'{len(tasks)} tasks'}"
     body = [
@@ -47,12 +50,12 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, 
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
-def _section(group: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple], alone: bool) -> str:
+def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple]) -> str:
     """Verdict, table, figures and small print of one task, or verdict, table and figures of all of them."""
     mine = [row for row in rows if row.task == group]
     why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
     parts = [
-        "" if alone else f'<h2 id="{slug(group)}">{escape(group)}</h2>',
+        heading,
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',
         _method_table(mine, runs),
     ]
@@ -73,33 +76,37 @@ def _facts(runs: Sequence[Run], methods: Sequence[str]) -> str:
         _count(len(methods), "method") + (f" ({_listing(methods)})" if len(methods) > 4 else ""),
         (f"{min(seeds)} to " if len(seeds) > 1 else "") + _count(max(seeds), "seed") + " each",
         _count(len(runs), "run") + (f", {unfinished} of them unfinished" if unfinished else ""),
-        *(f"scale {scale}" for scale in sorted({run.config["scale"] for run in runs if "scale" in run.config})),
+        *(f"scale {scale}" for scale in sorted({run.record.scale for run in runs if run.record.scale})),
     ]
     return " · ".join(parts)
 
 
 def _method_table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
-    """The main table: point above, interval below; the best of each column in bold."""
+    """The main table: point above, range or interval below; in bold what is settled to be the best of its column."""
     looks = styles({label: method for label, method in ((run.label, run.method) for run in runs)})
-    best = {}
-    for key, pick in {"score_before": max, "score_after": max, "regret": min}.items():
-        points = [text(key, row.measures[key])[0] for row in rows if row.measures[key]]
-        best[key] = pick(points, key=float) if len(set(points)) > 1 else None
     columns = [key for key in MEASURES if any(row.measures[key] for row in rows)]
+    winners = {key: best(rows, key) for key in ("score_before", "score_after", "regret")}
+    compared = any(row.versus for row in rows)
     body = []
     for row in rows:
         colour, dashes = looks[row.label]
         swatch = f'<span class="swatch" style="border-color:{colour};border-top-style:{BORDERS[dashes]}"></span>'
-        note = f"<small>{row.unfinished} unfinished</small>" if row.unfinished else ""
-        cells = [f"<td>{swatch}{escape(row.label)}</td><td>{row.seeds}{note}</td>"]
+        notes = [row.spread, f"{row.unfinished} unfinished" if row.unfinished else ""]
+        small = "".join(f"<small>{note}</small>" for note in notes if note)
+        cells = [f"<td>{swatch}{escape(row.label)}</td><td>{row.seeds}{small}</td>"]
         for key in columns:
-            point, interval = text(key, row.measures[key])
-            bold = ' class="best"' if point == best.get(key) else ""
-            cells.append(f"<td{bold}>{escape(point)}{f'<small>{escape(interval)}</small>' if interval else ''}</td>")
+            point, ends = text(key, row.measures[key])
+            bold = ' class="best"' if row is winners.get(key) else ""
+            cells.append(f"<td{bold}>{escape(point)}{f'<small>{escape(ends)}</small>' if ends else ''}</td>")
+        cells += [f"<td>{escape(versus_text(row.versus))}</td>"] if compared else []
         accent = ' class="hero"' if row.method == HERO else ""
         body.append(f"<tr{accent}>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in ["method", "seeds", *(MEASURES[key] for key in columns)])
-    caption = "IQM over finished seeds with its 95 % bootstrap interval, lowest regret first; the best values in bold."
+    names = ["method", "seeds", *(MEASURES[key] for key in columns), *([HERO_BETTER] if compared else [])]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    caption = "IQM over finished seeds, lowest regret first; below it, (a to b) is the range of the seeds and [a, b] a "
+    caption += "95 % interval, which takes five."
+    if any(winners.values()):
+        caption += " Bold: better than each of the others (permutation tests over seeds, p < 0.05)."
     errors = [value for run in runs for value in run.curve("online", "score_sem")[1]]
     if errors:
         caption += f" One evaluation by itself has a standard error of about {np.median(errors):.2f}."
@@ -109,15 +116,14 @@ def _method_table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
 
 def _seed_table(runs: Sequence[Run]) -> str:
     """One row a run."""
-    keys = [key for key in MEASURES if key != "hero_better"]
     lines = []
     for run in runs:
         values = run.summary
-        numbers = [text(key, None if values[key] is None else Estimate(*[values[key]] * 3))[0] for key in keys]
+        numbers = [text(key, None if values[key] is None else Estimate(*[values[key]] * 3))[0] for key in MEASURES]
         wall = "–" if values["wall_s"] is None else f"{values['wall_s'] / 60:.1f}"
-        lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.path.name])
+        lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.name])
     return _table(
-        ["method", "seed", *(MEASURES[key] for key in keys), "wall time [min]", "finished", "folder"], lines, "runs"
+        ["method", "seed", *(MEASURES[key] for key in MEASURES), "wall time [min]", "finished", "folder"], lines, "runs"
     )
 
 
@@ -131,8 +137,7 @@ def _settings(runs: Sequence[Run]) -> str:
         out.append("<h3>Different between methods</h3>" + _table(["setting", *chosen], lines))
     deviations: dict[tuple, list[str]] = {}
     for run in runs:
-        for name, pair in run.config.get("differs_from_paper", {}).items():
-            pair = pair if isinstance(pair, dict) else {"here": pair}
+        for name, pair in run.record.differs.items():
             labels = deviations.setdefault((name, _value(pair.get("paper")), _value(pair.get("here"))), [])
             labels += [run.label] if run.label not in labels else []
     lines = [[*key, "all" if len(labels) == len(chosen) else ", ".join(labels)] for key, labels in deviations.items()]
@@ -148,15 +153,9 @@ def _provenance(runs: Sequence[Run]) -> str:
     """Where the numbers come from: every distinct value, and how many runs have it where there are several."""
     facts: dict[str, list[str]] = {}
     for run in runs:
-        config = run.config
-        fixed = {
-            "git commit": config.get("git_commit"),
-            "python": config.get("python"),
-            "platform": config.get("platform"),
-        }
-        named = {f"data {name}": value for name, value in config.get("data", {}).items()}
-        for name, value in (named | fixed | config.get("packages", {})).items():
-            facts.setdefault(name, []).append(_value(value))
+        data = {f"data {name}": (value,) for name, value in run.record.data.items()}
+        for name, values in (data | run.record.about).items():
+            facts.setdefault(name, []).append(", then ".join(map(_value, values)))
     lines = []
     for name, values in facts.items():
         kinds = list(dict.fromkeys(values))
@@ -166,8 +165,8 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 
 def _commands(runs: Sequence[Run]) -> str:
-    """The command of every run, as it was recorded."""
-    lines = [str(run.config.get("command", f"# {run.path.name}: not recorded")) for run in runs]
+    """The commands of every run, as they were recorded."""
+    lines = [str(line) for run in runs for line in run.record.commands or [f"# {run.name}: not recorded"]]
     return "<pre>" + escape("\n".join(lines)) + "</pre>"
 
 

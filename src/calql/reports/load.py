@@ -1,14 +1,13 @@
-"""Reads run directories. Any program may have written them, so everything is checked before it is believed."""
+"""Reads runs. Any program may have written them, so everything is checked before it is believed."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from calql.evaluation.metrics import summarise
-from calql.reports.style import HERO, method_label
+from calql.reports.record import Record, read_record
+from calql.reports.stored import Rows, Stored, find_runs
+from calql.reports.style import HERO
 from calql.types import InputError
 
 STEP = {"offline": "grad_step", "online": "env_step"}
@@ -26,16 +27,14 @@ OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_ra
 """Columns of eval.csv that are read; others may be there."""
 SLICE = ("action", "q", "return_mean", "return_sem", "return_deterministic")
 """Columns of slice.csv."""
-NOT_A_SETTING = {"seed", "out", "resume"}
-"""Names in config.json["settings"] that may differ between the seeds of one method."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run directory."""
+    """One run, checked."""
 
-    path: Path
-    config: dict[str, Any]
+    record: Record
+    """What its configuration says."""
     rows: list[dict[str, Any]]
     """Rows of eval.csv with the columns NEEDED + OPTIONAL: `phase` is text, the others floats (nan: not measured)."""
     done: bool
@@ -44,21 +43,25 @@ class Run:
     """Method as people read it, with the settings in which it differs from another variant of the same method."""
     slice: np.ndarray | None = None
     """[N, SLICE]: Q against rollouts at one state; None where the run has not compared them."""
+    name: str = ""
+    """What it is called in tables: the end of its path, as long as it must be to be its own."""
+    stored: Stored | None = None
+    """Where it was read from."""
 
     @property
     def task(self) -> str:
         """Task id."""
-        return self.config["task"]
+        return self.record.task
 
     @property
     def method(self) -> str:
         """Method id."""
-        return self.config["method"]
+        return self.record.method
 
     @property
     def seed(self) -> int:
         """Random seed."""
-        return self.config["seed"]
+        return self.record.seed
 
     @property
     def summary(self) -> dict[str, float | None]:
@@ -72,116 +75,88 @@ class Run:
         return steps[np.isfinite(values)], values[np.isfinite(values)]
 
 
-def load_runs(paths: Iterable[Path | str]) -> list[Run]:
+def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) -> list[Run]:
     """Every run in or below `paths`, each with its label, ordered by task, label (the hero first) and seed.
 
-    Raises InputError on a folder without runs, on a damaged run, and when one run was given twice.
+    A path may be a run directory, a run table, or a folder that holds some (`calql.reports.stored.find_runs`); `only`
+    names the runs to take of each. Copies of one run count once. Raises InputError on a folder without runs, on a
+    damaged run, and where two runs have the same task, settings and seed and are no copies.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, Stored] = {}
     for path in map(Path, paths):
-        below = {run_dir.resolve(): run_dir for run_dir in _find(path)}
+        below = {run.path.resolve(): run for run in find_runs(path, only)}
         if not below:
-            cause = "holds no run (no config.json in or below it)" if path.is_dir() else "no such folder"
+            cause = "holds no run (no config.json, or runs.json, in or below it)" if path.is_dir() else "no such folder"
             raise InputError(f"{path}: {cause}; name a run directory, as made by calql train --out")
         found |= below
-    runs = labelled([load_run(run_dir) for run_dir in found.values()])
+    runs = labelled([check(run) for run in found.values()])
     first: dict[tuple, Run] = {}
     for run in runs:
         twin = first.setdefault((run.task, run.label, run.seed), run)
-        if twin is not run:
+        if twin is not run and not twin.stored.same(run.stored):
             raise InputError(
-                f"{run.path} repeats {twin.path}: {run.label} on {run.task}, seed {run.seed}, the same settings; "
-                "leave one of them out"
+                f"{run.stored.path} repeats {twin.stored.path}: {run.label} on {run.task}, seed {run.seed}, the same "
+                "settings; leave one of them out"
             )
-    return sorted(runs, key=lambda run: (run.task, run.method != HERO, _as_read(run.label), run.seed))
+    named = _named(list(first.values()))
+    return sorted(named, key=lambda run: (run.task, run.method != HERO, _as_read(run.label), run.seed))
 
 
 def load_run(path: Path | str) -> Run:
-    """One run directory. Raises InputError, one line with file, cause and mend, on anything that cannot be used."""
-    path = Path(path)
-    config = _read_config(path / "config.json")
-    done = (path / "DONE").exists()
-    return Run(path, config, _read_eval(path / "eval.csv", done), done, slice=_read_slice(path / "slice.csv"))
+    """One run directory. Raises InputError, one line with file, cause and fix, on anything that cannot be used."""
+    (stored,) = find_runs(Path(path).parent, [Path(path).name])
+    return check(stored)
+
+
+def check(stored: Stored) -> Run:
+    """The run, believed. Raises InputError, one line with file, cause and fix, on anything that cannot be used."""
+    record = read_record(stored.config, stored.config_path)
+    return Run(
+        record, _check_rows(stored.evaluations, stored.done), stored.done, record.title,
+        None if stored.slice is None else _check_slice(stored.slice), stored.name, stored,
+    )  # fmt: skip
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """Everything that was chosen for a run, flat: {"scale": …, "offline.gradient_steps": …, "cql_alpha": …}."""
-    flat = {"scale": run.config.get("scale")} if "scale" in run.config else {}
-    for phase in run.config.get("phases", []):
-        flat |= {f"{phase.get('name')}.{name}": value for name, value in phase.items() if name != "name"}
-    return flat | {k: v for k, v in run.config.get("settings", {}).items() if k not in NOT_A_SETTING}
+    """Everything that was chosen for a run, and what follows from it, flat."""
+    return run.record.schedule | run.record.settings
 
 
-def differing(configs: list[dict[str, Any]]) -> list[str]:
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names whose value is not the same in all of `configs`."""
     names = dict.fromkeys(name for config in configs for name in config)
     return [name for name in names if len({json.dumps(config.get(name)) for config in configs}) > 1]
 
 
-def _find(path: Path) -> Iterator[Path]:
-    """Run directories: `path` itself, or the outermost ones below it."""
-    if (path / "config.json").is_file():
-        yield path
-    elif path.is_dir():
-        for child in sorted(path.iterdir()):
-            yield from _find(child)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """config.json with at least task, method and seed."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); leave this run out or make it anew") from error
-    if not isinstance(config, dict) or config.get("format", 1) != 1:
-        raise InputError(f"{path}: not a run configuration of format 1; read it with the version that wrote it")
-    for name, kind in {"task": str, "method": str, "seed": int}.items():
-        if not isinstance(config.get(name), kind):
-            raise InputError(f"{path}: '{name}' must be there and be {kind.__name__}, not {config.get(name)!r}; add it")
-    for name, kind in {"settings": dict, "data": dict, "packages": dict, "differs_from_paper": dict}.items():
-        if not isinstance(config.get(name) or {}, kind):
-            raise InputError(f"{path}: '{name}' must be an object, not {config[name]!r}; mend or remove it")
-    if not isinstance(config.get("phases", []), list) or not all(isinstance(p, dict) for p in config.get("phases", [])):
-        raise InputError(f"{path}: 'phases' must be a list of objects; mend or remove it")
-    return {name: value for name, value in config.items() if value is not None}
-
-
-def _read_eval(path: Path, done: bool) -> list[dict[str, Any]]:
-    """Checked rows of eval.csv; a run in progress may have none yet, or half a last line."""
-    try:
-        text = path.read_text(encoding="utf-8") if done or path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); leave this run out or make it anew") from error
-    if not done and not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or [])]
-    if missing and (done or text):
-        raise InputError(f"{path}: lacks the column(s) {', '.join(missing)}; add them")
-    rows = [_check_row(row, f"{path} line {reader.line_num}") for row in reader]
+def _check_rows(table: Rows, done: bool) -> list[dict[str, Any]]:
+    """The rows of eval.csv; a run in progress may have none yet."""
+    missing = [name for name in NEEDED if name not in table.columns]
+    if missing and (done or table.columns):
+        raise InputError(f"{table.path}: lacks the column(s) {', '.join(missing)}; add them")
+    rows = [_check_row(cells, f"{table.path} line {line}") for line, cells in table.rows]
     if done and not rows:
-        raise InputError(f"{path}: holds no evaluation although the run is marked DONE; leave this run out")
+        raise InputError(f"{table.path}: holds no evaluation of a run that is marked as done; leave this run out")
     online = [row["env_step"] for row in rows if row["phase"] == "online"]
     if online and (online[0] != 0 or any(b <= a for a, b in pairwise(online))):
-        raise InputError(f"{path}: online env_step must start at 0 (before fine-tuning) and increase; sort or add rows")
+        raise InputError(
+            f"{table.path}: online env_step must start at 0 (before fine-tuning) and increase; sort or add rows"
+        )
     return rows
 
 
-def _read_slice(path: Path) -> np.ndarray | None:
-    if not path.exists():
-        return None
+def _check_slice(table: Rows) -> np.ndarray:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [[float(row[name]) for name in SLICE] for row in csv.DictReader(file)]
-            return np.array(rows).reshape(-1, len(SLICE))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: wants numbers under {', '.join(SLICE)} ({error}); mend or delete it") from error
+        return np.array([[float(cells[name]) for name in SLICE] for _, cells in table.rows]).reshape(-1, len(SLICE))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{table.path}: wants numbers under {', '.join(SLICE)} ({error}); correct or delete it"
+        ) from error
 
 
-def _check_row(row: dict[str, str | None], where: str) -> dict[str, Any]:
+def _check_row(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
     """One row with its numbers as floats; `where` opens the error message."""
     if None in row or None in row.values():
-        raise InputError(f"{where}: has more or fewer cells than the header; mend or delete the line")
+        raise InputError(f"{where}: has more or fewer cells than the header; correct or delete the line")
     if row["phase"] not in STEP:
         raise InputError(f"{where}: phase is '{row['phase']}'; write offline or online")
     numbers: dict[str, Any] = {"phase": row["phase"]}
@@ -189,7 +164,7 @@ def _check_row(row: dict[str, str | None], where: str) -> dict[str, Any]:
         try:
             numbers[name] = float(row.get(name) or math.nan)
         except ValueError as error:
-            raise InputError(f"{where}: {name} is '{row[name]}', not a number; mend it or empty the cell") from error
+            raise InputError(f"{where}: {name} is '{row[name]}', not a number; correct it or empty the cell") from error
     if not math.isfinite(numbers["env_step"]) or not math.isfinite(numbers["grad_step"]):
         raise InputError(f"{where}: env_step and grad_step must be numbers; fill them in")
     if not 0 <= numbers["score_mean"] <= 1 and not math.isnan(numbers["score_mean"]):
@@ -197,21 +172,83 @@ def _check_row(row: dict[str, str | None], where: str) -> dict[str, Any]:
     return numbers
 
 
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
 def labelled(runs: Sequence[Run]) -> list[Run]:
-    """Gives every run its label: runs of one method that differ in a setting are variants, never seeds of one curve."""
+    """Gives every run its label: runs of one method that differ in a setting are variants, never seeds of one curve.
+
+    Two methods with one title have their ids behind it, and a method that was recorded in two formats the format,
+    because their settings have different names.
+    """
+    ids = defaultdict(set)
+    formats = defaultdict(set)
     groups = defaultdict(list)
     for run in runs:
-        groups[run.task, run.method].append(run)
+        ids[run.record.title].add(run.method)
+        formats[run.task, run.method].add(run.record.format)
+        groups[run.task, run.method, run.record.format].append(run)
     named = []
-    for group in groups.values():
-        names = differing([settings(run) for run in group])
-        names = [name for name in names if "." not in name] or names  # a phase's numbers follow from the settings
-        for run in group:
-            values = {name: settings(run).get(name) for name in names}
-            suffix = ", ".join(f"{name}={_short(value)}" for name, value in values.items() if value is not None)
-            label = method_label(run.method) + (f" ({suffix})" if suffix else "")
+    for (task, method, form), group in groups.items():
+        chosen = [run.record.settings for run in group]
+        variants = variant_names(chosen if differing(chosen) else [run.record.schedule for run in group])
+        for run, variant in zip(group, variants, strict=True):
+            notes = [variant] if variant else []
+            notes = [f"format {form}", *notes] if len(formats[task, method]) > 1 else notes
+            notes = [method, *notes] if len(ids[run.record.title]) > 1 else notes
+            label = run.record.title + (f" ({', '.join(notes)})" if notes else "")
             named.append(dataclasses.replace(run, label=label))
     return named
+
+
+def variant_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each of these flat configurations has that not all of them have: "pretrain.cql_alpha=20, utd=5".
+
+    A setting has the shortest name that is its own: its last part, where no other path of the same last part has
+    another value in any of them; with the first part (the phase) before it, where one has; else its whole path. A
+    phase that some have not at all is told as "finetune=none", and not setting by setting.
+    """
+    leaves: dict[str, list[str]] = defaultdict(list)
+    phases: dict[str, list[Mapping[str, Any]]] = {}
+    for path in dict.fromkeys(path for config in configs for path in config):
+        first, _, rest = path.partition(".")
+        leaves[path.rpartition(".")[2]].append(path)
+        if rest and first not in phases:
+            phases[first] = [config for config in configs if any(name.startswith(f"{first}.") for name in config)]
+
+    def values(config: Mapping[str, Any], leaf: str) -> set[str]:
+        return {json.dumps(config[path]) for path in leaves[leaf] if config.get(path) is not None}
+
+    shown: dict[str, list[str]] = {}
+    for path in differing(configs):
+        first, leaf = path.partition(".")[0], path.rpartition(".")[2]
+        if "." in path and path not in differing(phases[first]):
+            continue
+        if all(len(values(config, leaf)) <= 1 for config in configs):
+            shown[leaf] = leaves[leaf]
+        else:
+            twins = [other for other in leaves[leaf] if other.partition(".")[0] == first]
+            shown[f"{first}.{leaf}" if len(twins) == 1 and first != path else path] = [path]
+
+    def told(config: Mapping[str, Any]) -> str:
+        found = {name: [config[p] for p in paths if config.get(p) is not None] for name, paths in shown.items()}
+        parts = [f"{name}={_short(value[0])}" for name, value in found.items() if value]
+        return ", ".join(parts + [f"{phase}=none" for phase, having in phases.items() if config not in having])
+
+    return [told(config) for config in configs]
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+    """Gives runs of one name longer ones: the ends of their paths, as long as they must be."""
+    runs = list(runs)
+    parts = 1
+    while twice := [name for name, count in Counter(run.name for run in runs).items() if count > 1]:
+        parts += 1
+        for i, run in enumerate(runs):
+            if run.name in twice:
+                longer = run.stored.path.resolve().parts[-parts:]
+                runs[i] = dataclasses.replace(run, name="/".join(longer))
+    return [dataclasses.replace(run, stored=dataclasses.replace(run.stored, name=run.name)) for run in runs]
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Run directories → tables, figures and report.html in one folder."""
+"""Runs → tables, figures, report.html and the rows they are made of, in one folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -10,29 +10,29 @@ from matplotlib.figure import Figure
 from calql.reports import figures, tables
 from calql.reports.html import page, slug
 from calql.reports.load import Run, labelled, load_runs
+from calql.reports.stored import run_table
 from calql.sweeps import Comparison
 from calql.tasks import nearest
 from calql.types import InputError
 
 Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
-"""(file name, what draws it, title, caption)."""
-LINES = "Thick: IQM over seeds; band: its 95 % bootstrap interval; thin: single seeds (dotted: unfinished)."
+"""(file name, what draws it, title, caption); in the caption, {lines} and {spread} say what the seeds look like."""
+LINES = "Thick: IQM over finished seeds; thin: single seeds (dotted: unfinished)"
 ONE_SCALE = "Methods that learn from rewards on another scale, or with another discount, are left out."
 DRAWINGS: list[Drawing] = [
     (
         "overview",
         figures.overview_figure,
         "Before and after",
-        "IQM over finished seeds with 95 % bootstrap intervals. Where the paper has the task, ◇ is its regret, on its "
-        "own budget.",
+        "Dots: IQM over finished seeds{spread}. Where the paper has the task, ◇ is its regret, on its own budget.",
     ),
-    ("score", figures.score_figure, "Learning curves", f"Score of the deterministic policy. {LINES}"),
+    ("score", figures.score_figure, "Learning curves", "Score of the deterministic policy. {lines}."),
     (
         "q",
         figures.q_figure,
         "Mean Q against the return of the data",
         "A Q that starts fine-tuning far from the scale of the returns is corrected there first, and the policy pays "
-        f"for it. {ONE_SCALE} {LINES}",
+        f"for it. {ONE_SCALE} {{lines}}.",
     ),
     (
         "slice",
@@ -47,29 +47,35 @@ DRAWINGS: list[Drawing] = [
         "bounding",
         figures.bounding_figure,
         "Bounding rate",
-        f"Share of the policy's actions with Q below the reference value. At 0, calibration does nothing. {LINES}",
+        "Share of the policy's actions with Q below the reference value. At 0, calibration does nothing. {lines}.",
     ),
 ]
 PROFILE: Drawing = (
     "profile",
     figures.profile_figure,
     "Performance profile",
-    "How many runs do better than a threshold: higher is better, everywhere on the axis. Bands: 95 % bootstrap.",
+    "Of all runs, the share that does better than a threshold: higher is better, everywhere on the axis.",
 )
 
 
-def write_report(run_dirs: Iterable[Path | str], out: Path | str, comparisons: Sequence[Comparison] = ()) -> Path:
-    """Read every run in or below `run_dirs`, write everything into `out`, return the path of report.html.
+def write_report(
+    paths: Iterable[Path | str],
+    out: Path | str,
+    comparisons: Sequence[Comparison] = (),
+    only: Collection[str] | None = None,
+) -> Path:
+    """Read every run in or below `paths`, or those named `only`, write all into `out`, return the path of report.html.
 
     `comparisons` take the place of the curves of all runs, on the tasks of their runs. Besides the page:
-    table.{csv,md,tex}, runs.csv and figures/<task>-<name>.{png,svg}. Raises InputError on runs that cannot be used, on
-    drawings that do not exist, and on an `out` that cannot be written.
+    table.{csv,md,tex}, runs.csv, figures/<task>-<name>.{png,svg}, and the run table (`calql.reports.stored`), of which
+    the report can be made again. Raises InputError on runs that cannot be used, on drawings that do not exist, and on
+    an `out` that cannot be written.
     """
     known = [name for name, *_ in DRAWINGS]
     for name in (name for comparison in comparisons for name in comparison.draws):
         if name not in known:
             raise nearest(name, known, "drawing")
-    runs = load_runs(run_dirs)
+    runs = load_runs(paths, only)
     rows = tables.method_rows(runs)
     out = Path(out)
     try:
@@ -81,6 +87,7 @@ def write_report(run_dirs: Iterable[Path | str], out: Path | str, comparisons: S
             "table.tex": tables.to_latex(rows),
         }
         files |= {"runs.csv": tables.dicts_to_csv(tables.seed_rows(runs)), "report.html": page(runs, rows, drawn)}
+        files |= run_table([run.stored for run in runs])
         for name, content in files.items():
             (out / name).write_text(content, encoding="utf-8")
     except OSError as error:
@@ -100,14 +107,17 @@ def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) 
     for task, group, (name, draw, title, caption) in plan:
         figure = draw(group)
         if figure is not None:
-            yield task, title, caption, figures.save(figure, folder / slug(f"{task}-{name}"))
+            svg = figures.save(figure, folder / slug(f"{task}-{name}"))
+            note = figures.spread_note(group)
+            lines = LINES + (f"; band: {note}" if note else "")
+            yield task, title, caption.format(lines=lines, spread=f"; bars: {note}" if note else ""), svg
 
 
 def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:
     """The drawings of every comparison that has some of these runs, with names of their own."""
     for comparison in comparisons:
         places = {path.resolve() for path in comparison.run_dirs}
-        group = labelled([run for run in runs if run.path.resolve() in places])
+        group = labelled([run for run in runs if run.stored.path.resolve() in places])
         for name, draw, title, caption in DRAWINGS:
             if group and name in comparison.draws:
                 yield group, (f"{comparison.title}-{name}", draw, f"{comparison.title}: {title}", caption)

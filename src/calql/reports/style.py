@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import matplotlib
 
-from calql.paper.methods import METHODS
+from calql.paper.methods import DEFAULT_METHOD, METHODS
 
-HERO = next(iter(METHODS))
+HERO = DEFAULT_METHOD
 """The method that every other one is compared with, and that stands out in the figures."""
 # Okabe and Ito's colour-blind-safe hues; the first is the hero's alone, the others come round again with other dashes.
 HERO_COLOUR, *COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
@@ -14,7 +14,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def method_label(method: str) -> str:
-    """The name people read; a method that is not in the table keeps its id."""
+    """The name that people read; a method that is not in the table keeps its id."""
     return METHODS[method].title if method in METHODS else method
 
 

@@ -1,4 +1,4 @@
-"""Rows of numbers with intervals, and the same rows as CSV, Markdown and LaTeX."""
+"""Rows of numbers with what the seeds say of them, and the same rows as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calql.evaluation.aggregate import iqm, probability_of_improvement, stratified_bootstrap_ci
+from calql.evaluation.aggregate import (
+    FEWEST_RUNS,
+    bootstrap_interval,
+    iqm,
+    permutation_p,
+    probability_of_improvement,
+)
 from calql.paper.published import Published, published
 from calql.reports.load import Run
-from calql.reports.style import HERO, method_label
+from calql.reports.style import HERO
 
 ALL_TASKS = "all tasks"
 MEASURES = {
@@ -24,19 +30,44 @@ MEASURES = {
     "regret": "regret",
     "dip": "dip",
     "relative_improvement": "relative improvement",
-    "hero_better": "P(Cal-QL better)",
 }
 """Column → heading."""
+HERO_BETTER = "Cal-QL's regret lower"
+"""Heading of the comparison with Cal-QL."""
+LEVEL = 0.05
+"""Two-sided p-value below which a difference counts as settled."""
 SEED_COLUMNS = ("task", "method", "seed", "finished", "score_before", "score_after", "regret", "dip")
 SEED_COLUMNS += ("relative_improvement", "wall_s", "run")
 
 
 class Estimate(NamedTuple):
-    """An aggregate over seeds with its 95 % bootstrap interval; of a single seed, low and high are the point itself."""
+    """An aggregate over seeds: of fewer than FEWEST_RUNS, low and high are the range of the seeds, else the ends of
+    the 95 % interval."""
 
     point: float
     low: float
     high: float
+    seeds: int = 1
+
+    @property
+    def covers(self) -> bool:
+        """Whether low and high are an interval, and not the range."""
+        return self.seeds >= FEWEST_RUNS
+
+
+class Versus(NamedTuple):
+    """Cal-QL's regret against another method's."""
+
+    won: float
+    """Pairs of runs in which Cal-QL's is lower, a tie counting one half."""
+    pairs: int
+    p: float | None
+    """Two-sided p-value of the permutation test; None with fewer than FEWEST_RUNS seeds on either side."""
+
+    @property
+    def probability(self) -> float:
+        """That a run of Cal-QL has the lower regret."""
+        return self.won / self.pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +75,44 @@ class Row:
     """One method on one task (or on all)."""
 
     task: str
+    """Task id, or ALL_TASKS."""
+    task_title: str
     label: str
     method: str
+    variant: bool
+    """There are settings in its label: it is not the method as such."""
     seeds: int
-    """Finished runs behind the numbers (a task)."""
+    """Finished runs behind the numbers (per task)."""
     unfinished: int
     """Runs that were left out because they did not finish."""
     measures: dict[str, Estimate | None]
     """Every key of MEASURES; None where it was not, or could not be, measured."""
+    samples: dict[str, np.ndarray | None]
+    """[seeds, tasks] of the same keys: what the tests of a difference compare."""
+    versus: Versus | None = None
+    """None for Cal-QL itself, and where there is none, or no regret."""
+
+    @property
+    def spread(self) -> str:
+        """What stands behind a number: "range of 3 seeds", "95 % interval"; "" for a single seed."""
+        return spread_text(self.seeds)
 
     @property
     def published(self) -> Published | None:
         """What the paper reports; None where it reports nothing, and for variants of a method."""
-        return published().get((self.task, self.method)) if self.label == method_label(self.method) else None
+        return None if self.variant else published().get((self.task, self.method))
+
+
+def spread_text(seeds: int) -> str:
+    """What is shown beside an aggregate of that many seeds."""
+    return "" if seeds < 2 else f"range of {seeds} seeds" if seeds < FEWEST_RUNS else "95 % interval"
 
 
 def method_rows(runs: Sequence[Run]) -> list[Row]:
-    """One row a task and method, lowest regret first; with several tasks, rows over all of them come first.
+    """One row per task and method, lowest regret first; with several tasks, rows over all of them come first.
 
-    Aggregates are IQMs over the finished seeds. `hero_better` is the probability that a run of Cal-QL (the first
-    variant, where there are several) has a lower regret than a run of the row's method.
+    Aggregates are IQMs over the finished seeds. `versus` compares with Cal-QL (its first variant, where there are
+    several).
     """
     tasks = list(dict.fromkeys(run.task for run in runs))
     groups = [(task, [task]) for task in tasks]
@@ -90,32 +139,73 @@ def _group_rows(name: str, tasks: Sequence[str], runs: Sequence[Run]) -> list[Ro
     hero_regret = summary_matrix(hero, tasks, ["regret"]) if hero else None
     rows = []
     for label, group in by_label.items():
-        before = summary_matrix(group, tasks, ["score_before"])
-        measures = {key: estimate(summary_matrix(group, tasks, [key])) for key in ("score_before", "score_after")}
-        measures |= {key: estimate(summary_matrix(group, tasks, [key])) for key in ("regret", "dip")}
+        plain = {key: summary_matrix(group, tasks, [key]) for key in MEASURES}
+        measures = {key: estimate(plain[key]) for key in MEASURES}
         pretrained = all(any(row["phase"] == "offline" for row in run.rows) for run in group)
         pairs = summary_matrix(group, tasks, ["score_before", "score_after"]) if pretrained else None
         measures["relative_improvement"] = estimate(pairs, _relative)
-        own = summary_matrix(group, tasks, ["regret"])
-        pair = None if group is hero or hero_regret is None or own is None else (own[..., 0], hero_regret[..., 0])
-        measures["hero_better"] = estimate(pair, probability_of_improvement)
-        unfinished = sum(not run.done for run in group)
-        rows.append(Row(name, label, group[0].method, 0 if before is None else len(before), unfinished, measures))
+        samples = {key: None if matrix is None else matrix[..., 0] for key, matrix in plain.items()}
+        versus = None if group is hero or hero_regret is None else compare(hero_regret[..., 0], samples["regret"])
+        seeds = 0 if plain["score_before"] is None else len(plain["score_before"])
+        record = group[0].record
+        rows.append(
+            Row(
+                name, ALL_TASKS if name == ALL_TASKS else record.task_title, label, group[0].method,
+                label != record.title, seeds, sum(not run.done for run in group), measures, samples, versus,
+            )
+        )  # fmt: skip
     return sorted(rows, key=_rank)
 
 
-def estimate(scores: np.ndarray | tuple | None, statistic: Callable = iqm) -> Estimate | None:
-    """Statistic with its interval of [seeds, tasks, values]; None without data or where it is not defined throughout.
+def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate | None:
+    """Statistic of [seeds, tasks, values] and what the seeds say of it; None without data or where it is not defined
+    throughout. The range is that of the statistic of each seed alone.
 
     The first of several trailing values is taken.
     """
     if scores is None:
         return None
+    seeds = len(scores)
     with np.errstate(divide="ignore", invalid="ignore"):
-        point = statistic(*scores) if isinstance(scores, tuple) else statistic(scores)
-        interval = stratified_bootstrap_ci(scores, statistic)
-    numbers = [float(np.ravel(value)[0]) for value in (point, *interval)]
-    return Estimate(*numbers) if np.isfinite(numbers).all() else None
+        point = np.ravel(statistic(scores))[0]
+        if seeds < FEWEST_RUNS:
+            single = [np.ravel(statistic(scores[i : i + 1]))[0] for i in range(seeds)]
+            ends = np.min(single), np.max(single)  # nan where one of them is
+        else:
+            ends = (np.ravel(end)[0] for end in bootstrap_interval(scores, statistic))
+    numbers = [float(value) for value in (point, *ends)]
+    return Estimate(*numbers, seeds) if np.isfinite(numbers).all() else None
+
+
+def compare(lower: np.ndarray, higher: np.ndarray | None) -> Versus | None:
+    """How often a run of the one has a lower value than a run of the other: [seeds, tasks] each."""
+    if higher is None:
+        return None
+    pairs = len(lower) * len(higher) * lower.shape[1]
+    enough = min(len(lower), len(higher)) >= FEWEST_RUNS
+    won = float(probability_of_improvement(higher, lower)) * pairs
+    return Versus(round(2 * won) / 2, pairs, permutation_p(lower, higher) if enough else None)
+
+
+def settled(a: Row, b: Row, key: str, choices: int = 1) -> float | None:
+    """The p-value of the difference between two rows, if it is below LEVEL with at least FEWEST_RUNS seeds each.
+
+    `choices`: from how many the one was picked because of its value; the p-value is multiplied by it (Bonferroni).
+    """
+    x, y = a.samples[key], b.samples[key]
+    if x is None or y is None or min(len(x), len(y)) < FEWEST_RUNS:
+        return None
+    p = min(1.0, choices * permutation_p(x, y))
+    return p if p < LEVEL else None
+
+
+def best(rows: Sequence[Row], key: str) -> Row | None:
+    """The row that is better than each of the others, and that settled; None where there is none."""
+    rows = [row for row in rows if row.measures[key]]
+    if len(rows) < 2:
+        return None
+    first = (min if key in ("regret", "dip") else max)(rows, key=lambda row: row.measures[key].point)
+    return first if all(settled(first, row, key) for row in rows if row is not first) else None
 
 
 def _relative(pairs: np.ndarray) -> np.ndarray:
@@ -135,31 +225,52 @@ def _rank(row: Row) -> tuple:
 
 
 def text(key: str, value: Estimate | None) -> tuple[str, str]:
-    """(point, interval) as people read them, e.g. ("0.20", "[0.15, 0.25]"); no interval for a single number."""
+    """(point, ends) as people read them: ("0.20", "[0.15, 0.25]") for an interval, ("0.20", "(0.15 to 0.25)") for the
+    range of the seeds; no ends for a single seed, and where they are the point."""
     if value is None:
         return "–", ""
     show = (lambda x: f"{100 * x:+.0f}%") if key == "relative_improvement" else (lambda x: f"{round(x, 2) + 0.0:.2f}")
-    return show(
-        value.point
-    ), "" if value.low == value.high == value.point else f"[{show(value.low)}, {show(value.high)}]"
+    low, high = show(value.low), show(value.high)
+    if value.low == value.high == value.point:
+        return show(value.point), ""
+    return show(value.point), f"[{low}, {high}]" if value.covers else f"({low} to {high})"
+
+
+def versus_text(versus: Versus | None) -> str:
+    """ "7 of 9 pairs" with few seeds; "0.92, p = 0.02" where the test can say something."""
+    if versus is None:
+        return "–"
+    if versus.p is None:
+        return f"{versus.won:g} of {versus.pairs} pair{'s' if versus.pairs != 1 else ''}"
+    return f"{versus.probability:.2f}, {p_text(versus.p)}"
+
+
+def p_text(p: float) -> str:
+    """ "p = 0.02"; "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
 
 
 def seed_rows(runs: Sequence[Run]) -> list[dict[str, object]]:
-    """One row a run with the columns SEED_COLUMNS."""
+    """One row per run with the columns SEED_COLUMNS."""
     rows = [
-        {"task": r.task, "method": r.label, "seed": r.seed, "finished": r.done, "run": r.path} | r.summary for r in runs
+        {"task": r.task, "method": r.label, "seed": r.seed, "finished": r.done, "run": r.name} | r.summary for r in runs
     ]
     return [{name: row[name] for name in SEED_COLUMNS} for row in rows]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Plain numbers, three columns a measure: name, name_low, name_high."""
+    """Plain numbers, three columns per measure: name, name_low, name_high; `spread` says what low and high are."""
     flat = []
     for row in rows:
         cells = {"task": row.task, "method": row.label, "seeds": row.seeds, "unfinished": row.unfinished}
+        cells["spread"] = row.spread
         for key, value in row.measures.items():
             names = (key, f"{key}_low", f"{key}_high")
-            cells |= dict(zip(names, (f"{x:.6g}" for x in value) if value else ("", "", ""), strict=True))
+            cells |= dict(zip(names, (f"{x:.6g}" for x in value[:3]) if value else ("", "", ""), strict=True))
+        versus = row.versus
+        cells["pairs_hero_better"] = f"{versus.won:g}" if versus else None
+        cells["pairs"] = versus.pairs if versus else None
+        cells["p"] = f"{versus.p:.6g}" if versus and versus.p is not None else None
         cells["published_regret"] = row.published.regret if row.published else None
         flat.append(cells)
     return dicts_to_csv(flat)
@@ -191,21 +302,26 @@ def to_latex(rows: Sequence[Row]) -> str:
     head, body = _cells(rows, lambda point, interval: f"{point} {{\\scriptsize {interval}}}" if interval else point)
     escaped = [[re.sub(r"([%_&#$])", r"\\\1", cell).replace("–", "--") for cell in line] for line in [head, *body]]
     lines = [" & ".join(line) + r" \\" for line in escaped]
-    rules = [f"\\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    rules = [f"\\begin{{tabular}}{{llrl{'r' * (len(head) - 4)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     return "\n".join([*rules, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _cells(rows: Sequence[Row], show: Callable[[str, str], str]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of text, shared by the two markup formats."""
-    head = ["task", "method", "seeds", *MEASURES.values()]
-    measured = [[show(*text(key, row.measures[key])) for key in MEASURES] for row in rows]
+    head = ["task", "method", "seeds", "in brackets", *MEASURES.values()]
+    lines = [
+        [row.task_title, row.label, _seeds(row), row.spread or "–"]
+        + [show(*text(key, row.measures[key])) for key in MEASURES]
+        for row in rows
+    ]
+    if any(row.versus for row in rows):
+        head.append(HERO_BETTER)
+        lines = [[*line, versus_text(row.versus)] for row, line in zip(rows, lines, strict=True)]
     if any(row.published for row in rows):
         head.append("regret in the paper")
-        measured = [
-            [*cells, f"{row.published.regret:.2f}" if row.published else "–"]
-            for row, cells in zip(rows, measured, strict=True)
-        ]
-    return head, [[row.task, row.label, _seeds(row), *cells] for row, cells in zip(rows, measured, strict=True)]
+        known = [f"{row.published.regret:.2f}" if row.published else "–" for row in rows]
+        lines = [[*line, cell] for line, cell in zip(lines, known, strict=True)]
+    return head, lines
 
 
 def _seeds(row: Row) -> str:

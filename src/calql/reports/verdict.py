@@ -7,12 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from calql.evaluation.aggregate import FEWEST_RUNS
 from calql.reports.load import Run
 from calql.reports.style import HERO
-from calql.reports.tables import ALL_TASKS, MEASURES, Estimate, Row, text
-
-FEW_SEEDS = 5
-"""Below this a percentile bootstrap interval is noticeably too narrow."""
+from calql.reports.tables import ALL_TASKS, MEASURES, Row, p_text, settled, spread_text, text
 
 
 def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
@@ -26,39 +24,51 @@ def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     rivals = [row for row in measured if row is not hero]
     sentences = [_outcome(hero, key)]
     if rivals:
-        best = (min if key == "regret" else max)(rivals, key=lambda row: row.measures[key].point)
-        sentences += [_comparison(hero, best, key)]
+        sentences += [_comparison(hero, rivals, key)]
         sentences += [_dips(hero, rivals)] if key == "regret" else []
-    return " ".join([*sentences, *_hedges(measured, runs)])
+    return " ".join(filter(None, [*sentences, *_hedges(measured, runs)]))
 
 
 def wins(rows: Sequence[Row]) -> str:
-    """On how many tasks Cal-QL has the lowest regret, or "" where it or its rivals are missing."""
-    lowest, entered = 0, 0
+    """On how many tasks Cal-QL has the lowest regret, and on how many that is settled, or "" where it or its rivals are
+    missing."""
+    lowest = sure = entered = 0
     for task in dict.fromkeys(row.task for row in rows if row.task != ALL_TASKS):
-        points = [(row.measures["regret"].point, row) for row in rows if row.task == task and row.measures["regret"]]
-        ours = [point for point, row in points if row.method == HERO]
-        if ours and len(points) > len(ours):
+        here = sorted(
+            (row for row in rows if row.task == task and row.measures["regret"]),
+            key=lambda row: row.measures["regret"].point,
+        )
+        ours = [row for row in here if row.method == HERO]
+        others = [row for row in here if row.method != HERO]
+        if ours and others:
             entered += 1
-            lowest += min(ours) == min(point for point, _ in points)
-    return f"Cal-QL has the lowest regret on {lowest} of {entered} tasks." if entered else ""
+            lowest += ours[0].measures["regret"].point <= others[0].measures["regret"].point
+            sure += here[0] is ours[0] and all(settled(ours[0], other, "regret") for other in others)
+    if not entered:
+        return ""
+    return (
+        f"Cal-QL's regret is the lowest on {lowest} of {entered} tasks; against each of the other methods that is "
+        f"settled on {sure or 'none'} of them (permutation test over at least {FEWEST_RUNS} seeds, p < 0.05)."
+    )
 
 
 def calibration(runs: Sequence[Run]) -> str:
-    """Whether calibration had anything to do on these runs, or "" where the bounding rate was not measured."""
+    """What calibration had to do on these runs, or "" where the bounding rate was not measured."""
     rates = [run.curve("offline", "bounding_rate")[1] for run in runs if run.method == HERO and run.done]
-    rates = [rate.mean() for rate in rates if len(rate)]
+    rates = [rate for rate in rates if len(rate)]
     if not rates:
         return ""
-    share = float(np.mean(rates))
+    share = float(np.mean([rate.mean() for rate in rates]))
     if share < 0.01:
         return (
             "Calibration hardly ever acted: during pre-training Q fell below the reference value for "
-            f"{share:.1%} of the policy's actions, so on these data Cal-QL and CQL are nearly the same method."
+            f"{share:.1%} of the policy's actions, so that here Cal-QL and CQL were nearly the same method."
         )
+    last = float(np.mean([rate[-1] for rate in rates]))
     return (
-        f"Calibration was at work: during pre-training Q lay below the reference value for {share:.0%} of the policy's "
-        "actions, and there Cal-QL does not push it down further."
+        f"At the end of pre-training, Cal-QL's Q lay below the reference value for {last:.0%} of the policy's actions "
+        f"({share:.0%} on average over pre-training): where it does, it is not pushed down further. Of a critic that "
+        "is still far from convergence the rate says nothing."
     )
 
 
@@ -87,29 +97,34 @@ def _outcome(row: Row, key: str) -> str:
     return f"{change}, with a regret of {_show(row, key)} {seeds}."
 
 
-def _comparison(hero: Row, best: Row, key: str) -> str:
-    """The hero against the best of the others."""
+def _comparison(hero: Row, rivals: Sequence[Row], key: str) -> str:
+    """The hero against the best of the others, and whether the seeds settle that."""
+    best = (min if key == "regret" else max)(rivals, key=lambda row: row.measures[key].point)
     name = MEASURES[key] if key == "regret" else "score"
-    ours, theirs = hero.measures[key], best.measures[key]
-    gap = (theirs.point - ours.point) * (1 if key == "regret" else -1)
     word = "lower" if key == "regret" else "higher"
     opening = f"The best of the others is {best.label} with a {name} of {_show(best, key)}"
-    opening += "" if gap > 0 else f", no worse than {hero.label}" if gap == 0 else f", better than {hero.label}"
-    if min(hero.seeds, best.seeds) < 2:
-        return f"{opening}; a single seed has no interval, so the difference may be chance."
-    if _overlap(ours, theirs):
-        return (
-            f"{opening}; the two intervals overlap, so these runs do not settle which of the two has the {word} {name}."
-        )
-    return f"{opening}; the two intervals do not overlap, so the difference is larger than the noise between seeds."
+    gap = (best.measures[key].point - hero.measures[key].point) * (1 if key == "regret" else -1)
+    # Where a rival is ahead, it was picked as the luckiest of several.
+    choices = 1 if gap >= 0 else len(rivals)
+    p = settled(hero, best, key, choices)
+    if p is None:
+        few = min(len(hero.samples[key]), len(best.samples[key])) < FEWEST_RUNS
+        why = f" (fewer than {FEWEST_RUNS} seeds)" if few else ""
+        return f"{opening}; which of the two has the {word} {name} is not settled by these runs{why}."
+    ahead = hero if gap > 0 else best
+    corrected = f", corrected for {choices} methods" if choices > 1 else ""
+    return f"{opening}; {ahead.label} has the {word} {name} (permutation test over seeds, {p_text(p)}{corrected})."
 
 
 def _dips(hero: Row, rivals: Sequence[Row]) -> str:
-    """What the start of fine-tuning cost."""
+    """What the start of fine-tuning cost, or "" where it was not looked at."""
+    rivals = [row for row in rivals if row.measures["dip"]]
+    if not hero.measures["dip"] or not rivals:
+        return ""
     worst = max(rivals, key=lambda row: row.measures["dip"].point)
     return (
-        f"In the first fifth of fine-tuning {hero.label} fell at most {_show(hero, 'dip')} below its starting score, "
-        f"{worst.label} (the deepest dip of the others) {_show(worst, 'dip')}."
+        f"In the first fifth of fine-tuning {hero.label} fell by {_show(hero, 'dip')} from its starting score at its "
+        f"lowest, {worst.label} (of the others the one that fell furthest) by {_show(worst, 'dip')}."
     )
 
 
@@ -120,25 +135,25 @@ def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
     fewest = min(row.seeds for row in rows)
     if fewest == 1:
         hedges.append("A single seed is an anecdote: run more before believing any of this.")
-    elif fewest < FEW_SEEDS:
+    elif fewest < FEWEST_RUNS:
         hedges.append(
-            f"With fewer than {FEW_SEEDS} seeds the intervals are too narrow: the real uncertainty is larger."
+            f"In brackets: the {spread_text(fewest)}; it is no confidence interval, another seed may well fall outside."
         )
     if unfinished := sum(not run.done for run in runs):
         verb = "run is" if unfinished == 1 else "runs are"
         hedges.append(
             f"{unfinished} unfinished {verb} left out of every aggregate; leaving out a failure flatters its method."
         )
-    for task in dict.fromkeys(run.task for run in runs):
+    for task, title in {run.task: run.record.task_title for run in runs}.items():
         here = [run for run in finished if run.task == task]
         lengths = sorted(float(steps[-1]) for run in here if len(steps := run.curve("online", "score_mean")[0]) > 1)
         if any(b > 1.02 * a for a, b in pairwise(lengths)):
             hedges.append(
-                f"On {task} the runs had unequal numbers of online steps, so regrets are not quite comparable."
+                f"On {title} the runs had unequal numbers of online steps, so regrets are not quite comparable."
             )
-        if len({run.config.get("data", {}).get("fingerprint") for run in here}) > 1:
-            hedges.append(f"On {task} not all runs used the same data set.")
-    scales = {run.config["scale"] for run in runs if "scale" in run.config}
+        if len({run.record.data.get("fingerprint") for run in here}) > 1:
+            hedges.append(f"On {title} not all runs used the same data set.")
+    scales = {run.record.scale for run in runs} - {None}
     if scales - {"paper"}:
         hedges.append(
             f"Scale {', '.join(sorted(scales))}: compare the methods with one another, not with the paper's tables."
@@ -148,7 +163,3 @@ def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
 
 def _show(row: Row, key: str) -> str:
     return " ".join(text(key, row.measures[key])).strip()
-
-
-def _overlap(a: Estimate, b: Estimate) -> bool:
-    return max(a.low, b.low) <= min(a.high, b.high)

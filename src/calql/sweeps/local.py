@@ -1,4 +1,4 @@
-"""The local engine: one process a run, one core a process."""
+"""The local engine: one process per run, on a core of its own; where there is a GPU, one run after the other."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from calql.sweeps.plan import Job
-from calql.training.pretrained import border
-from calql.training.run_dir import RunDir
+from calql.machine import Core, has_accelerator, pin, take_core, threads
+from calql.sweeps.plan import Job, pretrained
+
+PROGRAM = (sys.executable, "-m", "calql.cli.child")
+"""`calql`, but for its end with the process that started it."""
+GRACE_S = 60.0
+"""Seconds that a run gets to save its work after it was asked to stop."""
 
 
 class Status(NamedTuple):
@@ -21,60 +26,89 @@ class Status(NamedTuple):
     ended: dict[Job, int]
 
 
-def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1.0) -> Iterator[Status]:
-    """Run the jobs that are not done, `workers` at a time (default: one a core); each is pinned to a core of its own.
+class _Run(NamedTuple):
+    process: subprocess.Popen
+    core: Core | None
 
-    Each run's output goes to `log.txt` in its directory's parent, named after the seed. Stopping the generator stops
-    the runs; started again, the same plan continues them from their checkpoints.
+    def free(self) -> None:
+        """Give back what an ended run had."""
+        self.process.stdin.close()
+        if self.core:
+            self.core.close()
+
+
+def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1.0) -> Iterator[Status]:
+    """Run the jobs that are not done, `workers` at a time (default: one per core; one where there is a GPU).
+
+    On a CPU each run is pinned to a core that no other sweep of this user has; where all are taken, runs share them.
+    Several runs on one GPU allocate its memory as they need it, not in advance. The output of a run goes to a log
+    beside its directory. Closing the generator, or the end of this process, however it comes about, stops the runs,
+    which save their work; started again, the same plan continues them.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    free = [cores[i % len(cores)] for i in range(workers or len(cores))]
+    gpu = has_accelerator()
+    workers = workers or (1 if gpu else threads())
+    settings = {} if gpu else {"OMP_NUM_THREADS": "1"}
+    if gpu and workers > 1:
+        settings["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     waiting = [job for job in jobs if not job.done]
     ended = {job: 0 for job in jobs if job.done}
-    running: dict[Job, tuple[subprocess.Popen, int]] = {}
+    running: dict[Job, _Run] = {}
     try:
         while waiting or running:
-            while free and (job := next((job for job in waiting if not _will_be_given(job, running)), None)):
+            while len(running) < workers and (
+                job := next((job for job in waiting if not _will_be_given(job, running)), None)
+            ):
                 waiting.remove(job)
-                core = free.pop(0)
-                running[job] = (_start(job, core), core)
-            for job, (process, core) in list(running.items()):
-                if process.poll() is not None:
-                    ended[job] = process.returncode
-                    free.append(core)
-                    del running[job]
+                running[job] = _start(job, None if gpu else take_core(), settings)
+            for job, run in list(running.items()):
+                if run.process.poll() is not None:
+                    ended[job] = run.process.returncode
+                    running.pop(job).free()
             yield Status(list(running), dict(ended))
             time.sleep(poll_s)
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.wait()
+        _stop(running.values())
+
+
+def _stop(runs: Iterable[_Run]) -> None:
+    for run in runs:
+        run.process.terminate()
+    deadline = time.monotonic() + GRACE_S
+    try:
+        for run in runs:
+            run.process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for run in runs:
+            run.process.kill()  # nothing, where it has ended
+            run.process.wait()
+            run.free()
 
 
 def _will_be_given(job: Job, running: Iterable[Job]) -> bool:
     """Whether the job's pre-training is being done by another, so that waiting for it costs nothing."""
     begun = (job.out / "config.json").exists()
-    return not begun and any(other.out in job.siblings and not border(RunDir(other.out)) for other in running)
+    return not begun and any(other.out in job.siblings and not pretrained(other.out) for other in running)
 
 
-def log_path(job: Job) -> os.PathLike:
+def log_path(job: Job) -> Path:
     """Where the output of a job goes."""
     return job.out.with_name(f"{job.out.name}.log")
 
 
-def _start(job: Job, core: int) -> subprocess.Popen:
-    def pin() -> None:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {core})
-
+def _start(job: Job, core: Core | None, settings: dict[str, str]) -> _Run:
+    """Start a run in a session of its own: Ctrl-C reaches this process alone, which then stops the run."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path(job), "a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "calql", *job.arguments()],
+        process = subprocess.Popen(
+            [*PROGRAM, *job.arguments()],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            preexec_fn=pin,
+            env=os.environ | settings,
+            start_new_session=True,
         )
+    if core:
+        pin(process.pid, core.number)
+    return _Run(process, core)

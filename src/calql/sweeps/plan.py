@@ -27,13 +27,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from calql.tasks import nearest
-from calql.training.config import RunConfig, resolve
-from calql.training.pretrained import border, differences
-from calql.training.run_dir import RunDir, plain
+from calql.training import store
+from calql.training.experiment import Experiment, before_fine_tuning, differences
+from calql.training.options import experiment
+from calql.training.record import read_record
+from calql.training.run_dir import RunDir
 from calql.types import InputError
 
 
@@ -41,7 +45,7 @@ from calql.types import InputError
 class Job:
     """One run of a sweep."""
 
-    config: RunConfig
+    experiment: Experiment
     options: tuple[str, ...]
     """The texts that its overrides were read from."""
     out: Path
@@ -52,7 +56,7 @@ class Job:
     @property
     def name(self) -> str:
         """`method seed`, the method as its folder names it (the task is the caller's choice)."""
-        return f"{self.out.parent.name} seed {self.config.seed}"
+        return f"{self.out.parent.name} seed {self.experiment.seed}"
 
     @property
     def done(self) -> bool:
@@ -66,11 +70,11 @@ class Job:
         """
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out)]
-        c = self.config
-        arguments = ["train", "--task", c.task.id, "--method", c.method.id, "--seed", str(c.seed)]
-        arguments += ["--scale", c.scale, "--out", str(self.out)]
-        arguments += ["--data", c.data] if c.data != c.row.data else []
-        donor = next((path for path in self.siblings if border(RunDir(path))), None)
+        e = self.experiment
+        arguments = ["train", "--task", e.task.id, "--method", e.method, "--seed", str(e.seed)]
+        arguments += ["--scale", e.scale, "--out", str(self.out)]
+        arguments += ["--data", e.data.uri] if e.data.uri != e.task.data else []
+        donor = next((path for path in self.siblings if pretrained(path)), None)
         arguments += ["--pretrained", str(donor)] if donor else []
         return arguments + (["--set", *self.options] if self.options else [])
 
@@ -128,61 +132,75 @@ class Plan:
         }
 
 
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Texts = Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=1)]
+
+
+class _Runs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[runs]] of a plan file."""
+
+    methods: Texts
+    set: Texts = ()
+
+
+class _Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[figures]] of a plan file."""
+
+    title: Text
+    draws: Texts
+    runs: Texts
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plan file; the names are those of the file."""
+
+    tasks: Texts
+    runs: Annotated[tuple[_Runs, ...], msgspec.Meta(min_length=1)]
+    seeds: Seeds = Plan.seeds
+    scale: Text = Plan.scale
+    data: Text | None = None
+    set: Texts = ()
+    figures: tuple[_Figure, ...] = ()
+
+
 def read_plan(path: Path) -> Plan:
     """A plan file. Raises InputError where it is not one, with what is wrong."""
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {_what_is_wrong(str(error))}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a plan ({error})") from error
-
-    def texts(name: str, where: Mapping, kind: type = str) -> tuple:
-        value = where.get(name)
-        if not isinstance(value, list) or not value or not all(type(entry) is kind for entry in value):
-            raise InputError(f"{path}: '{name}' must be a list of {kind.__name__}, not {value!r}")
-        return tuple(value)
-
-    def name_of(option: str) -> str:
-        return option.partition("=")[0]
-
-    runs, figures = said.get("runs"), said.get("figures", [])
-    if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
-        raise InputError(f"{path}: there must be [[runs]], each with its methods")
-    if not isinstance(figures, list) or not all(isinstance(entry, dict) for entry in figures):
-        raise InputError(f"{path}: 'figures' must be [[figures]], each with a title, draws and runs")
-    known = {"tasks", "seeds", "scale", "data", "set", "runs", "figures"}
-    tables = [(known, said), *(({"methods", "set"}, entry) for entry in runs)]
-    for names, table in tables + [({"title", "draws", "runs"}, entry) for entry in figures]:
-        if unknown := sorted(table.keys() - names):
-            raise InputError(f"{path}: '{unknown[0]}' is not part of a plan; here it has {', '.join(sorted(names))}")
-    for name in ("scale", "data"):
-        if not isinstance(said.get(name, ""), str):
-            raise InputError(f"{path}: '{name}' must be a text, not {said[name]!r}")
-    variants = [
-        Variant(method, texts("set", entry) if "set" in entry else ())
-        for entry in runs
-        for method in texts("methods", entry)
-    ]
+    variants = tuple(Variant(method, runs.set) for runs in file.runs for method in runs.methods)
     if len(set(variants)) < len(variants):
         raise InputError(f"{path}: two [[runs]] are the same; leave one out")
-    given = {"seeds": texts("seeds", said, int)} if "seeds" in said else {}
-    given |= {"options": texts("set", said)} if "set" in said else {}
-    own = {name_of(option) for variant in variants for option in variant.options}
-    if twice := sorted(own & {name_of(option) for option in given.get("options", ())}):
+    own, common = (
+        {option.partition("=")[0] for option in options}
+        for options in (itertools.chain(*(variant.options for variant in variants)), file.set)
+    )
+    if twice := sorted(own & common):
         raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
-    given |= {name: said[name] for name in ("scale", "data") if name in said}
-    plan = Plan(texts("tasks", said), tuple(variants), **given)
+    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
 
-    def comparison(entry: Mapping) -> Comparison:
-        title, draws, wanted = entry.get("title"), texts("draws", entry), texts("runs", entry)
-        if not isinstance(title, str):
-            raise InputError(f"{path}: the 'title' of [[figures]] must be a text, not {title!r}")
+    def comparison(figure: _Figure) -> Comparison:
         known = [variant.folder for variant in variants]
-        for unknown in sorted(set(wanted) - set(known)):
+        for unknown in sorted(set(figure.runs) - set(known)):
             raise nearest(unknown, known, "run of the plan")
-        chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in wanted)
-        return Comparison(title, draws, frozenset(chosen))
+        chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in figure.runs)
+        return Comparison(figure.title, figure.draws, frozenset(chosen))
 
-    return dataclasses.replace(plan, figures=tuple(map(comparison, figures)))
+    return dataclasses.replace(plan, figures=tuple(map(comparison, file.figures)))
+
+
+def _what_is_wrong(said: str) -> str:
+    """msgspec's sentence, with the place as the file writes it and, for a wrong name, the right ones."""
+    sentence, _, place = said.partition(" - at `$")
+    place = place.strip("`.")
+    if "field `" in sentence:
+        table = {"runs": _Runs, "figures": _Figure}.get(place.partition("[")[0], _File)
+        sentence += f"; here there may be {', '.join(sorted(table.__struct_fields__))}"
+    return f"'{place}': {sentence}" if place else sentence
 
 
 def make_jobs(plan: Plan, out: Path) -> list[Job]:
@@ -194,29 +212,33 @@ def make_jobs(plan: Plan, out: Path) -> list[Job]:
     if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep its task alone")
     options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
-    configs = {
-        (task, variant): resolve(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])
+    made = {
+        (task, variant): experiment(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])
         for task, variant in itertools.product(plan.tasks, plan.variants)
     }
 
     folders, jobs = plan.folders(out), []
     for (seed, task, variant), here in folders.items():
-        config = configs[task, variant]
-        same = [v for v in plan.variants if v != variant and not differences(config, configs[task, v])]
+        here_too = before_fine_tuning(made[task, variant])
+        same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == here_too]
         siblings = tuple(folders[seed, task, v] for v in same)
-        job = Job(dataclasses.replace(config, seed=seed), options[variant], here, siblings)
+        job = Job(dataclasses.replace(made[task, variant], seed=seed), options[variant], here, siblings)
         _refuse_another_run(job)
         jobs.append(job)
     return jobs
 
 
+def pretrained(path: Path) -> bool:
+    """Whether a run directory holds a finished pre-training."""
+    run_dir = RunDir(path)
+    if not (path / "config.json").exists():
+        return False
+    return store.end_of_pretraining(run_dir, read_record(run_dir).experiment) is not None
+
+
 def _refuse_another_run(job: Job) -> None:
     if not (job.out / "config.json").exists():
         return
-    saved, config = RunDir(job.out).read_config(), job.config
-    here = {"task": config.task.id, "method": config.method.id, "scale": config.scale, "seed": config.seed}
-    different = [name for name, value in here.items() if saved[name] != value]
-    different += ["data"] if saved["data"]["reference"] != config.data else []
-    different += ["overrides"] if saved["overrides"] != plain(config.overrides) else []
+    different = differences(read_record(RunDir(job.out)).experiment, job.experiment)
     if different:
         raise InputError(f"{job.out} holds another run ({', '.join(different)}); sweep into another --out")

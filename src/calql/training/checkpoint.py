@@ -1,6 +1,7 @@
 """Checkpoints: arrays as safetensors, the rest as JSON, written atomically, verified before they are believed.
 
     checkpoints/step-000012000/   state.safetensors · replay.safetensors · meta.json (written last, with checksums)
+    checkpoints/step-000012000+001/   the same gradient step, but later: episodes came in between
 
 A folder gets its final name only when everything in it is on the disk, so a folder of that name is complete unless
 the disk itself failed; the checksums find that out.
@@ -9,6 +10,7 @@ the disk itself failed; the checksums find that out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from calql.training import files
 from calql.types import InputError, PyTree
 
 
@@ -48,34 +51,64 @@ def unflatten(like: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
     """Write `folder/step-…` atomically and remove all but the newest `keep` (those marked `"milestone"` stay).
 
-    A step that is already there and complete is left alone: nothing is ever deleted before its successor is safe.
+    Nothing is deleted before its successor is safe. Where the step has a complete checkpoint already, it gets the new
+    meta if the arrays are the same; other arrays, and what comes after a milestone, get a name of their own.
+    Raises RunError where it cannot be written, and leaves what was there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final, temporary = at(folder, step), folder / f".writing-{step:09d}"
-    if is_complete(final):
-        return final
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    checksums = {}
-    for name, tree in trees.items():
-        path = temporary / f"{name}.safetensors"
-        save_file(flatten(tree), path)
-        checksums[path.name] = _digest(path)
-        _sync(path)
-    meta_path = temporary / "meta.json"
-    meta_path.write_text(json.dumps(meta | {"step": step, "checksums": checksums}))
-    _sync(meta_path)
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(temporary, final)
-    _sync(folder)
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".writing-{step:09d}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            checksums = _write(temporary, step, trees, meta)
+            final = _place(at(folder, step), checksums, bool(meta.get("milestone")))
+            if is_complete(final):
+                os.replace(temporary / "meta.json", final / "meta.json")
+                files.sync(final)
+            else:
+                shutil.rmtree(final, ignore_errors=True)  # damaged
+                os.rename(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        files.sync(folder)
     _prune(final, keep)
     return final
 
 
+def _place(path: Path, checksums: dict[str, str], milestone: bool) -> Path:
+    """The first of step-…, step-…+001, … that is free, or damaged, or only needs the new meta."""
+    names = itertools.chain([path.name], (f"{path.name}+{number:03d}" for number in itertools.count(1)))
+    for here in map(path.with_name, names):
+        if not is_complete(here):
+            return here
+        meta = load_meta(here)
+        if meta["checksums"] == checksums and (milestone or not meta.get("milestone")):
+            return here
+
+
+def _write(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]) -> dict[str, str]:
+    folder.mkdir()
+    checksums = {}
+    for name, tree in trees.items():
+        path = folder / f"{name}.safetensors"
+        save_file(flatten(tree), path)
+        checksums[path.name] = _digest(path)
+        files.sync(path)
+    path = folder / "meta.json"
+    path.write_text(json.dumps(meta | {"step": step, "checksums": checksums}))
+    files.sync(path)
+    files.sync(folder)
+    return checksums
+
+
 def at(folder: Path, step: int) -> Path:
-    """Where the checkpoint of that gradient step is, or would be."""
+    """Where the (first) checkpoint of that gradient step is, or would be."""
     return folder / f"step-{step:09d}"
+
+
+def step_of(path: Path) -> int:
+    """The gradient step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-").partition("+")[0])
 
 
 def is_complete(path: Path) -> bool:
@@ -135,11 +168,3 @@ def _meta(path: Path) -> dict[str, Any] | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import socket
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from calql.training import files
 from calql.types import InputError
 
 EVAL_COLUMNS = (
@@ -31,15 +37,54 @@ class RunDir:
         """Whether the run finished."""
         return (self.path / "DONE").exists()
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Start a new run here. Raises InputError where the folder already holds something."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer of this run directory, on every machine that sees it; one `with` for a whole training.
+
+        The lock ends with the process, however that ends. What an earlier writer left half-written is removed first.
+        On a file system without locks (some network ones) there is a warning instead, and no protection.
+        Raises InputError where another process writes here.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
+        with files.writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / ".lock"
+        with _locked(path) as file:
+            try:
+                with files.writing(path):
+                    file.truncate(0)
+                    print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+                    self._tidy()
+                yield
+            finally:
+                path.unlink(missing_ok=True)  # still held: `_locked` notices a file that was removed
+
+    def _tidy(self) -> None:
+        for path in self.path.glob(".*.tmp"):
+            path.unlink()
+        for path in (*self.checkpoints.glob(".writing-*"), *self.checkpoints.glob(".copying-*")):
+            shutil.rmtree(path)
+
+    def refuse_what_is_there(self) -> None:
+        """Raises InputError where the folder holds something, so that no run can begin in it."""
         if (self.path / "config.json").exists():
             raise InputError(f"{self.path} already holds a run; add --resume to continue it, or choose another --out")
         if self.path.exists() and (not self.path.is_dir() or list(self.path.glob("[!.]*"))):
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Start a new run here. Raises InputError where the folder already holds something."""
+        self.refuse_what_is_there()
+        with files.writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("config.json", config)  # first: a folder without it can be started anew after any crash
-        self.checkpoints.mkdir()
+        with files.writing(self.checkpoints):
+            self.checkpoints.mkdir()
+
+    def reopen(self) -> None:
+        """Take the mark away that the run is done: it goes on."""
+        (self.path / "DONE").unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
         """The saved configuration. Raises InputError where there is none."""
@@ -51,23 +96,29 @@ class RunDir:
             raise InputError(f"{self.path}/config.json is damaged ({error}); start the run anew elsewhere") from None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON file atomically; NaN becomes null."""
-        temporary = self.path / f".{name}.tmp"
-        temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, self.path / name)
+        """Write a JSON file atomically and durably; NaN becomes null. Raises RunError where it cannot be written."""
+        files.write(self.path / name, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
     def append(self, name: str, row: Mapping[str, Any], columns: Iterable[str]) -> None:
         """Append one row to a CSV file; empty cells for what was not measured.
 
-        Columns that the file does not have yet are added at the end (and the file is rewritten once).
+        Columns that the file does not have yet are added at the end (and the file is rewritten once). The row is on
+        the disk itself only after `sync`. Raises RunError where it cannot be written.
         """
         path = self.path / name
         header = self._header(path)
         wanted = list(dict.fromkeys([*header, *columns, *row]))
         if wanted != header:
             self._widen(path, wanted)
-        with path.open("a", newline="") as file:
-            csv.DictWriter(file, wanted, restval="").writerow({k: _cell(v) for k, v in row.items()})
+        text = io.StringIO()
+        csv.DictWriter(text, wanted, restval="").writerow({k: _cell(v) for k, v in row.items()})
+        files.append(path, text.getvalue())
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk itself: before a checkpoint that counts them is written."""
+        for path in (*self.path.glob("*.csv"), self.path):
+            with files.writing(path):
+                files.sync(path)
 
     def read_rows(self, name: str) -> list[dict[str, str]]:
         """All rows of a CSV file (empty where there is none)."""
@@ -81,17 +132,22 @@ class RunDir:
         """Write a whole CSV file atomically; the first row names the columns."""
         self._rewrite(self.path / name, list(rows[0]), rows)
 
-    def truncate(self, name: str, rows: int) -> None:
-        """Keep only the first rows: what came after the checkpoint will be done again."""
+    def truncate(self, name: str, rows: int) -> int:
+        """Keep only the first rows: what came after the checkpoint will be done again.
+
+        Returns how many of those rows are missing: 0, but for a file that was damaged or edited.
+        """
         path = self.path / name
+        kept = self.read_rows(name)[:rows]
         if path.exists():
-            kept = self.read_rows(name)[:rows]
             self._rewrite(path, self._header(path), kept)
+        return rows - len(kept)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and mark the run as done."""
+        """Write the summary and mark the run as done, once all rows are on the disk itself."""
+        self.sync()
         self.write_json("summary.json", summary)
-        (self.path / "DONE").touch()
+        files.write(self.path / "DONE", "")
 
     def _header(self, path: Path) -> list[str]:
         if not path.exists():
@@ -107,9 +163,38 @@ class RunDir:
         writer = csv.DictWriter(text, header, restval="")
         writer.writeheader()
         writer.writerows(rows)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text.getvalue())
-        os.replace(temporary, path)
+        files.write(path, text.getvalue())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    """The lock file, open and locked. Raises InputError where another process has it."""
+    while True:
+        with files.writing(path):
+            file = path.open("a+", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().strip() or "another process"
+                raise InputError(f"{path.parent} is being written by {who}; wait for it or stop it") from None
+            except OSError as error:
+                text = (
+                    f"{path.parent}: no locks on this file system ({error.strerror}); let one process alone write here"
+                )
+                warnings.warn(text, stacklevel=4)
+            if not _is_named(file, path):  # removed by its owner between our opening and our locking
+                continue
+            yield file
+            return
+
+
+def _is_named(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _cell(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """How fast the learner is, and how near that is to what this machine can do at all.
 
-What is timed is `calql.training.loop.train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
+What is timed is `calql.training.learner.train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
 target update in one compiled loop. The yardstick is the fastest square float32 matrix multiplication of the same
 process, measured in turns with the learner, so that a change of clock frequency or a busy neighbour meets both.
 """
@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from calql.algorithms import SAC, CalQL
+from calql.algorithms.protocol import UpdateRule
 from calql.envs.make import make_env
 from calql.machine import memory_mb, threads
 from calql.networks import LATENT
-from calql.paper.tasks import TASKS
+from calql.paper.tasks import DEFAULT_TASK
 from calql.replay import make_replay
 from calql.tasks import Task
-from calql.training.config import resolve
-from calql.training.loop import about_sequences, train_steps
+from calql.training.learner import train_steps, with_statistics
+from calql.training.options import experiment
 from calql.types import InputError, Spec, Transition, is_picture
 
 BATCH = 256
@@ -113,13 +114,15 @@ def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int],
     return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
 
 
-def compiled(algorithm: SAC, spec: Spec, data: Transition, batch_size: int) -> tuple[Callable[[int], None], float]:
+def compiled(
+    algorithm: UpdateRule, spec: Spec, data: Transition, batch_size: int, crop: int = 4
+) -> tuple[Callable[[int], None], float]:
     """Compile `train_steps` for an algorithm on those data: (run that many gradient steps, seconds to compile)."""
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state = algorithm.init(jax.random.key(0), spec)
     rest = (replay, jax.random.key(1), jnp.int32(0))
     start = time.perf_counter()
-    steps = train_steps.lower(algorithm, batch_size, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
+    steps = train_steps.lower(algorithm, batch_size, crop, state, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
     compile_s = time.perf_counter() - start
 
     def run(count: int) -> None:
@@ -150,23 +153,26 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
     `relative`: to the first method's. `encoder_share`: of an update's time, what pictures cost (crops, convolutions):
     the rest is that of the same updates on latents. `refused`: why a method does not take the task's observations.
     """
-    task = task or next(iter(TASKS))
-    spec = spec_of(resolve(task, methods[0]).row)
+    task = task or DEFAULT_TASK
+    spec = spec_of(experiment(task, methods[0]).task)
     pictures = any(map(is_picture, jax.tree.leaves(spec.observation)))
     specs = [spec, without_pictures(spec)] if pictures else [spec]
     data = list(map(synthetic, specs))
-    specs = specs if pictures else [about_sequences(spec, data[0])]
+    specs = specs if pictures else [with_statistics(spec, data[0])]
     rows, runs, refused = [], [], []
     for name in methods:
-        config = resolve(task, name)
-        p, phase = config.protocol, config.phases[-1]
+        made_for = experiment(task, name)
+        phase, horizon = made_for.phases[-1], made_for.task.horizon
         try:
-            made = [compiled(phase.algorithm, s, d, p.batch_size) for s, d in zip(specs, data, strict=True)]
+            made = [
+                compiled(phase.algorithm, s, d, phase.batch_size, phase.random_crop)
+                for s, d in zip(specs, data, strict=True)
+            ]
         except InputError as error:
             refused.append({"method": name, "refused": str(error)})
             continue
         runs.append([_counted(run, seconds / len(made)) for run, _ in made])
-        each = phase.gradient_steps / phase.env_steps if phase.env_steps else 0.0
+        each = phase.gradient_steps(horizon) / phase.length if phase.name == "online" else 0.0
         rule, compile_s = type(phase.algorithm).__name__, made[0][1]
         rows.append({"method": name, "rule": rule, "updates_per_step": each, "compile_s": compile_s})
     if not rows:

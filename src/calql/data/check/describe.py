@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from calql.data.arrays import named_leaves
+from calql.data.arrays import named_leaves, states_at
 from calql.data.check.environment import fit
 from calql.data.check.narrowness import narrowness
 from calql.data.episodes import Episodes
-from calql.data.success import success_steps
+from calql.data.success import knows_success, success_steps
+from calql.data.transitions import returns_of
+from calql.rewards import Rewards
 from calql.tasks import Task
+from calql.types import Episode
 
 NARROW, WIDE = 0.6, 0.9
 """Behaviour spreads. Between them nothing is expected. Set by hand, on mazes with known noise."""
@@ -54,10 +58,9 @@ def describe(
         task: says how rewards are mapped, what failing pays and when the clock stops.
         discount: γ of the returns.
         target_rate: τ, the share by which the target network moves an update.
-        tail_bootstrap: see `calql.data.returns.monte_carlo_returns`.
+        tail_bootstrap: see `calql.rewards.Rewards.returns`.
     """
     data = episodes.episodes
-    flat = episodes.transitions(task, discount, tail_bootstrap=tail_bootstrap)
     lengths = np.array([e.length for e in data])
     terminated = np.array([bool(e.terminations[-1]) for e in data])
     # Leftovers of relabelled recordings: a hundred of them would drown the one episode that they are the tail of.
@@ -66,57 +69,70 @@ def describe(
     firsts = (np.cumsum(lengths) - lengths)[~single]
     actions = np.concatenate([e.actions for e in data])
     rewards = np.concatenate([e.rewards for e in data])
-    returns = flat.returns
-    arrays = {**dict(named_leaves("observations", flat.observations)), "actions": actions, "rewards": rewards}
-    failing = task.failure_reward
-    failed = [failing is not None and bool(np.allclose(task.map_reward(e.rewards), failing)) for e in counted]
-    low, high = task.q_bounds(discount)
+    pays = task.rewards
+    returns = returns_of(data, pays, discount, tail_bootstrap)
+    arrays = {**_observed(data), "actions": _array([actions]), "rewards": _array([rewards])}
+    bounds = pays.q_bounds(discount)
+    low = None if bounds is None else bounds[0]
+    known = knows_success(episodes, pays)
+    signal = all(e.successes is not None for e in data)
     # After n backups a critic misses γⁿ of what follows: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
     far = 3.0 / (1.0 - discount)
     backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
     return {
-        "reference": episodes.reference,
+        "uri": episodes.uri,
         "fingerprint": episodes.fingerprint(),
         "notes": list(episodes.notes),
         "task": task.id,
         "environment": task.env if isinstance(task.env, str) else f"{task.env.__module__}:{task.env.__qualname__}",
         "env_options": dict(task.env_options),
-        "reward_scale": task.reward_scale,
-        "reward_bias": task.reward_bias,
-        "reward_range": sorted(map(float, task.reward_range)),
-        "failure_reward": failing,
+        "rewards": dataclasses.asdict(pays),
         "stop_at_success": task.stop_at_success,
         "score": task.score,
         "tail_bootstrap": tail_bootstrap,
         "discount": discount,
         "episodes": episodes.num_episodes,
         "transitions": episodes.num_transitions,
-        "arrays": {
-            name: {"shape": list(x.shape[1:]), "dtype": str(x.dtype), "low": float(x.min()), "high": float(x.max())}
-            for name, x in arrays.items()
-        },
+        "arrays": arrays,
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
         "actions_at_bounds": float((np.abs(actions) >= AT_BOUNDS).any(axis=1).mean()),
         "single_step": int(single.sum()),
         "length": _quantiles(lengths[~single]),
         "horizon": task.horizon,
         "over_horizon": float((lengths[~single] > task.horizon).mean()),
-        "success": float(np.mean([success_steps(e, task).any() for e in counted])),
-        "success_from": "the recorded signal" if all(e.successes is not None for e in data) else "the rewards",
+        "success": float(np.mean([success_steps(e, pays).any() for e in counted])) if known else None,
+        "success_from": "the recorded signal" if signal else "the rewards",
         "return_start": _quantiles(returns[firsts]),
         "return_all": _quantiles(returns),
         "return_spread": float(np.subtract(*np.quantile(returns, [0.9, 0.1])) / max(np.abs(returns).max(), 1e-12)),
-        "return_floor": float((returns <= low + 0.02 * abs(low)).mean()) if low < 0 else 0.0,
-        "return_bounds": [low, high],
-        "failures": float(np.mean(failed)),
-        "failure_return": None if failing is None else failing / (1.0 - discount),
+        "return_floor": float((returns <= low + 0.02 * abs(low)).mean()) if low else 0.0,
+        "return_bounds": None if bounds is None else list(bounds),
+        "failures": float(np.mean([pays.fails(e.rewards) for e in counted])),
+        "failure_return": None if pays.failing is None else pays.map(pays.failing) / (1.0 - discount),
         "terminated": int(terminated.sum()),
         "truncated": int((~terminated).sum()),
         "terminal_steps": int(sum(e.terminations.sum() for e in data)),
         "updates_to_converge": int(round(float(backups) / target_rate, -2)),
         "target_rate": target_rate,
-        **narrowness(flat.observations, np.clip(actions, -1.0, 1.0), np.repeat(np.arange(len(data)), lengths), firsts),
+        **narrowness(
+            lambda rows: states_at(data, rows),
+            np.clip(actions, -1.0, 1.0),
+            np.repeat(np.arange(len(data)), lengths),
+            firsts,
+        ),
     }
+
+
+def _observed(data: Sequence[Episode]) -> dict[str, dict[str, Any]]:
+    """`_array` of every leaf of the observations from which a step was taken."""
+    leaves = [dict(named_leaves("observations", e.observations)) for e in data]
+    return {name: _array([some[name][:-1] for some in leaves]) for name in leaves[0]}
+
+
+def _array(parts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Shape of a row, dtype and range of arrays [N_i, …] that belong together."""
+    low, high = float(min(x.min() for x in parts)), float(max(x.max() for x in parts))
+    return {"shape": list(parts[0].shape[1:]), "dtype": str(parts[0].dtype), "low": low, "high": high}
 
 
 def check(
@@ -154,19 +170,20 @@ def check(
             f"{facts['over_horizon']:.0%} of the episodes are longer than the task's horizon of {task.horizon} steps "
             f"(the longest has {facts['length']['max']:.0f}); --set cut_at_horizon=true cuts them"
         )
-    low, high = sorted(task.reward_range)
+    low = -np.inf if task.rewards.low is None else task.rewards.low
+    high = np.inf if task.rewards.high is None else task.rewards.high
     if arrays["rewards"]["low"] < low - 1e-6 or arrays["rewards"]["high"] > high + 1e-6:
         paid = f"[{arrays['rewards']['low']:.3g}, {arrays['rewards']['high']:.3g}]"
         warnings.append(
             f"rewards lie in {paid}, the task pays [{low:g}, {high:g}]: bounds on Q and the failure rule will be "
-            "wrong; mend the rewards or the task's reward_range"
+            "wrong; fix the rewards, or the task's rewards.low and rewards.high"
         )
     if arrays["rewards"]["low"] == arrays["rewards"]["high"]:
         warnings.append("all rewards are equal: nothing tells good from bad; check which array was recorded")
     elif facts["success"] == 0.0:
         warnings.append("no episode succeeds: only exploration can find the task's reward")
-    if task.stop_at_success:
-        late = sum(bool((success_steps(e, task) & ~e.terminations).any()) for e in episodes.episodes)
+    if task.stop_at_success and facts["success"] is not None:
+        late = sum(bool((success_steps(e, task.rewards) & ~e.terminations).any()) for e in episodes.episodes)
         if late:
             warnings.append(
                 f"{late} episodes go on after a success, where the task ends; "
@@ -186,7 +203,7 @@ def _expectation(facts: dict[str, Any]) -> str:
         effect = "little difference between Cal-QL and CQL: the returns are all alike"
     elif spread >= WIDE:
         effect = "little difference between Cal-QL and CQL: the data are wide, most actions were tried"
-    elif facts["success"] >= 0.95:
+    elif facts["success"] is not None and facts["success"] >= 0.95:
         effect = "little difference between Cal-QL and CQL: near-expert data leave little to learn"
     elif spread > NARROW:
         effect = "no clear sign: the data are neither narrow nor wide; run both"
@@ -206,14 +223,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     def spread(quantiles: dict[str, float]) -> str:
         return " | ".join(f"{value:.4g}" for value in quantiles.values())
 
-    low, high = facts["reward_range"]
-    scale, bias = facts["reward_scale"], facts["reward_bias"]
+    rewards = Rewards(**facts["rewards"])
     options = ", ".join(f"{name}={value!r}" for name, value in facts["env_options"].items())
     rows = [
-        ("data", f"{facts['reference']}, fingerprint {facts['fingerprint'][:12]}"),
+        ("data", f"{facts['uri']}, fingerprint {facts['fingerprint'][:12]}"),
         *(("note", note) for note in facts["notes"]),
         ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
-        ("task", f"rewards are mapped to {_map(scale, bias)}: {_map(scale, bias, low)} to {_map(scale, bias, high)}"),
+        ("task", f"rewards are mapped to {_map(rewards)}"),
         ("task", _failure_rule(facts)),
         (
             "task",
@@ -236,7 +252,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         * (facts["single_step"] > 0),
         ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),
         ("length", f"{facts['over_horizon']:.1%} of the episodes are longer than the horizon"),
-        ("success", f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"),
+        ("success", _success(facts)),
         ("failing", f"{facts['failures']:.1%} of the episodes fail at every step"),
         ("returns", f"{spread(facts['return_start'])}   from the first step, on mapped rewards"),
         ("returns", f"{spread(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor"),
@@ -248,18 +264,27 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     return [f"{label:8} {value}" for label, value in rows]
 
 
-def _map(scale: float, bias: float, reward: float | None = None) -> str:
-    """`10 r − 5`, or its value at a reward."""
-    if reward is not None:
-        return f"{scale * reward + bias:g}"
-    return f"{scale:g} r {'−' if bias < 0 else '+'} {abs(bias):g}" if bias else f"{scale:g} r"
+def _map(rewards: Rewards) -> str:
+    """`10 r − 5: -5 to 5`."""
+    scale, bias = rewards.scale, rewards.bias
+    text = f"{scale:g} r {'−' if bias < 0 else '+'} {abs(bias):g}" if bias else f"{scale:g} r"
+    if rewards.low is None or rewards.high is None:
+        return f"{text}; in what range is not stated"
+    return f"{text}: {rewards.map(rewards.low):g} to {rewards.map(rewards.high):g}"
+
+
+def _success(facts: dict[str, Any]) -> str:
+    if facts["success"] is None:
+        return "unknown: no signal was recorded, and the task states neither rewards.failing nor rewards.high"
+    return f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"
 
 
 def _failure_rule(facts: dict[str, Any]) -> str:
     if facts["failure_return"] is None:
         return "no failure rule: every return is the discounted sum of what was paid"
-    paid, worth = facts["failure_reward"], facts["failure_return"]
-    return f"failure rule: where every step of an episode pays {paid:g}, each has the return {worth:.4g}"
+    rewards, worth = Rewards(**facts["rewards"]), facts["failure_return"]
+    paid = rewards.map(rewards.failing)
+    return f"failure rule: where every step of an episode pays {paid:g} until it is cut, each is worth {worth:.4g}"
 
 
 def _ends(stop_at_success: bool) -> str:

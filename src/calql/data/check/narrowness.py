@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from calql.data.arrays import named_leaves
@@ -22,11 +24,13 @@ SAMPLES = 2_000
 COLUMNS = 256
 
 
-def narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, firsts: np.ndarray) -> dict[str, float]:
+def narrowness(
+    states_at: Callable[[np.ndarray], PyTree], actions: np.ndarray, episode: np.ndarray, firsts: np.ndarray
+) -> dict[str, float]:
     """The measures above.
 
     Args:
-        observations: [N, …] states, an array or a dict.
+        states_at: numbers of steps [n] → the states [n, …] in which they were taken, an array or a dict.
         actions: [N, A] in [−1, 1].
         episode: [N] number of each step's episode, from 0.
         firsts: rows that are first steps of episodes.
@@ -35,12 +39,12 @@ def narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, f
 
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(actions))[:SAMPLES])
-    states = features(observations, chosen)
+    states = features(states_at(chosen))
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
     states = (states[:, used] - center[used]) / scale[used]
     eigenvalues = np.linalg.svd(states, compute_uv=False) ** 2
-    starts = (features(observations, rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
+    starts = (features(states_at(rng.permutation(firsts)[:SAMPLES]))[:, used] - center[used]) / scale[used]
 
     distance = cdist(states, states, "sqeuclidean")
     apart = episode[chosen] if episode[-1] else chosen  # a single episode has only itself to compare with
@@ -61,10 +65,11 @@ def narrowness(observations: PyTree, actions: np.ndarray, episode: np.ndarray, f
     }
 
 
-def features(observations: PyTree, rows: np.ndarray) -> np.ndarray:
-    """[rows, D] float64: all leaves side by side, of each at most 256 evenly spaced columns (pictures have more)."""
+def features(observations: PyTree) -> np.ndarray:
+    """[N, D] float64 of [N, …]: all leaves side by side, of each at most 256 evenly spaced columns (images have
+    more)."""
     columns = []
     for _, leaf in named_leaves("", observations):
-        flat = leaf[rows].reshape(len(rows), -1)
+        flat = leaf.reshape(len(leaf), -1)
         columns.append(flat[:, :: -(-flat.shape[1] // COLUMNS) or 1].astype(np.float64))
     return np.concatenate(columns, axis=1)

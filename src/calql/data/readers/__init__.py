@@ -1,1 +1,41 @@
-"""Readers of recorded experience, one file per format."""
+"""THE table of formats. A data URI is `scheme:rest`; each scheme is a row here, and one file of this folder.
+
+A format of your own needs no row: `package.module:function#ARGUMENT` is a data URI too. The function is called with
+the text behind `#` (with nothing where there is no `#`), and returns `Episodes`, or a sequence of `Episode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from calql.data.episodes import Episodes
+from calql.data.readers.awac import read_awac
+from calql.data.readers.d4rl import read_d4rl
+from calql.data.readers.local import read_local
+from calql.data.readers.minari import read_minari
+from calql.data.readers.npz import read_npz
+
+
+class Format(NamedTuple):
+    """A row."""
+
+    read: Callable[..., Episodes]
+    """Called with what follows the scheme, and the options of the task's `Source.reader`."""
+    form: str
+    """What a URI looks like, for messages and help."""
+    what: str
+    """What it names, in a few words."""
+
+
+READERS: dict[str, Format] = {
+    "local": Format(read_local, "local:TASK", "what `calql data build TASK` made"),
+    "minari": Format(read_minari, "minari:ID", "a Minari set, downloaded where it is not here"),
+    "d4rl": Format(read_d4rl, "d4rl:FILE.hdf5", "D4RL's flat HDF5 arrays"),
+    "awac": Format(read_awac, "awac:DIR", "the Adroit .npy files of AWAC"),
+    "npz": Format(read_npz, "npz:FILE.npz", "your own logs"),
+}
+
+OWN_FORM = "package.module:reader#ARGUMENT"
+FORMS = f"{', '.join(row.form for row in READERS.values())} or {OWN_FORM}"
+"""Every form of a data URI, as one text."""

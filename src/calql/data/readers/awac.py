@@ -15,8 +15,10 @@ import numpy as np
 
 from calql.data.arrays import numbers
 from calql.data.episodes import Episodes
+from calql.data.readers.rows import refuse_gaps
 from calql.data.readers.safe_pickle import load_object_npy
 from calql.data.success import end_at_success
+from calql.rewards import Rewards
 from calql.types import Episode, InputError
 
 FILES = {
@@ -25,23 +27,21 @@ FILES = {
 }
 
 
-def read_awac(reference: str, *, task: str = "", keep_failures: bool = False, cut: bool = True) -> Episodes:
+def read_awac(folder: str, *, task: str = "") -> Episodes:
     """The trajectories of one task.
 
     Args:
-        reference: the folder, and after `#` the task where the folder holds files of several.
-        task: the same, where the reference says nothing.
-        keep_failures: keep trajectories without success (whole, truncated).
-        cut: end trajectories after their last success. False: keep all whole and without terminals, as RLPD does.
+        folder: where the files are, and after `#` the task where the folder holds files of several.
+        task: the same, where nothing follows.
 
     Raises:
         InputError: no such folder, task or file, or a file that is not what it should be.
     """
-    folder, _, named = reference.partition("#")
+    where = f"awac:{folder}"
+    folder, _, named = folder.partition("#")
     if named and task and named != task:
-        raise InputError(f"awac:{reference} names '{named}', but '{task}' is wanted; leave #{named} out")
+        raise InputError(f"{where} names '{named}', but '{task}' is wanted; leave #{named} out")
     task = named or task
-    where = f"awac:{reference}"
     if not os.path.isdir(folder):
         raise InputError(f"{where}: there is no such folder; give the one that holds files like {FILES['door'][0]}")
     if task and task not in FILES:
@@ -68,7 +68,7 @@ def read_awac(reference: str, *, task: str = "", keep_failures: bool = False, cu
         episodes += [_episode(f"{where}: {name}, trajectory {i}", t) for i, t in enumerate(trajectories)]
         notes.append(f"{name} holds {len(trajectories)} trajectories")
     whole = Episodes(tuple(episodes), where, tuple(notes))
-    return end_at_success(whole, last=True, keep_failures=keep_failures) if cut else whole
+    return end_at_success(whole, Rewards(), last=True, keep_failures=False)
 
 
 def _episode(where: str, trajectory: Any) -> Episode:
@@ -84,6 +84,7 @@ def _episode(where: str, trajectory: Any) -> Episode:
     if steps == 0 or len(rewards) not in (steps, steps + 1):  # the demonstrations have one reward too many
         raise InputError(f"{where} has {len(rewards)} rewards for {steps} actions; download the file again")
     rewards = rewards[:steps]
+    refuse_gaps(where, states, following, np.array([steps - 1]), "split the trajectory there")
     path = np.concatenate([states, following[-1:]])
     return Episode(path, actions, rewards, np.zeros(steps, bool), truncated=True, successes=rewards == 0.0)
 

@@ -13,28 +13,29 @@ import numpy as np
 
 from calql.data.episodes import Episodes
 from calql.data.readers.rows import episodes_from_rows, known
+from calql.extras import needed_for
 from calql.types import InputError
 
 
-def read_d4rl(path: str | os.PathLike, *, drop_unfinished: bool = True, drop_single_step: bool = False) -> Episodes:
-    """The episodes of a D4RL file; the options are those of `episodes_from_rows`.
+def read_d4rl(path: str | os.PathLike) -> Episodes:
+    """The episodes of a D4RL file.
 
     Raises InputError where the file is missing, is not HDF5, is truncated, or holds no such data.
     """
-    import h5py  # here, because it is slow to import and most runs do not need it
-
-    reference, arrays = f"d4rl:{os.fspath(path)}", {}
+    uri, arrays = f"d4rl:{os.fspath(path)}", {}
+    with needed_for(uri):
+        import h5py  # here, because it is slow to import and most runs do not need it
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if known(name) and isinstance(item, h5py.Dataset):
             arrays[name] = np.asarray(item[()])
 
     if not os.path.isfile(path):
-        raise InputError(f"{reference}: there is no such file; check the path")
+        raise InputError(f"{uri}: there is no such file; check the path")
     try:
         with h5py.File(path, "r") as file:
             file.visititems(take)
     except Exception as error:  # h5py has many ways to stumble over damaged bytes: KeyError, RuntimeError, MemoryError…
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")
-        raise InputError(f"{reference}: not a whole HDF5 file ({reason}); download or export it again") from error
-    return episodes_from_rows(arrays, reference, drop_unfinished=drop_unfinished, drop_single_step=drop_single_step)
+        raise InputError(f"{uri}: not a whole HDF5 file ({reason}); download or export it again") from error
+    return episodes_from_rows(arrays, uri)

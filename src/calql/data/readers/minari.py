@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calql.data.episodes import Episodes
+from calql.extras import needed_for
 from calql.types import Episode, InputError
 
 
@@ -34,8 +35,8 @@ def root() -> Path:
 
 def list_local() -> list[LocalDataset]:
     """All Minari data sets of this machine, sorted by id."""
-    import minari  # here, because it takes a second and most runs do not need it
-
+    with needed_for("a list of data sets"):
+        import minari  # here, because it takes a second and most runs do not need it
     if not root().is_dir():  # Minari would make it
         return []
     return [
@@ -49,15 +50,15 @@ def list_local() -> list[LocalDataset]:
     ]
 
 
-def read_minari(dataset_id: str, *, download: bool = True, reference: str | None = None) -> Episodes:
+def read_minari(dataset_id: str, *, download: bool = True, uri: str | None = None) -> Episodes:
     """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`.
 
     Raises InputError where the set is neither here nor can be downloaded, is damaged, or its actions are no vectors.
     """
-    reference = reference or f"minari:{dataset_id}"
+    uri = uri or f"minari:{dataset_id}"
     if not (root() / dataset_id / "data").is_dir() and not download:
-        raise InputError(f"{reference}: there is no data set '{dataset_id}' in {root()}; get it with 'minari download'")
-    dataset = _open(dataset_id, reference)
+        raise InputError(f"{uri}: there is no data set '{dataset_id}' in {root()}; get it with 'minari download'")
+    dataset = _open(dataset_id, uri)
     episodes = []
     try:
         for episode in dataset.iterate_episodes():
@@ -73,21 +74,21 @@ def read_minari(dataset_id: str, *, download: bool = True, reference: str | None
             )
     except Exception as error:  # whatever h5py, pyarrow or Minari stumble over in a damaged file
         mend = "delete its folder and download or build it again"
-        raise InputError(f"{reference}: {root() / dataset_id} is damaged ({_reason(error)}); {mend}") from error
-    return Episodes(tuple(episodes), reference)
+        raise InputError(f"{uri}: {root() / dataset_id} is damaged ({_reason(error)}); {mend}") from error
+    return Episodes(tuple(episodes), uri)
 
 
-def _open(dataset_id: str, reference: str) -> Any:
-    import minari
-    from minari.dataset.minari_storage import MinariStorage
-
+def _open(dataset_id: str, uri: str) -> Any:
+    with needed_for(uri):
+        import minari
+        from minari.dataset.minari_storage import MinariStorage
     home = root() / dataset_id
     if not (home / "data").is_dir():
         try:
             minari.download_dataset(dataset_id)
         except Exception as error:  # no network, no such id, no such version: each remote has its own errors
             raise InputError(
-                f"{reference}: '{dataset_id}' is not in {root()} and cannot be downloaded ({_reason(error)}); "
+                f"{uri}: '{dataset_id}' is not in {root()} and cannot be downloaded ({_reason(error)}); "
                 f"run 'minari download {dataset_id}' where there is a network and copy the folder there"
             ) from error
     try:
@@ -97,10 +98,10 @@ def _open(dataset_id: str, reference: str) -> Any:
         return minari.load_dataset(dataset_id)
     except ImportError as error:
         extra = about.get("data_format", "hdf5")
-        raise InputError(f"{reference}: {_reason(error)}; run pip install 'minari[{extra}]'") from error
+        raise InputError(f"{uri}: {_reason(error)}; run pip install 'minari[{extra}]'") from error
     except Exception as error:
         mend = "delete its folder and download or build it again"
-        raise InputError(f"{reference}: {home} is damaged ({_reason(error)}); {mend}") from error
+        raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {mend}") from error
 
 
 def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:

@@ -29,11 +29,11 @@ from calql.data.readers.rows import episodes_from_rows, known
 from calql.types import InputError
 
 
-def read_npz(path: str | os.PathLike, *, drop_single_step: bool = False) -> Episodes:
+def read_npz(path: str | os.PathLike) -> Episodes:
     """The episodes of a file in the format above. Raises InputError where it is missing, damaged or lacks an array."""
-    reference = f"npz:{os.fspath(path)}"
+    uri = f"npz:{os.fspath(path)}"
     if not os.path.isfile(path):
-        raise InputError(f"{reference}: there is no such file; check the path")
+        raise InputError(f"{uri}: there is no such file; check the path")
     try:
         with open(path, "rb") as stream:  # opened here, because NumPy leaves a damaged archive open
             file = np.load(stream, allow_pickle=False)
@@ -42,8 +42,8 @@ def read_npz(path: str | os.PathLike, *, drop_single_step: bool = False) -> Epis
             arrays = {name: file[name] for name in file.files if known(name)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{reference}: not a whole .npz file of plain arrays ({reason}); write it again") from error
-    return episodes_from_rows(arrays, reference, drop_unfinished=False, drop_single_step=drop_single_step)
+        raise InputError(f"{uri}: not a whole .npz file of plain arrays ({reason}); write it again") from error
+    return episodes_from_rows(arrays, uri, drop_unfinished=False)
 
 
 def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:

@@ -1,8 +1,10 @@
 """Flat recordings, one row a step, cut into episodes: what the D4RL and the npz reader share.
 
-A row is terminal (the task ended), a time-out (the clock cut the episode) or neither. Rows rarely hold their own next
-observation. Where they do not, it is that of the following row, as in the official AntMaze loader, and the last row of
-an episode that was cut gives only its observation: the state after that action was never written down.
+A row is terminal (the task ended), a time-out (the clock cut the episode), both or neither. Rows rarely hold their own
+next observation. Where they do not, it is that of the following row, as in the official AntMaze loader, and the last
+row of an episode that was cut gives only its observation: the state after that action was never written down. The
+state after a terminal has no value, so that a terminal row is a transition in any case: at a time-out and at the end of
+the file, too, where the official loader drops it.
 """
 
 from __future__ import annotations
@@ -24,18 +26,15 @@ def known(name: str) -> bool:
     return name.split("/")[0] in {*REQUIRED, *COLUMNS, "next_observations"}
 
 
-def episodes_from_rows(
-    arrays: Mapping[str, np.ndarray], reference: str, *, drop_unfinished: bool = True, drop_single_step: bool = False
-) -> Episodes:
+def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfinished: bool = True) -> Episodes:
     """Cut N rows at terminals and time-outs.
 
     Args:
         arrays: `observations` [N, …] (or `observations/KEY`), `actions` [N, A], `rewards` [N], `terminals` [N], and
             optionally `timeouts` [N], `next_observations` like `observations`, `successes` [N], and `episode_ends` [N]
             (then it alone says where episodes end; a terminal may lie inside of one).
-        reference: where the rows came from.
+        uri: where the rows came from.
         drop_unfinished: leave out rows after the last end, if the recording has `timeouts` and no `next_observations`.
-        drop_single_step: leave out episodes of one terminal step (for an ablation: see the note on them).
 
     Raises:
         InputError: an array is missing, is not numbers, has another number of rows, or contradicts another.
@@ -43,15 +42,15 @@ def episodes_from_rows(
     for name in REQUIRED:
         if name not in arrays and (name != "observations" or nest(arrays, name) is None):
             there = ", ".join(sorted(arrays)) or "nothing"
-            raise InputError(f"{reference}: there is no '{name}' (found: {there}); name the arrays {REQUIRED}")
+            raise InputError(f"{uri}: there is no '{name}' (found: {there}); name the arrays {REQUIRED}")
     count = int(np.size(arrays["rewards"]))
     if count == 0:
-        raise InputError(f"{reference}: there is not one row in it; record or download it again")
-    flat = {name: _column(reference, name, arrays, count) for name in COLUMNS}
+        raise InputError(f"{uri}: there is not one row in it; record or download it again")
+    flat = {name: _column(uri, name, arrays, count) for name in COLUMNS}
     rewards, terminals, timeouts = flat["rewards"], flat["terminals"] > 0, flat["timeouts"]
-    actions = numbers(reference, "actions", arrays["actions"], count, axes=2, finite=False)
-    states = _states(reference, "observations", arrays, count)
-    following = _states(reference, "next_observations", arrays, count)
+    actions = numbers(uri, "actions", arrays["actions"], count, axes=2, finite=False)
+    states = _states(uri, "observations", arrays, count)
+    following = _states(uri, "next_observations", arrays, count)
 
     marks = terminals if timeouts is None else terminals | (timeouts > 0)
     ends = np.flatnonzero(marks if flat["episode_ends"] is None else flat["episode_ends"] > 0)
@@ -60,7 +59,7 @@ def episodes_from_rows(
         ends = np.append(ends, count - 1)
     starts = np.append(0, ends[:-1] + 1)
     if following is not None:
-        _refuse_gaps(reference, states, following, ends)
+        refuse_gaps(uri, states, following, ends, "mark its end in 'timeouts', or leave 'next_observations' out")
 
     episodes, notes = [], []
     if timeouts is None:
@@ -72,10 +71,9 @@ def episodes_from_rows(
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         whole = bool(terminals[end]) or following is not None
         stop = end + 1 if whole else end
-        single = bool(terminals[end]) and stop - start == 1
         headless += not whole
-        singles += single
-        if stop > start and not (single and drop_single_step):
+        singles += bool(terminals[end]) and stop - start == 1
+        if stop > start:
             steps = slice(start, stop)
             cut = not terminals[end] or (timeouts is not None and timeouts[end] > 0)
             wins = None if flat["successes"] is None else flat["successes"][steps] > 0
@@ -84,24 +82,26 @@ def episodes_from_rows(
     if headless:
         notes.append(f"{headless} rows at cut ends gave only the last observation of their episode, no transition")
     if singles:
-        fate = "dropped" if drop_single_step else "kept; relabelled recordings have them where success lasts"
-        notes.append(f"{singles} episodes have one step, which is terminal ({fate})")
-    return Episodes(tuple(episodes), reference, tuple(notes))
+        notes.append(
+            f"{singles} episodes have one step, which is terminal (kept; relabelled recordings have them where success "
+            "lasts)"
+        )
+    return Episodes(tuple(episodes), uri, tuple(notes))
 
 
-def _column(reference: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
+def _column(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
     """An [N] or [N, 1] array as [N]; None where an optional one is absent."""
     if name not in arrays:
         return None
     value = np.asarray(arrays[name])
     value = value[:, 0] if value.shape == (count, 1) else value
-    return numbers(reference, name, value, count, axes=1, finite=name != "rewards")  # which episode: said later
+    return numbers(uri, name, value, count, axes=1, finite=name != "rewards")  # which episode: said later
 
 
-def _states(reference: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> PyTree | None:
+def _states(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> PyTree | None:
     """An array or nested dicts of arrays with N rows; None where there are none of that name."""
     found = {key: value for key, value in arrays.items() if key == name or key.startswith(f"{name}/")}
-    return nest({key: numbers(reference, key, value, count, finite=False) for key, value in found.items()}, name)
+    return nest({key: numbers(uri, key, value, count, finite=False) for key, value in found.items()}, name)
 
 
 def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> PyTree:
@@ -114,17 +114,28 @@ def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> Py
     return map_leaves(lambda x: x[start : stop + 1] if stop < len(x) else np.concatenate([x[start:], x[-1:]]), states)
 
 
-def _refuse_gaps(reference: str, states: PyTree, following: PyTree, ends: np.ndarray) -> None:
-    """Inside an episode the next observation is the following row's; anything else means that an end was not marked."""
+def refuse_gaps(uri: str, states: PyTree, following: PyTree, ends: np.ndarray, fix: str) -> None:
+    """Inside an episode the next observation is the following row's; anything else means that an end was not marked.
+
+    Args:
+        uri: what was read, for the message.
+        states: [N, …] observations.
+        following: [N, …] recorded next observations.
+        ends: numbers of the rows at which episodes end; what follows the last of them is not looked at.
+        fix: what the user can do.
+
+    Raises:
+        InputError: keys or shapes differ, or there is such a gap; the first is named.
+    """
     inside = np.setdiff1d(np.arange(ends[-1]), ends)
     leaves, others = [*named_leaves("observations", states)], [*named_leaves("observations", following)]
     if [(name, x.shape) for name, x in leaves] != [(name, x.shape) for name, x in others]:
-        raise InputError(f"{reference}: 'next_observations' must have the keys and shapes of 'observations'; mend it")
+        raise InputError(f"{uri}: 'next_observations' must have the keys and shapes of 'observations'; fix it")
     for (name, now), (_, then) in zip(leaves, others, strict=True):
         same = np.isclose(then[inside], now[inside + 1], rtol=1e-4, atol=1e-4, equal_nan=True)
         gaps = inside[~same.all(axis=tuple(range(1, same.ndim)))]
         if gaps.size:
             raise InputError(
-                f"{reference}: the next observation of row {gaps[0]} is not '{name}' of row {gaps[0] + 1}, yet no "
-                "episode ends there; mark its end in 'timeouts', or leave 'next_observations' out"
+                f"{uri}: the next observation of row {gaps[0]} is not '{name}' of row {gaps[0] + 1}, yet no "
+                f"episode ends there; {fix}"
             )

@@ -28,8 +28,8 @@ import numpy as np
 
 import calql
 from calql.data.arrays import named_leaves, nest
-from calql.data.load import local_id
 from calql.data.minari_writer import write_minari
+from calql.data.readers.local import local_id
 from calql.data.readers.minari import root
 from calql.envs.make import make_env
 from calql.machine import git_commit

@@ -1,0 +1,140 @@
+"""What the actor-critics have in common: an ensemble of Q functions with target networks, trained on TD errors.
+
+A rule adds its policy, its state (whose fields have the names that are used here), its target and the order of its
+steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from calql.algorithms.bounds import Below1, Count, EncoderKind, NonNegative, Positive, UpTo1, Widths, require_ordered
+from calql.algorithms.steps import Metrics, adam_step, averaged_gradient, backup, example
+from calql.networks import CriticEnsemble, members
+from calql.types import PyTree, Spec, Transition
+
+State = TypeVar("State", bound=Any)
+"""A named tuple with `actor`, `critic`, `target_critic`, `actor_optimizer` and `critic_optimizer`."""
+
+
+def share_encoder(state: State) -> State:
+    """The state with the critics' encoder in the policy, where there are images (ikostrikov/jaxrl2, `agents/drq`)."""
+    shared = {name: jax.tree.map(jnp.copy, part) for name, part in state.critic.items() if name == "encoder"}
+    return state._replace(actor=state.actor | shared)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCritic:
+    """Hyper-parameters of networks and critics, with the steps of the critics."""
+
+    discount: Below1 = 0.99
+    """γ."""
+    tau: UpTo1 = 0.005
+    """Polyak rate of the target networks."""
+    actor_lr: Positive = 1e-4
+    """Adam learning rate of the policy."""
+    critic_lr: Positive = 3e-4
+    """Adam learning rate of the critics."""
+    actor_hidden: Widths = (256, 256)
+    """Hidden widths of the policy."""
+    critic_hidden: Widths = (256, 256, 256, 256)
+    """Hidden widths of each critic."""
+    num_critics: Count = 2
+    """Ensemble size E; targets take the minimum over the ensemble."""
+    critic_layer_norm: bool = False
+    """Normalise the hidden layers of the critics (RLPD)."""
+    output_gain: NonNegative = 0.01
+    """Orthogonal gain of the output layers."""
+    target_q_range: tuple[float, float] | None = None
+    """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
+    critic_chunk: Count | None = None
+    """Largest number of (state, action) pairs that the critics take at once; gradients are averaged over chunks, so
+    that only speed depends on it. None: 1,024 on a CPU, where activations then stay in cache; else no limit."""
+    encoder: EncoderKind = "small"
+    """Network that turns the images of observations into vectors, see `Encoder`; the policy shares the critics'."""
+
+    context: ClassVar[int] = 0
+    """Batches are transitions."""
+
+    def __post_init__(self) -> None:
+        require_ordered("target_q_range", self.target_q_range)
+
+    # -- what a rule adds ----------------------------------------------------------------------------------------------
+
+    def policy(self, action_dim: int) -> Any:
+        """The policy module: (φ, s) → parameters of a distribution of actions."""
+        raise NotImplementedError
+
+    def target_q(self, state: Any, batch: Transition, key: jax.Array) -> jax.Array:
+        """Targets y of Q(s, a): [B]. No gradient flows."""
+        raise NotImplementedError
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def q(self) -> CriticEnsemble:
+        """The critic module: (θ, s, a) → [E, …]."""
+        return CriticEnsemble(
+            self.critic_hidden, self.num_critics, self.output_gain, self.critic_layer_norm, self.encoder
+        )
+
+    @property
+    def actions_per_state(self) -> int:
+        """Actions per state at which the critic loss evaluates Q."""
+        return 1
+
+    def networks(self, key: jax.Array, spec: Spec) -> tuple[PyTree, PyTree]:
+        """Fresh parameters of policy and critics."""
+        actor_key, critic_key = jax.random.split(key)
+        observation = example(spec)
+        actor = self.policy(spec.action_dim).init(actor_key, observation)["params"]
+        return actor, self.q.init(critic_key, observation, jnp.zeros((1, spec.action_dim)))["params"]
+
+    def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
+        """Q of every member: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
+        return self.q.clone(members=members(critic)).apply({"params": critic}, observations, actions)
+
+    def backup(self, batch: Transition, value: jax.Array) -> jax.Array:
+        """y = r + γ · mask · V(s′), clamped to `target_q_range`: [B]. No gradient flows."""
+        return backup(batch.rewards, batch.masks, self.discount, value, self.target_q_range)
+
+    # -- the critics' step ---------------------------------------------------------------------------------------------
+
+    def critic_draws(self, state: Any, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
+        """What the critic loss takes as given, one row per transition: the targets y [B]. No gradient flows."""
+        return (self.target_q(state, batch, key),)
+
+    def critic_loss(
+        self, critic: PyTree, state: Any, batch: Transition, key: jax.Array, draws: tuple | None = None
+    ) -> tuple[jax.Array, Metrics]:
+        """Σ_i mean (Q_i(s, a) − y)² (mean squared error without ½, as in the release), on given draws or its own."""
+        (target,) = draws or self.critic_draws(state, batch, key)
+        q_data = self.q_values(critic, batch.observations, batch.actions)
+        td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
+        return td_loss, {"td_loss": td_loss, "q_data": q_data.mean(), "target_q": target.mean()}
+
+    def critic_gradient(self, state: Any, batch: Transition, key: jax.Array) -> tuple[Metrics, PyTree]:
+        """Metrics of the critic loss and its gradient, over chunks of the batch (see `critic_chunk`)."""
+        data = batch, self.critic_draws(state, batch, key)
+
+        def loss(critic: PyTree, chunk: tuple) -> tuple[jax.Array, Metrics]:
+            return self.critic_loss(critic, state, chunk[0], key, chunk[1])
+
+        (total, metrics), gradient = averaged_gradient(
+            loss, state.critic, data, self.actions_per_state, self.critic_chunk
+        )
+        return metrics | {"critic_loss": total}, gradient
+
+    def step_critic(self, state: State, gradient: PyTree) -> State:
+        """The critics' Adam step."""
+        critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
+        return share_encoder(state._replace(critic=critic, critic_optimizer=optimizer))
+
+    def move_targets(self, state: State) -> State:
+        """The target critics' step towards the critics."""
+        return state._replace(target_critic=optax.incremental_update(state.critic, state.target_critic, self.tau))

@@ -1,0 +1,79 @@
+"""What SIGTERM (SLURM, systemd, timeout), a closed terminal and Ctrl-C do: clean up, save, and say how to go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from calql.types import RunError
+
+T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], object]
+
+
+class Stopped(RunError):
+    """A run was asked to stop, and has saved all work."""
+
+    def __init__(self, number: int, how_to_continue: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; all work is saved: go on with {how_to_continue}")
+        self.code = 128 + number
+        """Exit code, as shells count."""
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as an exception does (SystemExit), so that every `finally` runs."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with _handling((signal.SIGTERM, signal.SIGHUP), leave):
+        yield
+
+
+def until_stopped(events: Iterable[T], save: Callable[[], None], how_to_continue: str) -> Iterator[T]:
+    """The events; a signal waits for the event that is under way, then `save` is called and Stopped raised.
+
+    Between two events a run is consistent, within one it is not. A second signal does not wait, and nothing is saved.
+    """
+    asked: list[int] = []
+    with _handling(
+        (signal.SIGTERM, signal.SIGHUP, signal.SIGINT), lambda number, frame: asked.append(number), once=True
+    ):
+        for event in events:
+            yield event
+            if asked:
+                save()
+                raise Stopped(asked[0], how_to_continue)
+
+
+@contextmanager
+def _handling(numbers: Iterable[int], handler: Handler, once: bool = False) -> Iterator[None]:
+    """Handle signals so inside, where this is the main thread; `once`: a second signal does what it did before.
+
+    A signal that is ignored (nohup) stays so.
+    """
+    before = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if once:
+            restore()
+        handler(number, frame)
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    if threading.current_thread() is threading.main_thread():
+        now = {number: signal.getsignal(number) for number in numbers}
+        before |= {number: old for number, old in now.items() if old not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

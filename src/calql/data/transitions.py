@@ -1,0 +1,61 @@
+"""Episodes → transitions: what recorded data and online experience become before anything learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from calql.data.arrays import map_leaves
+from calql.rewards import Rewards
+from calql.types import Episode, PyTree, Transition
+
+
+def to_transitions(
+    episodes: Sequence[Episode],
+    rewards: Rewards,
+    discount: float,
+    *,
+    action_clip: float | None = 0.99999,
+    tail_bootstrap: bool = False,
+    sequences: bool = False,
+) -> Transition:
+    """All steps of the episodes, one after the other, as one Transition of [N, …] NumPy arrays.
+
+    Args:
+        episodes: with raw rewards.
+        rewards: how they are mapped, and what returns are: see `Rewards.returns`.
+        discount: γ of the returns.
+        action_clip: actions are clipped to ± this, where a tanh policy still has a finite density (recorded data; the
+            value is the official one). None: actions are taken as they are (the policy's own).
+        tail_bootstrap: see `Rewards.returns`.
+        sequences: also returns to go and numbers of steps.
+    """
+    mapped = [np.asarray(rewards.map(e.rewards), np.float32) for e in episodes]
+    actions = np.concatenate([e.actions for e in episodes]).astype(np.float32, copy=False)
+    states = [e.observations for e in episodes]
+
+    def steps(part: slice) -> PyTree:
+        return map_leaves(lambda *leaves: np.concatenate([x[part] for x in leaves]), *states)
+
+    made = Transition(
+        observations=steps(slice(None, -1)),
+        actions=actions if action_clip is None else np.clip(actions, -action_clip, action_clip),
+        rewards=np.concatenate(mapped),
+        next_observations=steps(slice(1, None)),
+        masks=1.0 - np.concatenate([e.terminations for e in episodes]).astype(np.float32),
+        returns=returns_of(episodes, rewards, discount, tail_bootstrap),
+    )
+    if not sequences:
+        return made
+    return made._replace(
+        to_go=np.concatenate([np.cumsum(r[::-1])[::-1].astype(np.float32) for r in mapped]),
+        timesteps=np.concatenate([np.arange(len(r), dtype=np.int32) for r in mapped]),
+    )
+
+
+def returns_of(
+    episodes: Sequence[Episode], rewards: Rewards, discount: float, tail_bootstrap: bool = False
+) -> np.ndarray:
+    """Monte-Carlo returns of all steps of the episodes, [N] float32: see `Rewards.returns`."""
+    return np.concatenate([rewards.returns(e.rewards, e.terminations, discount, tail_bootstrap) for e in episodes])

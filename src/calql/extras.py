@@ -1,0 +1,50 @@
+"""Packages that calql does without until something needs them, and the one error where such a package is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from calql.types import InputError
+
+
+class Extra(NamedTuple):
+    """What brings a package."""
+
+    title: str
+    """The package's own name."""
+    name: str
+    """calql's extra."""
+
+
+EXTRAS = {
+    "mujoco": Extra("MuJoCo", "paper"),
+    "gymnasium_robotics": Extra("Gymnasium-Robotics", "paper"),
+    "minari": Extra("Minari", "paper"),
+    "h5py": Extra("h5py", "paper"),
+    "matplotlib": Extra("Matplotlib", "report"),
+    "imageio": Extra("imageio", "video"),
+    "imageio_ffmpeg": Extra("imageio-ffmpeg", "video"),
+}
+"""Top-level module → what brings it. Nothing of the core imports one of them before it is used."""
+
+
+def missing(what: str, error: BaseException) -> InputError | None:
+    """The error for `what` (`d4rl:FILE.hdf5`, `a report`) where an import failed for want of an extra; else None."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if module not in EXTRAS:
+        return None
+    title, extra = EXTRAS[module]
+    return InputError(
+        f"{what} needs {title}; pip install 'calql[{extra}]' (in a checkout of calql: pip install -e '.[{extra}]')"
+    )
+
+
+@contextmanager
+def needed_for(what: str) -> Iterator[None]:
+    """Imports inside raise InputError where the package of an extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing(what, error) or error from error

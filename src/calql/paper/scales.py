@@ -1,0 +1,20 @@
+"""THE table of scales: what each changes of the official defaults, before a task's and a method's own rows do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": dict(
+        offline_steps=60, online_steps=100, batch_size=16, eval_every_offline=30, eval_every_online=50,
+        eval_episodes=2, log_every=20, checkpoint_every=40, replay_capacity=1_000, actor_hidden=(16, 16),
+        critic_hidden=(16, 16), variant="listing",
+    ),
+    "laptop": dict(
+        offline_steps=10_000, online_steps=10_000, eval_every_offline=2_000, eval_every_online=500, eval_episodes=20,
+        log_every=500, checkpoint_every=5_000, replay_capacity=100_000, actor_hidden=(128, 128),
+        critic_hidden=(128, 128), variant="listing",
+    ),
+    "paper": {},
+}  # fmt: skip
+"""smoke: seconds, for tests; laptop: minutes on one core; paper: the paper and the release, as far as known."""

@@ -1,0 +1,244 @@
+"""Runs as they lie on the disk: a directory per run, or many in one *run table*. Nothing is believed yet.
+
+A run table is a folder with `runs.json`, a list of {"run": name, "done": bool, "config": …}, and `evaluations.csv` and,
+where a run has one, `slices.csv`: the rows of all runs' eval.csv and slice.csv with a column `run` in front. Every
+report writes one beside its tables, so it carries its raw rows. In runs.json, `"like": name` says that the
+configuration is that of an earlier run with the objects under "config" merged into it and the paths under "without"
+left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calql.types import InputError
+
+RUNS, EVALUATIONS, SLICES = "runs.json", "evaluations.csv", "slices.csv"
+Cells = dict[str | None, Any]
+"""Column → text, as csv.DictReader gives them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Some rows of a CSV file."""
+
+    path: Path
+    columns: tuple[str, ...]
+    """() where there is no file, or nothing in it."""
+    rows: tuple[tuple[int, Cells], ...] = ()
+    """(line number, cells)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """One run."""
+
+    path: Path
+    """Its directory, or where that would be below the run table."""
+    name: str
+    """The path below the folder that it was found in, e.g. TASK/METHOD/seed-0."""
+    config: Any
+    config_path: Path
+    done: bool
+    """The run finished."""
+    evaluations: Rows
+    slice: Rows | None
+    """None where the run has not compared Q with rollouts."""
+
+    def same(self, other: Stored) -> bool:
+        """Whether both are copies of one run."""
+
+        def cells(rows: Rows | None) -> list[Cells] | None:
+            """Without the empty ones: those of a table have the columns of all of its runs."""
+            return None if rows is None else [{k: v for k, v in line.items() if v} for _, line in rows.rows]
+
+        mine, theirs = ((s.config, s.done, cells(s.evaluations), cells(s.slice)) for s in (self, other))
+        return mine == theirs
+
+
+def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
+    """Every run in `path` or below, or the ones of these names: its run directories or, where it has none, the runs of
+    its run tables.
+
+    So a report that was written into a folder of runs does not count them twice. The outermost ones count: nothing is
+    searched for inside a run directory or below a run table. Raises InputError on files that cannot be read, and on
+    names that are not there.
+    """
+    directories = list(_below(path, "config.json")) if only is None else [path / name for name in only]
+    directories = [folder for folder in directories if (folder / "config.json").is_file()]
+    found = [_read_directory(folder, folder.relative_to(path).as_posix()) for folder in directories]
+    for folder in [] if found else _below(path, RUNS):
+        above = folder.relative_to(path)
+        found += [dataclasses.replace(run, name=(above / run.name).as_posix()) for run in _read_table(folder)]
+    if only is None:
+        return found
+    by_name = {run.name: run for run in found}
+    for name in only:
+        if name not in by_name:
+            raise InputError(f"{path / name}: no such run; run the sweep of this plan to its end, or correct the plan")
+    return [by_name[name] for name in only]
+
+
+def _below(path: Path, name: str) -> Iterator[Path]:
+    """The outermost folders with such a file."""
+    if (path / name).is_file():
+        yield path
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            yield from _below(child, name)
+
+
+def _read_directory(folder: Path, name: str) -> Stored:
+    done = (folder / "DONE").exists()
+    path = folder / "config.json"
+    slices = _read_csv(folder / "slice.csv") if (folder / "slice.csv").exists() else None
+    evaluations = folder / "eval.csv"
+    rows = _read_csv(evaluations, done) if done or evaluations.exists() else Rows(evaluations, ())
+    return Stored(folder, name if name != "." else folder.name, _read_json(path), path, done, rows, slices)
+
+
+def _read_table(folder: Path) -> list[Stored]:
+    path = folder / RUNS
+    listed = _read_json(path)
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise InputError(f"{path}: must be a list of objects, a run each; make the table again with calql report")
+    configs: dict[str, Any] = {}
+    for entry in listed:
+        name, done, like = entry.get("run"), entry.get("done"), entry.get("like")
+        if not isinstance(name, str) or not isinstance(done, bool) or name in configs:
+            raise InputError(f"{path}: an entry wants a 'run' of its own (text) and 'done' (true or false); correct it")
+        if like is not None and like not in configs:
+            raise InputError(f"{path}: '{name}' is like '{like}', which does not stand before it; correct 'like'")
+        configs[name] = entry.get("config") if like is None else _patched(configs[like], entry)
+    evaluations = _split(folder / EVALUATIONS, configs)
+    slices = _split(folder / SLICES, configs) if (folder / SLICES).exists() else {}
+    empty = Rows(folder / EVALUATIONS, ())
+    return [
+        Stored(folder / name, name, config, path, entry["done"], evaluations.get(name, empty), slices.get(name))
+        for entry, (name, config) in zip(listed, configs.items(), strict=True)
+    ]
+
+
+def _split(path: Path, names: Mapping[str, Any]) -> dict[str, Rows]:
+    """Run → its rows, without the column `run`."""
+    table = _read_csv(path)
+    if "run" not in table.columns:
+        raise InputError(f"{path}: lacks the column run; add it")
+    parts: dict[str, list[tuple[int, Cells]]] = {}
+    for line, cells in table.rows:
+        name = cells.pop("run")
+        if name not in names:
+            raise InputError(f"{path} line {line}: no run '{name}' in {RUNS}; add it there, or delete the line")
+        parts.setdefault(name, []).append((line, cells))
+    columns = tuple(name for name in table.columns if name != "run")
+    return {name: Rows(path, columns, tuple(rows)) for name, rows in parts.items()}
+
+
+def _read_csv(path: Path, whole: bool = True) -> Rows:
+    """The rows of a file; of one that is still being written, not its last half line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not whole and not text.endswith("\n"):
+            text = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(text.splitlines())
+        rows = tuple((reader.line_num, cells) for cells in reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); leave this run out or make it anew") from error
+    return Rows(path, tuple(reader.fieldnames or ()), rows)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); leave this run out or make it anew") from error
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def run_table(runs: Sequence[Stored]) -> dict[str, str]:
+    """File name → text of the run table of these runs, whose names must differ."""
+    files = {
+        RUNS: json.dumps(list(_entries(runs)), indent=1, ensure_ascii=False) + "\n",
+        EVALUATIONS: _to_csv((run.name, run.evaluations) for run in runs),
+    }
+    slices = [(run.name, run.slice) for run in runs if run.slice is not None]
+    return files | ({SLICES: _to_csv(slices)} if slices else {})
+
+
+def _entries(runs: Sequence[Stored]) -> Iterator[dict[str, Any]]:
+    """A configuration is told as what differs from that of an earlier run, whichever of three tells it in fewest words:
+    the run before, the first of the same parent folder, which is one method's, or the first of all."""
+    runs = [dataclasses.replace(run, config=_ordered(run.config)) for run in runs]
+    first: dict[str, Stored] = {}
+    for number, run in enumerate(runs):
+        parent = run.name.rpartition("/")[0]
+        models = [first[parent]] if parent in first else []
+        models += [runs[number - 1], runs[0]] if number else []
+        patches = [{"like": model.name} | _difference(model.config, run.config) for model in models]
+        first.setdefault(parent, run)
+        shortest = min([{"config": run.config}, *patches], key=lambda patch: len(json.dumps(patch)))
+        yield {"run": run.name, "done": run.done} | shortest
+
+
+def _ordered(tree: Any) -> Any:
+    """With its names in alphabetical order, so that a table of a table is the same file."""
+    return {name: _ordered(tree[name]) for name in sorted(tree)} if isinstance(tree, dict) else tree
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_patched` makes `new` of `old` from."""
+    without: list[list[str]] = []
+
+    def changes(a: Mapping[str, Any], b: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        found = {}
+        without.extend([*path, name] for name in a if name not in b)
+        for name, value in b.items():
+            both = isinstance(value, dict) and isinstance(a.get(name), dict)
+            if both and (inner := changes(a[name], value, (*path, name))):
+                found[name] = inner
+            # The types count, too: 1, 1.0 and true are three settings.
+            elif not both and (name not in a or json.dumps(a[name]) != json.dumps(value)):
+                found[name] = value
+        return found
+
+    patch = {"config": changes(old, new, ())}
+    return patch | ({"without": without} if without else {})
+
+
+def _patched(old: Any, entry: Mapping[str, Any]) -> Any:
+    """The configuration of an entry that is like `old`; neither is changed."""
+
+    def merge(a: Any, b: Any) -> Any:
+        if not (isinstance(a, dict) and isinstance(b, dict)):
+            return b
+        return a | {name: merge(a.get(name), value) for name, value in b.items()}
+
+    def drop(tree: Any, path: Sequence[str]) -> Any:
+        if not isinstance(tree, dict) or not path:
+            return tree
+        name, *rest = path
+        return {k: drop(v, rest) if k == name else v for k, v in tree.items() if k != name or rest}
+
+    new = merge(old, entry.get("config", {}))
+    for path in entry.get("without", []):
+        new = drop(new, path)
+    return new
+
+
+def _to_csv(parts: Iterable[tuple[str, Rows]]) -> str:
+    """Rows of several files as one, with the columns of all."""
+    parts = list(parts)
+    columns = dict.fromkeys(name for _, rows in parts for name in rows.columns)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["run", *columns], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells | {"run": name} for name, rows in parts for _, cells in rows.rows)
+    return out.getvalue()

@@ -1,0 +1,314 @@
+"""What a run is: one typed record. config.json is this record; every command but the first start decodes it.
+
+    Experiment
+      task          environment, horizon, rewards, score        (`calql.tasks.Task`)
+      data          which recording, and what is done to it
+      pretrain      update rule and schedule of the offline phase; None: no offline phase
+      finetune      update rule, schedule and replay of the online phase; None: no online phase
+      measurement   evaluations, logs, checkpoints
+      seed          decides networks, batches, resets and exploration
+
+`calql.training.options.experiment` lays the tables and the user's options together. Nothing else looks at a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+import calql.algorithms
+from calql.algorithms.protocol import UpdateRule
+from calql.replay.buffer import UNION
+from calql.tasks import Task, load_attribute
+from calql.types import InputError
+
+FORMAT = 2
+"""Version of config.json."""
+
+Some = Annotated[int, msgspec.Meta(ge=1)]
+"""A count of at least 1."""
+Any0 = Annotated[int, msgspec.Meta(ge=0)]
+"""A count that may be 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The recording that a run learns from."""
+
+    uri: str | None = None
+    """`local:TASK`, `minari:ID`, `npz:FILE`, …; None where the task has no data of its own and none was named."""
+    action_clip: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.99999
+    """Actions of the data are clipped to ± this, where a tanh policy still has a finite density."""
+    tail_bootstrap: bool = False
+    """Monte-Carlo returns continue after a cut with the last reward for ever, r / (1 − γ): what was reached lasts."""
+    cut_at_horizon: bool = False
+    """Cut recorded episodes that are longer than the task's horizon (a note says how many)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """The offline phase. The defaults are the official antmaze script's."""
+
+    algorithm: UpdateRule
+    """Update rule with its hyper-parameters."""
+    offline_steps: Any0 = 1_000_000
+    """Gradient steps of pre-training."""
+    batch_size: Some = 256
+    """Transitions per gradient step."""
+    random_crop: Any0 = 4
+    """Largest shift in pixels of the images in a batch (DrQ)."""
+    eval_every_offline: Some = 50_000
+    """Gradient steps between evaluations during pre-training (both ends are always evaluated)."""
+
+    name: ClassVar[str] = "offline"
+    mixing: ClassVar[float] = 1.0
+
+    @property
+    def length(self) -> int:
+        """End of the phase on its own clock: gradient steps."""
+        return self.offline_steps
+
+    @property
+    def eval_every(self) -> int:
+        """Steps of the phase's own clock between evaluations."""
+        return self.eval_every_offline
+
+    def gradient_steps(self, horizon: int) -> int:
+        """Gradient steps of the whole phase."""
+        return self.offline_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """The online phase. The defaults are the official antmaze script's."""
+
+    algorithm: UpdateRule
+    """Update rule with its hyper-parameters."""
+    online_steps: Any0 = 1_000_000
+    """Environment steps of fine-tuning."""
+    utd: Some = 1
+    """Gradient steps per environment step, done in one block after each whole episode."""
+    updates_per_episode: Some | None = None
+    """Gradient steps after each episode, however long it was (ODT); None: `utd` times its length."""
+    start_steps: Any0 = 0
+    """Environment steps with uniformly random actions before anything is learned (RLPD); the last episode of them is
+    completed."""
+    batch_size: Some = 256
+    """Transitions per gradient step."""
+    mixing: float = 0.5
+    """Offline share of a batch, in [0, 1], or −1 for the union of both buffers (Appendix H.2)."""
+    replay_capacity: Some = 1_000_000
+    """Online transitions that are kept, first in, first out."""
+    one_buffer: bool = False
+    """The data are put into that buffer too, as its oldest rows, and new transitions overwrite them (AWAC, ODT)."""
+    random_crop: Any0 = 4
+    """Largest shift in pixels of the images in a batch (DrQ)."""
+    eval_every_online: Some = 2_000
+    """Environment steps between evaluations during fine-tuning."""
+
+    name: ClassVar[str] = "online"
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.mixing <= 1.0 or self.mixing == UNION):
+            raise InputError(f"mixing is {self.mixing}; it must lie in [0, 1] or be -1 (the union of both buffers)")
+
+    @property
+    def length(self) -> int:
+        """End of the phase on its own clock: environment steps."""
+        return self.online_steps
+
+    @property
+    def eval_every(self) -> int:
+        """Steps of the phase's own clock between evaluations."""
+        return self.eval_every_online
+
+    def gradient_steps(self, horizon: int) -> int:
+        """Gradient steps of the whole phase; those that go by the episode are counted for episodes of full length."""
+        if self.updates_per_episode is not None:
+            return self.online_steps * self.updates_per_episode // horizon
+        return max(self.online_steps - self.start_steps, 0) * self.utd
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How a run is watched. Apart from the number of evaluation environments, none of it changes what is learned."""
+
+    eval_episodes: Some = 20
+    """Deterministic episodes per evaluation."""
+    eval_envs: Some = 10
+    """Environments opened for evaluations, side by side (never more than `eval_episodes`); 1: the training environment
+    is used, so that the run opens a single one."""
+    slice_dimension: Any0 | None = None
+    """Component of the action along which Q is compared with rollouts after pre-training (Fig. 6); None: not."""
+    log_every: Some = 1_000
+    """Gradient steps averaged into one row of train.csv."""
+    checkpoint_every: Some = 50_000
+    """Gradient steps between checkpoints (the end of a phase always has one)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """The run whose networks this run starts from."""
+
+    run: str
+    """Its directory."""
+    step: int
+    """Gradient steps of the checkpoint."""
+    sha256: str
+    """Checksum of the checkpoint's state file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run. Two runs of equal experiments on one machine are equal bit for bit."""
+
+    task: Task
+    data: Data
+    pretrain: Pretrain | None
+    finetune: Finetune | None
+    measurement: Measurement
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    method: str = ""
+    """Name of the row that the rules and their settings came from."""
+    title: str = ""
+    """Name of the method in tables and figures."""
+    scale: Literal["smoke", "laptop", "paper"] = "laptop"
+    """Name of the scale that the settings came from."""
+    init_from: InitFrom | None = None
+    """Where the networks came from, if not from the seed."""
+
+    @property
+    def phases(self) -> tuple[Pretrain | Finetune, ...]:
+        """The phases in order."""
+        return tuple(phase for phase in (self.pretrain, self.finetune) if phase is not None)
+
+    @property
+    def discount(self) -> float:
+        """γ of the Monte-Carlo returns."""
+        return self.phases[0].algorithm.discount
+
+
+# -- to and from JSON --------------------------------------------------------------------------------------------------
+
+
+def encode(experiment: Experiment) -> dict[str, Any]:
+    """The record as JSON values. Infinite numbers become text ("inf", "-inf"), tuples lists."""
+    task = dataclasses.replace(experiment.task, env=name_of(experiment.task), scales={})
+    record = _plain(msgspec.to_builtins(dataclasses.replace(experiment, task=task)))
+    for phase in experiment.phases:
+        part = record["pretrain" if phase is experiment.pretrain else "finetune"]
+        part["rule"] = rule_name(type(phase.algorithm))
+    return record
+
+
+def decode(record: Mapping[str, Any]) -> Experiment:
+    """The experiment that a record describes; what it does not name takes its default.
+
+    Raises InputError, with the place, where a value is missing, of another type or out of bounds, and where a rule or
+    a factory of the user's own cannot be imported.
+    """
+    record = dict(record)
+    for name in ("pretrain", "finetune"):
+        if record.get(name) is not None:
+            phase = dict(record[name])
+            phase["algorithm"] = {"rule": phase.pop("rule", None), **phase["algorithm"]}
+            record[name] = phase
+    try:
+        return msgspec.convert(record, Experiment, strict=False, dec_hook=_rule)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the record of the run cannot be read: {error}; it was changed, or is damaged") from error
+
+
+def unknown(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """Paths that a record has and this version does not know."""
+
+    def extra(found: Any, known: Any, path: str) -> list[str]:
+        if not (isinstance(found, Mapping) and isinstance(known, Mapping)):
+            return []
+        missing = [f"{path}{name}" for name in found if name not in known]
+        return missing + [
+            p for name in found if name in known for p in extra(found[name], known[name], f"{path}{name}.")
+        ]
+
+    return extra(record, encode(experiment), "")
+
+
+def _rule(kind: type, value: Any) -> Any:
+    """The update rule of a record's `algorithm`."""
+    rule = rule_named(value["rule"])
+    return msgspec.convert({k: v for k, v in value.items() if k != "rule"}, rule, strict=False)
+
+
+def rule_name(rule: type) -> str:
+    """`CalQL` for the library's own rules, `package.module:Class` for others."""
+    return rule.__name__ if getattr(calql.algorithms, rule.__name__, None) is rule else _import_name(rule)
+
+
+def rule_named(name: str) -> type:
+    """The inverse of `rule_name`. Raises InputError where there is no such rule."""
+    found = load_attribute(name) if ":" in str(name) else getattr(calql.algorithms, str(name), None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise InputError(f"'{name}' is no update rule (a dataclass with init, update and act)")
+    return found
+
+
+def name_of(task: Task) -> str:
+    """The text by which the task's environment is found again: `package.module:factory`."""
+    if isinstance(task.env, str):
+        return task.env
+    name = _import_name(task.env)
+    return task.id if "<" in name and ":" in task.id else name  # a lambda: the factory of the whole task is recorded
+
+
+def _import_name(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def differences(one: Experiment, other: Experiment) -> list[str]:
+    """Paths at which two records differ, e.g. `finetune.algorithm.cql_alpha`."""
+
+    def differing(a: Any, b: Any, path: str) -> list[str]:
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names = dict.fromkeys([*a, *b])
+            return [
+                p for name in names for p in differing(a.get(name), b.get(name), f"{path}.{name}" if path else name)
+            ]
+        return [] if a == b else [path]
+
+    return differing(encode(one), encode(other), "")
+
+
+def before_fine_tuning(experiment: Experiment) -> Experiment:
+    """What decides the pre-training: experiments in which this is equal share it, bit for bit."""
+    return dataclasses.replace(experiment, finetune=None, method="", title="", scale="paper")
+
+
+def own_code(experiment: Experiment) -> dict[str, str]:
+    """{`package.module`: SHA-256 of its file} of every module outside calql that a run's record names."""
+    named = [name_of(experiment.task), experiment.task.id, experiment.method, experiment.data.uri or ""]
+    named += [_import_name(type(phase.algorithm)) for phase in experiment.phases]
+    hashes = {}
+    for module in sorted({name.partition(":")[0] for name in named if ":" in name} - {"__main__"}):
+        loaded = sys.modules.get(module)
+        file = getattr(loaded, "__file__", None)
+        if file and module.partition(".")[0] != "calql":
+            hashes[module] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return hashes

@@ -1,0 +1,85 @@
+"""The compiled part of training: many gradient steps in one program, and what critics say of the data."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from calql.algorithms.protocol import UpdateRule
+from calql.replay import Replay, random_crop, sample, sample_windows
+from calql.types import PyTree, Spec, Transition
+
+POLICY_SAMPLES = 4
+"""Policy actions per state for the bounding rate."""
+
+
+@partial(jax.jit, static_argnames=("algorithm", "batch_size", "crop"), donate_argnames=("state",))
+def train_steps(
+    algorithm: UpdateRule,
+    batch_size: int,
+    crop: int,
+    state: PyTree,
+    replay: Replay,
+    key: jax.Array,
+    first: jax.Array,
+    count: jax.Array,
+    mixing: jax.Array,
+) -> tuple[PyTree, dict[str, jax.Array]]:
+    """`count` gradient steps in one compiled loop: draw, losses, optimisers, targets.
+
+    Args:
+        algorithm: the update rule (static).
+        batch_size: transitions per gradient step (static).
+        crop: largest shift of images in pixels (static).
+        state: what the rule learns; its memory is reused.
+        replay: what batches are drawn from.
+        key: step number i draws everything from fold_in(key, i).
+        first: number of the first step, int32 [].
+        count: number of steps, int32 []; traced, so that episodes of any length share one program.
+        mixing: offline share of a batch, float32 [], or −1.
+
+    Returns:
+        The new state, and each metric summed over the steps, float32 [].
+    """
+
+    @partial(jax.jit, inline=True)  # traced once for its shapes and the loop
+    def one(state: PyTree, step: jax.Array) -> tuple[PyTree, dict[str, jax.Array]]:
+        sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+        if algorithm.context:
+            batch = sample_windows(replay, sample_key, batch_size, mixing, algorithm.context)
+        else:
+            batch = sample(replay, sample_key, batch_size, mixing)
+            batch = random_crop(jax.random.fold_in(sample_key, 1), batch, crop)
+        return algorithm.update(state, batch, update_key)
+
+    shapes = jax.eval_shape(one, state, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+
+    def body(i: jax.Array, carry: tuple) -> tuple:
+        state, sums = carry
+        state, metrics = one(state, first + i)
+        return state, jax.tree.map(jnp.add, sums, metrics)
+
+    return jax.lax.fori_loop(0, count, body, (state, zeros))
+
+
+@partial(jax.jit, static_argnames=("algorithm",))
+def measure_values(
+    algorithm: UpdateRule, state: PyTree, batch: Transition, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean Q of the data's actions [], and the share [] of (state, policy action) pairs with Q below the return."""
+    q_data = algorithm.q_values(state.critic, batch.observations, batch.actions).mean()
+    keys = jax.random.split(key, POLICY_SAMPLES)
+    actions = jnp.stack([algorithm.act(state, batch.observations, k) for k in keys], axis=1)
+    q_policy = algorithm.q_values(state.critic, batch.observations, actions)
+    return q_data, (q_policy < batch.returns[None, :, None]).mean()
+
+
+def with_statistics(spec: Spec, data: Transition) -> Spec:
+    """The spec with what a learner of sequences takes from its data: mean and deviation of states, best return."""
+    mean, std = (jax.tree.map(partial(f, axis=0), data.observations) for f in (np.mean, np.std))
+    best = data.to_go[data.timesteps == 0].max()
+    return spec._replace(mean=mean, std=jax.tree.map(lambda x: x + 1e-6, std), best_return=float(best))

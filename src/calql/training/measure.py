@@ -1,0 +1,82 @@
+"""What a policy and its critics are worth: one row of eval.csv, and the comparison of Q with rollouts (slice.csv)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from calql.algorithms.acting import acting
+from calql.algorithms.protocol import HasValues, UpdateRule
+from calql.envs.rollout import evaluate
+from calql.evaluation.slices import q_slice
+from calql.tasks import Task
+from calql.training.learner import measure_values
+from calql.training.streams import Streams
+from calql.types import Episode, PyTree, Spec, Transition
+
+EVAL_COLUMNS = (
+    "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
+    "q_data_mean", "mc_return_mean", "bounding_rate",
+)  # fmt: skip
+DATA_SAMPLE = 2_048
+"""Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
+
+
+def data_sample(offline: Transition) -> Transition:
+    """The transitions of the data that every evaluation of every run on them looks at: [at most DATA_SAMPLE, …]."""
+    rows = np.random.default_rng(0).permutation(len(offline.rewards))[:DATA_SAMPLE]
+    return jax.tree.map(lambda x: jnp.asarray(x[rows]), offline)
+
+
+def policy_row(
+    envs: Sequence[gymnasium.Env], task: Task, algorithm: UpdateRule, spec: Spec, state: PyTree, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Deterministic episodes, one for each seed: their columns of eval.csv."""
+    outcomes = evaluate(envs, task, acting(algorithm, spec, state, len(envs)), seeds)
+    scores, n = np.array([outcome.score for outcome in outcomes]), len(seeds)
+    return {
+        "score_mean": float(scores.mean()),
+        "score_sem": float(scores.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        "return_mean": float(np.mean([outcome.total_reward for outcome in outcomes])),
+        "length_mean": float(np.mean([outcome.length for outcome in outcomes])),
+        "episodes": n,
+    }
+
+
+def values_row(algorithm: UpdateRule, state: PyTree, sample: Transition, key: jax.Array) -> dict[str, float]:
+    """Q on the data against the return: their columns of eval.csv."""
+    row = {"mc_return_mean": float(sample.returns.mean())}
+    if isinstance(algorithm, HasValues):
+        q_data, bounding = measure_values(algorithm, state, sample, key)
+        row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
+    return row
+
+
+def slice_rows(
+    env: gymnasium.Env,
+    task: Task,
+    algorithm: UpdateRule,
+    spec: Spec,
+    state: PyTree,
+    dimension: int,
+    streams: Streams,
+    return_of: Callable[[Episode], float],
+) -> list[dict[str, float]]:
+    """Rows of slice.csv: Q of the critics against rollouts of the policy, at the first state of an evaluation."""
+    seed = streams.seed("evaluate", 0)
+
+    def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+        return np.asarray(algorithm.q_values(state.critic, one, actions[None])[:, 0].mean(axis=0))
+
+    def policy(index: int | None) -> Callable:
+        return acting(algorithm, spec, state, 1, None if index is None else streams.key("slice", index))
+
+    first = jax.tree.map(lambda x: x[None], env.reset(seed=seed)[0])
+    centre = policy(None)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0]
+    return list(q_slice(env, task, centre, dimension, seed, q, policy, return_of))

@@ -1,0 +1,369 @@
+"""The one place where tables and options meet: (task, method, scale, options) → `Experiment`.
+
+Every leaf of the record has a path, e.g. `finetune.algorithm.cql_alpha` or `task.env.image_size`. An option names a
+leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql_alpha`); a name that stands in both
+phases means both. What a run does not read has no leaf, so it cannot be set.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+import numpy as np
+
+from calql.algorithms import VARIANTS
+from calql.methods import Method
+from calql.paper.methods import get_method
+from calql.paper.scales import SCALES
+from calql.paper.tasks import get_task
+from calql.tasks import Task, load_attribute, nearest
+from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
+from calql.types import InputError, Spec
+
+Path = tuple[str, ...]
+HIDDEN = {
+    "task": {"id", "env", "data", "builder", "recipe", "sources", "scales", "domain", "summary"},
+    "data": {"uri"},
+}
+"""Fields of the record that are no options: they are chosen by naming a task and its data."""
+SHORTHANDS = {"variant": str, "target_q_clamp": bool, "actor_once_per_step": bool}
+"""Names that stand for several options:
+
+* `variant`: a named set of sampled actions (`calql.algorithms.VARIANTS`), below everything else.
+* `target_q_clamp`: `target_q_range` is [r_min, r_max]/(1 − γ) of the task.
+* `actor_once_per_step`: fine-tuning moves the policy with the last of the `utd` updates only (`actor_every = utd`).
+"""
+
+
+class Layer(NamedTuple):
+    """Some options and who set them."""
+
+    who: str
+    values: Mapping[str, Any]
+
+
+class Leaf(NamedTuple):
+    """One option of a run."""
+
+    path: Path
+    value: Any
+    kind: Any
+    """Its type."""
+    doc: str
+    """What it means."""
+
+    @property
+    def name(self) -> str:
+        """Its path as text."""
+        return ".".join(self.path)
+
+
+def experiment(
+    task: str | Task,
+    method: str | Method,
+    scale: str = "laptop",
+    seed: int = 0,
+    data: str | None = None,
+    options: Mapping[str, Any] | Sequence[str] = (),
+) -> Experiment:
+    """The record of a run: official defaults, then the scale's, the task's and the method's rows, then `options`.
+
+    Options are values by name, or texts `name=value` as on the command line. Raises InputError for an unknown task,
+    method, scale or option, for an option that this run does not read, and for values out of bounds.
+    """
+    return laid_together(task, method, scale, seed, data, options)[0]
+
+
+def laid_together(
+    task: str | Task,
+    method: str | Method,
+    scale: str = "laptop",
+    seed: int = 0,
+    data: str | None = None,
+    options: Mapping[str, Any] | Sequence[str] = (),
+) -> tuple[Experiment, dict[str, str]]:
+    """The same, with who set each option: {path: layer}; a path that is not there has the library's default."""
+    row = task if isinstance(task, Task) else get_task(task)
+    how = method if isinstance(method, Method) else get_method(method)
+    if scale not in SCALES:
+        raise nearest(scale, SCALES, "scale")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
+    given = dict(options) if isinstance(options, Mapping) else read_options(options)
+    layers = [
+        Layer(f"scale {scale}", SCALES[scale]),
+        Layer(f"task {row.id} at scale {scale}", row.scales.get(scale, {})),
+        *(Layer(f"method {how.id}{place}", values) for place, values in how.settings_at(scale, row.domain)),
+        Layer("you", given),
+    ]
+    short = {name: layer.values[name] for layer in layers for name in SHORTHANDS if name in layer.values}
+    variant = short.get("variant", "official")
+    if variant not in VARIANTS:
+        raise nearest(variant, VARIANTS, "variant")
+    uri = data or row.data
+    made = Experiment(
+        row.for_data(uri),
+        Data(uri),
+        how.offline and Pretrain(how.offline()),
+        how.online and Finetune(how.online()),
+        Measurement(),
+        seed,
+        how.id,
+        how.title,
+        scale,
+    )
+    set_by: dict[str, str] = {}
+    for who, values in [Layer(f"variant {variant}", VARIANTS[variant]), *layers]:
+        strict = who == "you"
+        for name in sorted(values.keys() - SHORTHANDS, key=lambda name: name.count(".")):  # the more special come later
+            for leaf in chosen(made, name) if strict else matching(made, name):
+                made = _replaced(made, leaf, values[name])
+                set_by[leaf.name] = who
+    return _checked(_expanded(made, short, given), row), set_by
+
+
+def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) -> Experiment:
+    """The experiment with some options changed. Raises InputError as `experiment` does."""
+    given = dict(options) if isinstance(options, Mapping) else read_options(options)
+    for name in sorted(given, key=lambda name: name.count(".")):
+        if name in SHORTHANDS:
+            raise InputError(f"{name} stands for other options; name those")
+        for leaf in chosen(experiment, name):
+            experiment = _replaced(experiment, leaf, given[name])
+    return _checked(experiment, experiment.task)
+
+
+def read_options(texts: Sequence[str]) -> dict[str, str]:
+    """`name=value` texts by name; of a name given twice, the last counts. Raises InputError on a malformed one."""
+    given = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set takes NAME=VALUE, not '{text}'")
+        given[name] = value
+    return given
+
+
+def fields_of(record: type, texts: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts as values of a dataclass's fields (e.g. a builder's recipe). Raises InputError on others."""
+    given, hints = read_options(texts), _hints(record)
+    for name in given:
+        if name not in hints:
+            raise nearest(name, hints, "option")
+    return {name: _read(Leaf((name,), None, hints[name], ""), value) for name, value in given.items()}
+
+
+# -- leaves ------------------------------------------------------------------------------------------------------------
+
+
+def leaves(record: Any, path: Path = ()) -> Iterator[Leaf]:
+    """Every option of a record, in the order of its fields."""
+    for field in dataclasses.fields(record):
+        value, here = getattr(record, field.name), (*path, field.name)
+        if field.name in HIDDEN.get(".".join(path), ()):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, here)
+        elif here == ("task", "env_options"):
+            yield from (
+                Leaf(("task", "env", name), part, Any, "Keyword argument of the environment's factory.")
+                for name, part in value.items()
+            )
+        elif path:
+            owner = type(record)
+            yield Leaf(here, value, _hints(owner)[field.name], field_docs(owner).get(field.name, ""))
+
+
+def matching(experiment: Experiment, name: str) -> list[Leaf]:
+    """The leaves that an option's name means; none where this run does not read it."""
+    *above, last = name.split(".")
+    found = []
+    for leaf in leaves(experiment):
+        rest = iter(leaf.path[:-1])
+        if leaf.path[-1] == last and all(part in rest for part in above):
+            found.append(leaf)
+    return found
+
+
+def chosen(experiment: Experiment, name: str) -> list[Leaf]:
+    """The same for an option that the user names: InputError where it means nothing, or things that differ."""
+    found = matching(experiment, name)
+    if not found and name.split(".")[:-1] in (["env"], ["task", "env"]):
+        found = [_factory_option(experiment.task, name.split(".")[-1])]
+    if not found:
+        rules = " and ".join(dict.fromkeys(type(phase.algorithm).__name__ for phase in experiment.phases))
+        known = {leaf.path[-1] for leaf in leaves(experiment)} | {leaf.name for leaf in leaves(experiment)}
+        error = nearest(name, known | SHORTHANDS.keys(), "option")
+        raise InputError(f"{error} (a run of {rules} reads no other of that name)")
+    alike = len({leaf.path[1:] for leaf in found}) == 1 and {leaf.path[0] for leaf in found} <= {"pretrain", "finetune"}
+    if len(found) > 1 and not (alike and all(leaf.value == found[0].value for leaf in found)):
+        values = " and ".join(f"{leaf.name} (now {_text(leaf.value)})" for leaf in found)
+        raise InputError(f"'{name}' means {values}; name the one that you mean, or each")
+    return found
+
+
+def _factory_option(task: Task, name: str) -> Leaf:
+    """A keyword argument of the environment's factory that the task does not set itself."""
+    factory = load_attribute(task.env) if isinstance(task.env, str) else task.env
+    known = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(factory).parameters.values()
+        if parameter.default is not parameter.empty and parameter.name != "render_mode"
+    }
+    if name not in known:
+        raise (
+            nearest(name, known, "argument of the environment")
+            if known
+            else InputError(f"the environment of '{task.id}' takes no options; leave '{name}' out")
+        )
+    return Leaf(("task", "env", name), known[name], Any, "Keyword argument of the environment's factory.")
+
+
+def _replaced(record: Any, leaf: Leaf, value: Any) -> Any:
+    value = _read(leaf, value)
+
+    def inside(part: Any, path: Path) -> Any:
+        head, *rest = path
+        if isinstance(part, Task) and head == "env":
+            return dataclasses.replace(part, env_options={**part.env_options, rest[0]: value})
+        return dataclasses.replace(part, **{head: inside(getattr(part, head), tuple(rest)) if rest else value})
+
+    return inside(record, leaf.path)
+
+
+def _read(leaf: Leaf, value: Any) -> Any:
+    """A value, or its text, as the option's own type and within its bounds."""
+    given, kind = value, leaf.kind
+    if kind is Any and leaf.value is not None:
+        kind = type(leaf.value)
+    if isinstance(value, str):
+        if not value.strip():
+            raise InputError(f"option '{leaf.name}' is given no value; write {leaf.name}=VALUE")
+        if value.strip().lower() in ("none", "null"):
+            value = None
+        elif _holds_tuple(kind):
+            value = [part for part in value.strip("()[] ").replace(" ", "").split(",") if part]
+    try:
+        read = msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"option '{leaf.name}' cannot be '{_text(given)}': {str(error).partition(' - at')[0]}"
+        ) from error
+    if any(part != part for part in (read if isinstance(read, tuple) else (read,))):
+        raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': it must be a number")
+    return read
+
+
+def _holds_tuple(kind: Any) -> bool:
+    return kind is tuple or typing.get_origin(kind) is tuple or any(map(_holds_tuple, typing.get_args(kind)))
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@cache
+def _hints(owner: type) -> dict[str, Any]:
+    return typing.get_type_hints(owner, include_extras=True)
+
+
+@cache
+def field_docs(owner: type) -> dict[str, str]:
+    """{field: the text below it in the source} of a dataclass and those it inherits from."""
+    docs: dict[str, str] = {}
+    for cls in reversed(owner.__mro__):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        except (OSError, TypeError, SyntaxError):  # no source at hand
+            continue
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[field.target.id] = " ".join(str(text.value.value).split())
+    return docs
+
+
+# -- what follows from several options ---------------------------------------------------------------------------------
+
+
+def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
+    """With the shorthands carried out. Raises InputError where one that the user gave has nothing to act on."""
+
+    def on(name: str) -> bool:
+        try:
+            return name in short and msgspec.convert(short[name], bool, strict=False)
+        except msgspec.ValidationError as error:
+            raise InputError(f"option '{name}' cannot be '{short[name]}': it is true or false") from error
+
+    if "variant" in given and not any(matching(made, name) for name in VARIANTS[given["variant"]]):
+        raise InputError("variant names sets of sampled actions, and this method samples none; leave it out")
+    if on("target_q_clamp"):
+        ranges = [leaf for leaf in matching(made, "target_q_range") if leaf.value is None]
+        if "target_q_clamp" in given and not matching(made, "target_q_range"):
+            raise InputError("target_q_clamp clamps the critics' targets, and this method has none; leave it out")
+        bounds = made.task.rewards.q_bounds(made.discount)
+        if bounds is None:
+            raise InputError("target_q_clamp needs the range of the rewards; set rewards.low and rewards.high")
+        for leaf in ranges:
+            made = _replaced(made, leaf, bounds)
+    if on("actor_once_per_step"):
+        periods = matching(made, "finetune.actor_every")
+        if "actor_once_per_step" in given and not periods:
+            raise InputError(
+                "actor_once_per_step delays the policy of fine-tuning, and this method cannot; leave it out"
+            )
+        for leaf in periods:
+            made = _replaced(made, leaf, made.finetune.utd)
+    return made
+
+
+def _checked(made: Experiment, row: Task) -> Experiment:
+    """The experiment, if its parts fit together. Raises InputError where they do not."""
+    if made.finetune and made.finetune.replay_capacity < made.task.horizon:
+        capacity, horizon = made.finetune.replay_capacity, made.task.horizon
+        raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
+    if made.pretrain and made.finetune:
+        rules = made.pretrain.algorithm, made.finetune.algorithm
+        if type(rules[0]) is not type(rules[1]):
+            key, spec = jax.random.key(0), Spec(np.zeros(2, np.float32), 1)
+            one, other = (jax.tree.structure(jax.eval_shape(lambda k, r=rule: r.init(k, spec), key)) for rule in rules)
+            if one != other:
+                names = " and ".join(type(rule).__name__ for rule in rules)
+                raise InputError(f"{names} learn different things, so that fine-tuning cannot go on from pre-training")
+    return made
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def differs_from_paper(made: Experiment, task: str | Task, method: str | Method) -> dict[str, dict[str, Any]]:
+    """{path: {paper, here}} of every option that differs from the same task and method at `paper` scale."""
+    paper = {leaf.path: leaf.value for leaf in leaves(experiment(task, method, "paper", made.seed, made.data.uri))}
+    return {
+        leaf.name: {"paper": paper.get(leaf.path), "here": leaf.value}
+        for leaf in leaves(made)
+        if leaf.path not in paper or leaf.value != paper[leaf.path]
+    }
+
+
+def explained(
+    name: str, task: str | Task, method: str | Method, scale: str, seed: int, data: str | None, options: Sequence[str]
+) -> str:
+    """What an option is in a run: its value, its meaning, who set it, and its value at `paper` scale."""
+    made, set_by = laid_together(task, method, scale, seed, data, options)
+    paper = {leaf.path: leaf.value for leaf in leaves(experiment(task, method, "paper", seed, data))}
+    found = matching(made, name) or chosen(made, name)
+    lines = []
+    for leaf in found:
+        who = set_by.get(leaf.name, "the library's default")
+        lines += [f"{leaf.name} = {_text(leaf.value)}", f"  {leaf.doc}", f"  set by: {who}"]
+        lines += [f"  paper: {_text(paper[leaf.path]) if leaf.path in paper else 'not part of it'}"]
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""From a run directory to a policy that acts, without its data or its optimisers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from calql.algorithms.acting import acting
+from calql.algorithms.protocol import HasValues, UpdateRule
+from calql.envs.make import make_env
+from calql.envs.rollout import Act
+from calql.envs.wrappers import action_bounds
+from calql.tasks import Task
+from calql.training import checkpoint, store
+from calql.training.measure import policy_row
+from calql.training.record import read_record
+from calql.training.run_dir import RunDir
+from calql.types import InputError, PyTree, Spec
+
+SEED = 1_000_003
+"""Seed of evaluations after training; it differs from every seed that is used in training."""
+
+
+class Policy:
+    """A trained policy: `act` and `q` in the environment's own units, one episode at a time.
+
+    A policy with a memory (ODT) remembers the episode that it acts in: call `reset` where a new one begins.
+    """
+
+    def __init__(
+        self, task: Task, title: str, step: int, algorithm: UpdateRule, spec: Spec, state: PyTree, low: Any, high: Any
+    ) -> None:
+        self.task, self.title, self.step = task, title, step
+        self.algorithm, self.spec, self.state = algorithm, spec, state
+        self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new episode."""
+        self._act, self._steps = self.side_by_side(1), 0
+
+    def act(self, observation: PyTree, reward: float = 0.0) -> np.ndarray:
+        """The deterministic action [A] for one observation, in the environment's unit.
+
+        `reward`: what the step before paid, raw; only a policy with a memory looks at it.
+        """
+        one = jax.tree.map(lambda x: np.asarray(x)[None], observation)
+        paid = self.task.rewards.map(reward) if self._steps else 0.0
+        unit = self._act(one, np.array([self._steps], np.int32), np.array([paid], np.float32))[0]
+        self._steps += 1
+        return np.clip(self.low + (unit.astype(np.float64) + 1.0) * 0.5 * (self.high - self.low), self.low, self.high)
+
+    def q(self, observation: PyTree, action: np.ndarray) -> np.ndarray:
+        """Q of every critic [E] for one observation and an action [A] in the environment's unit, on mapped rewards.
+
+        With actions [N, A]: [E, N]. Raises InputError where the method learns no Q.
+        """
+        if not isinstance(self.algorithm, HasValues):
+            raise InputError(f"{self.title} learns no Q")
+        unit = 2.0 * (np.asarray(action, np.float64) - self.low) / (self.high - self.low) - 1.0
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+        several = jnp.asarray(np.atleast_2d(unit), jnp.float32)[None]
+        values = np.asarray(self.algorithm.q_values(self.state.critic, one, several))[:, 0]
+        return values if np.ndim(action) > 1 else values[:, 0]
+
+    def side_by_side(self, episodes: int) -> Act:
+        """What acts in so many episodes at once, in [−1, 1], as rollouts call it."""
+        return acting(self.algorithm, self.spec, self.state, episodes)
+
+
+def load_policy(run: Path | str, step: str = "newest") -> Policy:
+    """The policy of a run's checkpoint: `newest`, `best`, `pretrained`, or a gradient step.
+
+    Raises InputError where there is no such run or checkpoint.
+    """
+    run_dir = RunDir(run)
+    experiment = read_record(run_dir).experiment
+    found = store.find_checkpoint(run_dir, experiment, step)
+    meta = checkpoint.load_meta(found)
+    algorithm = experiment.phases[meta["counters"]["phase"]].algorithm
+    env = make_env(experiment.task)
+    example = jax.tree.map(np.zeros_like, env.observation_space.sample())
+    spec = Spec(example, env.action_space.shape[0])
+    low, high = action_bounds(env)
+    env.close()
+    state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
+    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, low, high)
+
+
+def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:
+    """Deterministic episodes on fresh resets: score_mean, score_sem, return_mean (mapped rewards), length_mean, ….
+
+    Raises InputError as `load_policy` does.
+    """
+    policy = run if isinstance(run, Policy) else load_policy(run, step)
+    envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
+    row = policy_row(envs, policy.task, policy.algorithm, policy.spec, policy.state, evaluation_seeds(seed, episodes))
+    for env in envs:
+        env.close()
+    return {"task": policy.task.id, "method": policy.title, "grad_step": policy.step, "seed": seed, **row}
+
+
+def evaluation_seeds(seed: int, episodes: int) -> list[int]:
+    """Seeds of the environment's resets, one per episode."""
+    return [int(s >> 1) for s in np.random.SeedSequence(seed).generate_state(episodes)]

@@ -1,0 +1,78 @@
+"""config.json: the experiment of a run, with where it came from and a line for every start.
+
+{"format": 2, "experiment": {…}, "options": {…}, "data": {"fingerprint": …, …}, "code": {…},
+ "differs_from_paper": {…}, "starts": [{"command": …, "git_commit": …, "device": …, …}, …]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from calql.data.episodes import Episodes
+from calql.machine import start_record
+from calql.training import format1
+from calql.training.experiment import FORMAT, Experiment, decode, encode, own_code, unknown
+from calql.training.run_dir import RunDir
+from calql.types import InputError
+
+
+class Saved(NamedTuple):
+    """A run's record as it was read."""
+
+    experiment: Experiment
+    raw: dict[str, Any]
+    """config.json."""
+    notes: list[str]
+    """What a reader should know: the user's own code has changed, names that this version does not know."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the data that the run learned from."""
+        return self.raw["data"].get("fingerprint")
+
+
+def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a run that begins now; `told`: the `options` that the user gave, what `differs_from_paper`."""
+    about = {"fingerprint": data.fingerprint(), "episodes": data.num_episodes, "transitions": data.num_transitions}
+    return {
+        "format": FORMAT,
+        "experiment": encode(experiment),
+        "options": {},
+        "data": about,
+        "code": own_code(experiment),
+        **told,
+        "starts": [start_record()],
+    }
+
+
+def read_record(run_dir: RunDir) -> Saved:
+    """The record of a run directory, of this format or of an earlier one. Looks at no table of tasks or methods.
+
+    Raises InputError where there is none, or where it cannot be read.
+    """
+    raw = run_dir.read_config()
+    if raw.get("format", 1) == 1:
+        return Saved(format1.experiment_of(raw), raw, [])
+    if raw["format"] != FORMAT or not isinstance(raw.get("experiment"), dict):
+        raise InputError(f"{run_dir.path}/config.json is of format {raw['format']}; read it with a newer calql")
+    experiment = decode(raw["experiment"])
+    notes = [f"'{path}' of config.json is not known to this version" for path in unknown(raw["experiment"], experiment)]
+    now = own_code(experiment)
+    changed = [module for module, digest in raw.get("code", {}).items() if now.get(module) != digest]
+    notes += [f"the code of {module} has changed since the run began" for module in changed]
+    return Saved(experiment, raw, notes)
+
+
+def go_on(run_dir: RunDir, saved: Saved, experiment: Experiment) -> None:
+    """Write down that a run is continued here and now, by which code, and as which experiment.
+
+    A record of an earlier format is written anew in today's.
+    """
+    raw = saved.raw
+    if raw.get("format", 1) != FORMAT:
+        first = {name: raw[name] for name in ("command", "git_commit", "packages", "python", "platform") if name in raw}
+        kept = {name: raw.get(name, {}) for name in ("data", "differs_from_paper")}
+        raw = {"format": FORMAT, "experiment": {}, "options": raw.get("overrides", {}), **kept, "starts": [first]}
+    raw = raw | {"experiment": encode(experiment), "code": own_code(experiment)}
+    run_dir.write_json("config.json", raw | {"starts": [*raw["starts"], start_record()]})

@@ -1,0 +1,92 @@
+"""Training from Python: a generator of events, and a call that just runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calql.data.episodes import Episodes
+from calql.training import loop
+from calql.training.experiment import Experiment
+from calql.training.loop import Event
+from calql.training.record import read_record
+from calql.training.run_dir import RunDir
+from calql.training.start import begin, initialised_from, open_for
+from calql.training.start import resume as go_on
+
+if TYPE_CHECKING:
+    from calql.trackers import Tracker
+
+
+def events(
+    experiment: Experiment,
+    out: Path | str,
+    data: Episodes | None = None,
+    *,
+    resume: bool = False,
+    pretrained: Path | str | None = None,
+    init_from: str | None = None,
+    told: Mapping[str, Any] | None = None,
+) -> Generator[Event]:
+    """Do a run; yields an event for every evaluation, episode, block of updates and notice.
+
+    Left at any event (`break`, `close()`), it saves; called again with `resume=True`, it goes on from there.
+
+    Args:
+        experiment: the run (see `calql.experiment`).
+        out: its directory; everything that remains of the run is there.
+        data: what it learns from; None: what `experiment.data.uri` names, checked first.
+        resume: go on with the run in `out`, perhaps to a later end; where there is none, begin it.
+        pretrained: a run whose pre-training is the same, bit for bit: only the fine-tuning is done.
+        init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
+        told: more for config.json: the `options` that the user gave, and what `differs_from_paper`.
+
+    Raises:
+        InputError: the data, the environment, the folder or the other run cannot be used.
+        RunError: the run cannot go on; what it had is saved.
+    """
+    run_dir = RunDir(out)
+    with run_dir.lock():
+        there = resume and (run_dir.path / "config.json").exists()
+        if not there:
+            run_dir.refuse_what_is_there()
+        warnings: Sequence[str] = ()
+        if data is None:
+            data, report = open_for(experiment)
+            warnings = report.warnings
+        if there:
+            training, notes = go_on(run_dir, read_record(run_dir), experiment, data)
+        else:
+            experiment = initialised_from(experiment, init_from) if init_from else experiment
+            donor = RunDir(pretrained) if pretrained else None
+            training, notes = begin(experiment, data, run_dir, told or {}, donor)
+        training.notes = [*warnings, *notes, *training.notes]
+        try:
+            for event in loop.run(training):
+                try:
+                    yield event
+                except BaseException:  # left here, between two events, where a run is consistent
+                    training.save()
+                    raise
+        finally:
+            training.close()
+
+
+def train(
+    experiment: Experiment,
+    out: Path | str,
+    data: Episodes | None = None,
+    *,
+    trackers: Sequence[Tracker] = (),
+    **how: Any,
+) -> dict[str, Any]:
+    """Do a run to its end and return its summary: score_before, score_after, regret, dip, … (None: not measured).
+
+    The arguments are those of `events`; `trackers` are called with every event. Raises what `events` raises.
+    """
+    for event in events(experiment, out, data, **how):
+        for tracker in trackers:
+            tracker(event)
+    return json.loads((Path(out) / "summary.json").read_text())

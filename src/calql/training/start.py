@@ -1,0 +1,141 @@
+"""How a run begins, and how it goes on: the same for the command line and for `calql.train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calql.data.check.describe import Report
+from calql.data.episodes import Episodes
+from calql.data.load import open_data
+from calql.training import checkpoint, store
+from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences
+from calql.training.options import changed, read_options
+from calql.training.record import Saved, go_on, new_record, read_record
+from calql.training.run_dir import RunDir
+from calql.training.state import Training
+from calql.types import InputError
+
+EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps"}
+"""What may be changed when a run is resumed."""
+
+
+def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
+    """The data of a run, built where they are its task's own and absent, loaded and checked: see `open_data`."""
+    data, rule = experiment.data, experiment.phases[0].algorithm
+    return open_data(
+        experiment.task,
+        data.uri,
+        discount=rule.discount,
+        target_rate=getattr(rule, "tau", 1.0),  # a rule without target networks has its values at once
+        tail_bootstrap=data.tail_bootstrap,
+        cut_at_horizon=data.cut_at_horizon,
+        **how,
+    )
+
+
+def begin(
+    experiment: Experiment,
+    episodes: Episodes,
+    run_dir: RunDir,
+    told: Mapping[str, Any],
+    pretrained: RunDir | None = None,
+) -> tuple[Training, list[str]]:
+    """A new run in an empty folder: the training, ready to run, and what should be said about it.
+
+    `told`: more for config.json. `pretrained`: a run whose pre-training is the same, bit for bit; this run goes on at
+    its end. Raises InputError where the folder holds something, where that other run's pre-training is another one or
+    unfinished, and where the networks to start from do not fit.
+    """
+    found = _shared(experiment, episodes, pretrained) if pretrained else None
+    run_dir.refuse_what_is_there()
+    training = Training(experiment, episodes, run_dir)
+    notes = _borrow(training) if experiment.init_from else []
+    record = new_record(experiment, episodes, told)
+    run_dir.create(record | ({"pretrained": str(pretrained.path)} if pretrained else {}))
+    if pretrained and found:
+        store.take_over(run_dir, pretrained, found)
+        notes += training.restore()
+    elif experiment.init_from:
+        training.save(milestone=True)
+    return training, notes
+
+
+def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Episodes) -> tuple[Training, list[str]]:
+    """A run that goes on from its newest checkpoint, perhaps to a later end than it was begun with.
+
+    Raises InputError where the experiment differs from the saved one in anything but a later end, and where the data
+    are other ones.
+    """
+    refuse_other(run_dir, saved.experiment, experiment)
+    if saved.fingerprint != episodes.fingerprint():
+        raise InputError(f"the data of {run_dir.path} have changed since it began; give the same data, or start anew")
+    training, notes = Training(experiment, episodes, run_dir), list(saved.notes)
+    if experiment.init_from and checkpoint.newest(run_dir.checkpoints)[0] is None:
+        notes += _borrow(training)
+    notes += training.restore()
+    if training.counters.phase and saved.experiment.pretrain != experiment.pretrain:
+        raise InputError(f"{run_dir.path} is past its pre-training, so offline_steps cannot be changed; leave it out")
+    run_dir.reopen()
+    go_on(run_dir, saved, experiment)
+    return training, notes
+
+
+def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:
+    """Raises InputError where a run cannot go on as this experiment: only a later end is another one that it can be."""
+    other = [path for path in differences(saved, experiment) if path not in EXTENDABLE]
+    if other:
+        raise InputError(
+            f"{run_dir.path} was begun with another {', '.join(other)}; a resumed run can only change online_steps (or "
+            f"offline_steps); a new run may start from its networks with any settings: --init-from {run_dir.path}"
+        )
+    for phase, was in zip(experiment.phases, saved.phases, strict=True):
+        if phase.length < was.length:
+            raise InputError(f"{run_dir.path} was begun with {was.length} {phase.name} steps; it can only be extended")
+
+
+def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
+    """A saved experiment with the options that it was not begun with (those that it was are no change)."""
+    known = {name: str(value) for name, value in saved.raw.get("options", {}).items()}
+    new = {name: value for name, value in read_options(options).items() if known.get(name) != value}
+    return changed(saved.experiment, new) if new else saved.experiment
+
+
+def initialised_from(experiment: Experiment, reference: str) -> Experiment:
+    """The experiment, starting from the networks of another run: `RUN`, or `RUN@STEP` (newest, best, pretrained, N).
+
+    Raises InputError where there is no such checkpoint.
+    """
+    path, _, step = reference.partition("@")
+    donor = RunDir(path)
+    found = store.find_checkpoint(donor, read_record(donor).experiment, step or "newest")
+    return dataclasses.replace(experiment, init_from=InitFrom(str(Path(path)), **store.describe_checkpoint(found)))
+
+
+def _borrow(training: Training) -> list[str]:
+    """Take the networks that the experiment says from another run's checkpoint; returns what was taken."""
+    source = training.experiment.init_from
+    path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
+    if not checkpoint.is_complete(path) or store.describe_checkpoint(path)["sha256"] != source.sha256:
+        raise InputError(f"the checkpoint {path} that this run starts from is gone or another one; start anew")
+    training.state, taken, left = store.borrowed(training.state, checkpoint.load(path, "state"))
+    fresh = f"; left fresh: {', '.join(left)}" if left else ""
+    return [f"from {source.run} at gradient step {source.step}: took {', '.join(taken)}{fresh}"]
+
+
+def _shared(experiment: Experiment, episodes: Episodes, donor: RunDir) -> Path:
+    """The end of another run's pre-training. Raises InputError where that is another one, or unfinished."""
+    saved = read_record(donor)
+    different = differences(before_fine_tuning(experiment), before_fine_tuning(saved.experiment))
+    different += [] if saved.fingerprint == episodes.fingerprint() else ["data fingerprint"]
+    if different:
+        raise InputError(
+            f"the pre-training of {donor.path} is another one ({', '.join(different)}); leave --pretrained out, or "
+            f"start from its networks: --init-from {donor.path}@pretrained"
+        )
+    found = store.end_of_pretraining(donor, saved.experiment)
+    if found is None:
+        raise InputError(f"{donor.path} has not finished its pre-training; finish it: calql train --resume --out ...")
+    return found

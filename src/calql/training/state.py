@@ -1,0 +1,111 @@
+"""The state of a run: counters, parameters and replay, with all that they are made from. Time passes in `loop`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+
+from calql.algorithms.acting import acting
+from calql.data.episodes import Episodes
+from calql.data.transitions import to_transitions
+from calql.envs.rollout import Act
+from calql.replay import make_replay, rows_dropped
+from calql.training import store
+from calql.training.collect import EnvironmentFailed, Environments
+from calql.training.experiment import Experiment, Finetune, Pretrain
+from calql.training.learner import with_statistics
+from calql.training.log import Log
+from calql.training.measure import data_sample
+from calql.training.run_dir import RunDir
+from calql.training.schedule import Counters, Schedule
+from calql.training.streams import Streams
+from calql.types import Episode, RunError, Transition
+
+T = TypeVar("T")
+
+
+class Training:
+    """A run in progress.
+
+    All randomness is derived from (seed, stream, counter), so a run that is stopped anywhere and continued from a
+    checkpoint takes the same path bit for bit.
+    """
+
+    def __init__(self, experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
+        self.experiment, self.run_dir = experiment, run_dir
+        self.schedule, self.counters, self.streams = Schedule(experiment), Counters(), Streams(experiment.seed)
+        measurement, first = experiment.measurement, experiment.phases[0].algorithm
+        self.envs = Environments(experiment.task, measurement.eval_envs, measurement.eval_episodes)
+        self.sequences = first.context > 0
+        offline = self.transitions(episodes.episodes, experiment.data.action_clip)
+        self.example: Transition = jax.tree.map(lambda x: x[0], offline)
+        self.notes = _about_capacity(offline, experiment.finetune)
+        self.replay = make_replay(offline, self.example, *store.capacity(experiment))
+        self.spec = with_statistics(episodes.spec(), offline) if self.sequences else episodes.spec()
+        self.sample = data_sample(offline)
+        self.state = first.init(self.streams.key("init"), self.spec)
+        self.log = Log(run_dir)
+        self.wall_s, self._started = 0.0, time.monotonic()
+
+    @property
+    def phase(self) -> Pretrain | Finetune:
+        """The current phase."""
+        return self.schedule.phase(self.counters)
+
+    @property
+    def now(self) -> int:
+        """The phase's own clock: gradient steps offline, environment steps learned from online."""
+        return self.schedule.now(self.counters)
+
+    def where(self) -> dict[str, Any]:
+        """The columns of a row that say where the run is."""
+        env_step = 0 if self.phase.name == "offline" else self.now
+        return {"phase": self.phase.name, "env_step": env_step, "grad_step": self.counters.total_grad_step}
+
+    def transitions(self, episodes: Sequence[Episode], action_clip: float | None = None) -> Transition:
+        """Mapped transitions [N, …] of whole episodes, recorded or online."""
+        task, tail = self.experiment.task, self.experiment.data.tail_bootstrap
+        options = {"action_clip": action_clip, "tail_bootstrap": tail, "sequences": self.sequences}
+        return to_transitions(episodes, task.rewards, self.experiment.discount, **options)
+
+    def acting(self, key: jax.Array) -> Act:
+        """The current policy as it explores in one episode."""
+        return acting(self.phase.algorithm, self.spec, self.state, 1, key)
+
+    def guarded(self, where: str, call: Callable[[], T]) -> T:
+        """What an environment is asked for: it may fail, and what was learned must survive that."""
+        try:
+            return call()
+        except EnvironmentFailed as error:
+            self.save()
+            raise RunError(
+                f"the environment failed in {where} ({error}); "
+                f"all work is saved: fix it and run calql train --resume --out {self.run_dir.path}"
+            ) from error.__cause__
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all resumes."""
+        return self.wall_s + time.monotonic() - self._started
+
+    def save(self, milestone: bool = False) -> None:
+        """Write a checkpoint of everything that the future depends on; a `milestone` is never removed."""
+        self.wall_s, self._started = self.elapsed(), time.monotonic()
+        store.save(self, milestone)
+
+    def restore(self) -> list[str]:
+        """Continue from the newest complete checkpoint; returns what had to be passed over, one line each."""
+        return store.restore(self)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+def _about_capacity(offline: Transition, phase: Finetune | None) -> list[str]:
+    dropped = rows_dropped(offline, phase.replay_capacity, phase.one_buffer) if phase else 0
+    if not dropped:
+        return []
+    return [f"the oldest {dropped} transitions of the data are left out: the one buffer holds {phase.replay_capacity}"]

@@ -1,0 +1,123 @@
+"""Real commands that are stopped by signals, or that find another one at work in their run directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from calql.training.run_dir import RunDir
+
+TASK = """
+import gymnasium
+import numpy as np
+from calql.tasks import Task
+
+class Line(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.x += 0.1 * float(action[0])
+        won = self.x > 0.5
+        return np.array([self.x], np.float32), float(won), won, False, {"success": won}
+
+def task():
+    return Task(id="line", env=Line, horizon=20, data=None)
+"""
+LONG = ("--data", "npz:data.npz", "--scale", "smoke", "--set", "offline_steps=400000", "eval_every_offline=4000",
+        "eval_episodes=1", "checkpoint_every=1000")  # fmt: skip
+CALQL = (sys.executable, "-m", "calql")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command in a folder that has a task and its data; whatever still runs in the end is killed."""
+    rng, steps = np.random.default_rng(0), np.arange(200)
+    np.savez(
+        tmp_path / "data.npz",
+        observations=rng.normal(size=(200, 1)).astype(np.float32),
+        actions=rng.uniform(-1, 1, (200, 1)).astype(np.float32),
+        rewards=(steps % 20 == 19).astype(np.float32),
+        terminals=steps % 20 == 19,
+        timeouts=np.zeros(200, bool),
+    )
+    (tmp_path / "lines.py").write_text(TASK)
+    started = []
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def begin(*arguments: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([*CALQL, *arguments], cwd=tmp_path, env=environment, **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def saved(run) -> list[str]:
+    return sorted(path.name for path in run.glob("checkpoints/step-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_is_stopped_saves_and_says_how_to_go_on(start, tmp_path, number):
+    run, out = tmp_path / "run", ("--out", "run")
+    first = start("train", "--task", "lines:task", "--method", "bc", *out, *LONG)
+    until(lambda: saved(run))
+    second = start("train", "--resume", *out)
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert f"run is being written by process {first.pid} on " in said
+    first.send_signal(number)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 128 + number
+    assert len(said.splitlines()) == 1
+    assert "all work is saved" in said
+    assert "train --resume --out run" in said
+    assert not [path.name for path in run.glob(".*")]
+    before = saved(run)[-1]
+    third = start("train", "--resume", *out)
+    until(lambda: saved(run)[-1] > before)
+    third.kill()
+    third.wait()
+    rows = [int(row["grad_step"]) for row in RunDir(run).read_rows("train.csv")]
+    assert rows == sorted(set(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_runs_of_a_sweep_that_is_stopped_save_and_stop(start, tmp_path, number):
+    run = tmp_path / "runs" / "lines.task" / "bc" / "seed-0"
+    arguments = ("--tasks", "lines:task", "--methods", "bc", "--seeds", "0", "--workers", "1", "--out", "runs")
+    sweep = start("sweep", *arguments, *LONG)
+    until(lambda: saved(run))
+    child = int((run / ".lock").read_text().split()[1])
+    sweep.send_signal(number)
+    sweep.communicate(timeout=120)
+    assert sweep.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    log = run.with_name("seed-0.log")
+    until(lambda: "all work is saved" in log.read_text())
+    until(lambda: not (run / ".lock").exists())
+    assert "stopped by SIGTERM" in log.read_text().splitlines()[-1]
+    assert child != sweep.pid

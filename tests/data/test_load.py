@@ -1,0 +1,126 @@
+"""From a data URI to data that can be trained on: the table of formats, a reader of one's own, and `open_data`."""
+
+import dataclasses
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from recordings import TASK, an_episode
+
+from calql.data import Episodes, load, open_data
+from calql.data.build import build_if_missing
+from calql.data.readers import FORMS, OWN_FORM, READERS
+from calql.data.readers.npz import save_npz
+from calql.types import InputError
+
+MODULE = """
+from calql.data import Episodes
+from recordings import an_episode
+
+def some(argument=None):
+    return [an_episode(2), an_episode(int(argument or 3))]
+
+def whole(argument):
+    return Episodes((an_episode(4),), "elsewhere", ("as it was",))
+
+def broken(argument):
+    raise KeyError(argument)
+
+def nothing(argument):
+    return "text"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_format.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+class Flat(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+
+TINY = dataclasses.replace(TASK, env=Flat)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_format_is_documented_and_named_in_messages():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for scheme, row in READERS.items():
+        assert row.form.startswith(f"{scheme}:")
+        assert f"| `{row.form}`" in page
+    assert f"| `{OWN_FORM}`" in page
+    with pytest.raises(InputError) as caught:
+        load("nothing")
+    assert str(caught.value).endswith(f"write one of {FORMS}")
+
+
+def test_a_reader_of_one_s_own(own):
+    assert [e.length for e in load("own_format:some").episodes] == [2, 3]
+    data = load("own_format:some#5")
+    assert [e.length for e in data.episodes] == [2, 5]
+    assert data.uri == "own_format:some#5"
+    data = load("own_format:whole#x")
+    assert (data.uri, data.notes) == ("own_format:whole#x", ("as it was",))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("own_format:broken#x", r"own_format:broken#x: the reader failed \(KeyError: 'x'\); fix it"),
+        ("own_format:nothing#x", "returned a str; it must return calql.data.Episodes"),
+        ("own_format:absent", "is no data URI, nor a reader .*no attribute 'absent'.*; write one of local:TASK"),
+        ("no_such_module:read", "is no data URI, nor a reader .*no_such_module"),
+    ],
+)
+def test_readers_that_do_not_read(own, uri, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load(uri)
+    assert "\n" not in str(caught.value)
+
+
+# -- open_data ---------------------------------------------------------------------------------------------------------
+
+
+def test_data_are_opened_and_checked(tmp_path, capsys):
+    save_npz(Episodes((an_episode(25, success=[3]),)), tmp_path / "log.npz")
+    episodes, report = open_data(TINY, f"npz:{tmp_path}/log.npz", discount=0.9)
+    assert (episodes.num_transitions, report.facts["discount"], report.errors) == (25, 0.9, ())
+    assert "longer than the task's horizon" in report.warnings[0]
+    cut, report = open_data(TINY, f"npz:{tmp_path}/log.npz", cut_at_horizon=True)
+    assert cut.num_transitions == TINY.horizon
+    assert "were cut" in cut.notes[0]
+    assert capsys.readouterr().out == ""
+
+
+def test_errors_are_raised_or_reported(tmp_path):
+    save_npz(Episodes((an_episode(dims=(3, 1)),)), tmp_path / "log.npz")
+    with pytest.raises(InputError, match=r"the data's observations are \(3,\), the environment's are \(2,\)"):
+        open_data(TINY, f"npz:{tmp_path}/log.npz")
+    _, report = open_data(TINY, f"npz:{tmp_path}/log.npz", strict=False)
+    assert len(report.errors) == 1
+    _, report = open_data(TINY, f"npz:{tmp_path}/log.npz", with_env=False)
+    assert not report.errors
+
+
+def test_a_task_without_data_says_so():
+    with pytest.raises(InputError, match="task 'toy' has no data of its own; name some with --data: local:TASK"):
+        open_data(TINY)
+
+
+def test_local_data_are_built_once(monkeypatch):
+    made = []
+    task = dataclasses.replace(TINY, data="local:toy", builder="nowhere:build")
+    monkeypatch.setattr("calql.data.build.load_attribute", lambda path: lambda task, **options: made.append(options))
+    assert build_if_missing(task, workers=2)
+    assert made == [{"seed": 0, "transitions": None, "workers": 2, "progress": None}]
+    assert not build_if_missing(task, "npz:other.npz")
+    assert not build_if_missing(task, "local:another")
+    monkeypatch.setattr("calql.data.build.is_built", lambda name: name == "toy")
+    assert not build_if_missing(task)
+    assert len(made) == 1

@@ -1,0 +1,200 @@
+"""The local engine: who runs where, how many at a time, and that nothing outlives it. The runs are small programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from calql import machine
+from calql.sweeps import local
+
+RUN = """
+import os, sys, time
+from pathlib import Path
+out = Path(sys.argv[1])
+out.mkdir()
+names = ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+settings = " ".join(os.environ.get(name, "unset") for name in names)
+time.sleep(0.2)  # until it is pinned
+cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+(out / "found.tmp").write_text(f"{os.getpid()}\\n{settings}\\n{cores}\\n")
+(out / "found.tmp").rename(out / "found")
+while not (out.parent / "go").exists():
+    time.sleep(0.02)
+sys.exit(3 if out.name == "bad" else 0)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the engine asks of a job."""
+
+    out: Path
+    siblings: tuple = ()
+    done: bool = False
+
+    def arguments(self):
+        return [str(self.out)]
+
+    def wait(self) -> tuple[int, str, list[int]]:
+        """(process, settings, cores) of the run, once it is under way."""
+        until(lambda: (self.out / "found").exists())
+        process, settings, cores = (self.out / "found").read_text().splitlines()
+        return int(process), settings, [int(n) for n in cores.strip("[]").split(",") if n]
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()  # dead, and nobody asked how it ended
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # no /proc, or gone by now
+        return sys.platform != "linux"
+
+
+@pytest.fixture(autouse=True)
+def small_programs(monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-c", RUN))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    return [Job(tmp_path / name) for name in ("a", "b", "c", "d")]
+
+
+def engine(jobs, workers=None):
+    return closing(local.run_local(jobs, workers, poll_s=0.01))
+
+
+def test_all_jobs_run_and_their_ends_are_told(tmp_path, jobs):
+    (tmp_path / "go").touch()
+    bad = Job(tmp_path / "bad")
+    with engine([*jobs, bad, Job(tmp_path / "old", done=True)], 2) as runs:
+        *_, last = ((status.running, status.ended) for status in runs)
+    assert last[0] == []
+    assert {job.out.name: code for job, code in last[1].items()} == dict(a=0, b=0, c=0, d=0, bad=3, old=0)
+    assert not (tmp_path / "old").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "workers", "expected", "settings"),
+    [
+        (False, None, machine.threads(), "1 unset"),
+        (False, 3, 3, "1 unset"),
+        (True, None, 1, "unset unset"),
+        (True, 2, 2, "unset false"),
+    ],
+)
+def test_as_many_run_as_the_machine_is_for(monkeypatch, jobs, gpu, workers, expected, settings):
+    monkeypatch.setattr(local, "has_accelerator", lambda: gpu)
+    with engine(jobs, workers) as runs:
+        running = list(islice(runs, 3))[-1].running
+        assert len(running) == min(expected, len(jobs))
+        for job in running:
+            assert job.wait()[1] == settings
+
+
+def test_the_users_own_setting_of_memory_wins(monkeypatch, jobs):
+    monkeypatch.setattr(local, "has_accelerator", lambda: True)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    with engine(jobs, 2) as runs:
+        next(runs)
+        assert jobs[0].wait()[1] == "unset true"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or machine.threads() < 2, reason="needs two cores to choose")
+def test_two_sweeps_at_once_take_different_cores_and_share_when_all_are_taken(jobs):
+    free = machine.cores()[:2]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, free)
+    try:
+        with engine(jobs[:1], 1) as one, engine(jobs[1:2], 1) as two, engine(jobs[2:3], 1) as three:
+            for runs in (one, two, three):
+                next(runs)
+            assert [job.wait()[2] for job in jobs[:3]] == [free[:1], free[1:], free]
+        with engine(jobs[3:], 1) as again:
+            next(again)
+            assert jobs[3].wait()[2] == free[:1]  # given back
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_a_system_that_cannot_pin_runs_all_the_same(monkeypatch, tmp_path, jobs):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    (tmp_path / "go").touch()
+    with engine(jobs[:1]) as runs:
+        *_, last = runs
+    assert list(last.ended.values()) == [0]
+
+
+def test_closing_the_engine_stops_what_runs(jobs):
+    with engine(jobs, 2) as runs:
+        next(runs)
+        processes = [job.wait()[0] for job in jobs[:2]]
+        assert all(map(lives, processes))
+    assert not any(map(lives, processes))
+    assert not jobs[2].out.exists()
+
+
+def test_a_run_that_does_not_stop_is_ended(monkeypatch, jobs):
+    monkeypatch.setattr(local, "GRACE_S", 0.2)
+    monkeypatch.setattr(
+        local, "PROGRAM", (sys.executable, "-c", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{RUN}")
+    )
+    with engine(jobs[:1]) as runs:
+        next(runs)
+        process = jobs[0].wait()[0]
+    assert not lives(process)
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from test_local import Job
+from calql.cli.signals import terminating
+from calql.sweeps import local
+local.PROGRAM = (sys.executable, "-c", sys.argv[1])
+with terminating():
+    for _ in local.run_local([Job(Path(sys.argv[2]))], 1):
+        pass
+"""
+CHILD = """
+import sys, threading
+from calql.cli import child
+threading.Thread(target=child.stop_with_parent, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_a_sweep_however_it_ends(jobs, number):
+    code = [sys.executable, "-c", SWEEP, CHILD + RUN, str(jobs[0].out)]
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(code, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE) as sweep:
+        process = jobs[0].wait()[0]
+        sweep.send_signal(number)
+        sweep.wait(30)
+        sweep.stderr.read()
+    until(lambda: not lives(process))
+    if number in (signal.SIGTERM, signal.SIGHUP):
+        assert sweep.returncode == 128 + number
