@@ -41,6 +41,7 @@ TIER = {part: number for number, tier in enumerate(TIERS) for part in tier}
 FROM_DATA_TO_UPDATE = [
     "data/episodes.py",
     "replay/buffer.py",
+    "algorithms/actor_critic.py",
     "algorithms/sac.py",
     "algorithms/cql.py",
     "algorithms/cal_ql.py",
@@ -179,11 +180,11 @@ def lines(name: str) -> int:
 
 
 def test_cal_ql_is_cql_with_one_term():
-    assert lines("algorithms/cal_ql.py") <= 50
+    assert lines("algorithms/cal_ql.py") <= 70
 
 
 def test_the_path_from_data_to_update_is_short():
-    assert sum(map(lines, FROM_DATA_TO_UPDATE)) <= 700
+    assert sum(map(lines, FROM_DATA_TO_UPDATE)) <= 760
 
 
 # -- files are data, never code ----------------------------------------------------------------------------------------

@@ -62,6 +62,34 @@ def test_samples_are_distributed_as_the_density_says():
     assert abs(np.corrcoef(np.arctanh(np.asarray(actions[0], np.float64)).T)[0, 1]) < 0.06
 
 
+@pytest.mark.parametrize("count", [None, 4])
+@pytest.mark.parametrize("log_std", [-1.0, -5.0, -8.0, -14.0, -20.0])
+def test_densities_of_narrow_policies_are_those_of_float64(log_std, count):
+    """In float32 (u − mean) / std has no correct digit at a log-std of −20; the drawn noise has all."""
+    mean = np.float32(np.random.default_rng(0).normal(size=(64, 8)))
+    wide = mean.shape if count is None else (64, count, 8)
+    noise = np.asarray(jax.random.normal(KEY, wide), np.float64)
+
+    def by_hand(mean, log_std):
+        centre = mean if count is None else mean[:, None]
+        u = centre + np.exp(log_std) * noise
+        normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
+        return (normal - 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))).sum(-1)
+
+    def total(mean, log_std):
+        return sample_actions(KEY, mean, log_std, count)[1].sum()
+
+    narrow = jnp.full(mean.shape, log_std)
+    _, log_pi = sample_actions(KEY, jnp.asarray(mean), narrow, count)
+    np.testing.assert_allclose(log_pi, by_hand(np.float64(mean), log_std), rtol=1e-6, atol=3e-5)
+    # d log π / d mean = 2 tanh(u), summed over the samples; d / d log-std = −1 + 2 tanh(u) · std · noise.
+    slopes = jax.grad(total, (0, 1))(jnp.asarray(mean), narrow)
+    centre = np.float64(mean) if count is None else np.float64(mean)[:, None]
+    along = 2 * np.tanh(centre + np.exp(log_std) * noise)
+    for slope, each in zip(slopes, (along, along * np.exp(log_std) * noise - 1), strict=True):
+        np.testing.assert_allclose(slope, each if count is None else each.sum(1), rtol=1e-5, atol=1e-5)
+
+
 def kernels(parameters):
     return [np.asarray(x, np.float64) for x in jax.tree.leaves(parameters) if x.ndim == 2]
 

@@ -89,17 +89,22 @@ def seen_by_policy(module: nn.Module, observation: PyTree) -> jax.Array:
 
 def gaussian_log_prob(mean: jax.Array, log_std: jax.Array, actions: jax.Array) -> jax.Array:
     """log density of a diagonal Gaussian, summed over the last axis: [..., A] → [...]."""
-    normal = -0.5 * jnp.square((actions - mean) * jnp.exp(-log_std)) - log_std - 0.5 * jnp.log(2 * jnp.pi)
-    return normal.sum(axis=-1)
+    return _normal_log_prob((actions - mean) * jnp.exp(-log_std), log_std)
 
 
 def gaussian_tanh_log_prob(mean: jax.Array, log_std: jax.Array, pre_tanh: jax.Array) -> jax.Array:
-    """log π(tanh(u)) of the squashed Gaussian, summed over the last axis: [..., A] → [...].
+    """log π(tanh(u)) of the squashed Gaussian, summed over the last axis: [..., A] → [...]."""
+    return gaussian_log_prob(mean, log_std, pre_tanh) - _log_slope_of_tanh(pre_tanh)
 
-    log(1 − tanh²u) is written as 2 (log 2 − u − softplus(−2u)), which does not underflow for large |u|.
-    """
-    squash = 2.0 * (jnp.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
-    return gaussian_log_prob(mean, log_std, pre_tanh) - squash.sum(axis=-1)
+
+def _normal_log_prob(noise: jax.Array, log_std: jax.Array) -> jax.Array:
+    """log density of mean + std · noise under a diagonal Gaussian, summed over the last axis: [..., A] → [...]."""
+    return (-0.5 * jnp.square(noise) - log_std - 0.5 * jnp.log(2 * jnp.pi)).sum(axis=-1)
+
+
+def _log_slope_of_tanh(u: jax.Array) -> jax.Array:
+    """Σ log(1 − tanh²u) over the last axis, as 2 (log 2 − u − softplus(−2u)), which is finite for large |u|."""
+    return (2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u))).sum(axis=-1)
 
 
 def sample_actions(
@@ -111,7 +116,8 @@ def sample_actions(
     """
     mean, log_std, noise = _draw(key, mean, log_std, count)
     pre_tanh = mean + jnp.exp(log_std) * noise
-    return jnp.tanh(pre_tanh), gaussian_tanh_log_prob(mean, log_std, pre_tanh)
+    # From the noise as it was drawn: (u − mean) / std would cancel where std is small.
+    return jnp.tanh(pre_tanh), _normal_log_prob(noise, log_std) - _log_slope_of_tanh(pre_tanh)
 
 
 def sample_gaussian(key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None = None) -> jax.Array:
