@@ -36,7 +36,7 @@ venv: $(VENV)/.dev  ## the development environment, without running anything
 
 lock:  ## resolve both lock files anew (needs uv): names, versions and hashes, no addresses
 	uv pip compile $(LOCK) --all-extras --group dev pyproject.toml -o requirements-dev.lock
-	uv pip compile $(LOCK) --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
+	uv pip compile $(LOCK) --extra paper --extra report --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 clean:  ## remove the environment, caches and builds (runs and data sets stay)

@@ -32,6 +32,9 @@ from calql.paper.tasks import get_task
 from calql.reports.tables import dicts_to_csv
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools" / "make_assets"))
+from make_adroit import PLANNING_STEPS, STEPS_AFTER_SUCCESS, plan  # noqa: E402 - a folder of scripts, not a package
+
 SEED = 1000
 
 
@@ -61,8 +64,8 @@ def clone(hand: str, index: int) -> Attempt:
 
 def planner(hand: str, index: int) -> Attempt:
     started = time.perf_counter()
-    shown = adroit.plan(hand, SEED, index)
-    steps = adroit.PLANNING_STEPS[hand] if shown is None else len(shown.actions) - adroit.STEPS_AFTER_SUCCESS
+    shown = plan(hand, SEED, index)
+    steps = PLANNING_STEPS[hand] if shown is None else len(shown.actions) - STEPS_AFTER_SUCCESS
     return Attempt(shown is not None, steps, time.perf_counter() - started)
 
 

@@ -36,7 +36,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # Draw without a display; log without a network.
 os.environ["MPLBACKEND"] = "Agg"
-os.environ["WANDB_MODE"] = "offline"
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 

@@ -33,6 +33,7 @@ TIERS = [
     {"methods"},
     {"paper"},
     {"training", "evaluation"},
+    {"trackers"},
     {"reports", "sweeps"},
     {"cli"},
 ]
@@ -154,6 +155,31 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+CORE = """
+import importlib, pkgutil, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import calql
+others = ("calql.paper.envs.", "calql.paper.demonstrators.", "calql.reports", "calql.__main__")
+for module in pkgutil.walk_packages(calql.__path__, "calql."):
+    if not module.name.startswith(others):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+def test_the_core_stands_without_the_extras():
+    """Every module but the paper's laboratory and the reports can be imported where no extra is installed."""
+    done = subprocess.run([sys.executable, "-c", CORE, *EXTRAS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"calql.training.loop", "calql.data.minari_writer", "calql.paper.tasks", "calql.cli.doctor"} <= {
+        *done.stdout.split()
+    }
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

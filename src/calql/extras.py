@@ -18,6 +18,10 @@ class Extra(NamedTuple):
     """calql's extra."""
 
 
+class MissingPackage(InputError, ImportError):
+    """A package of an extra is not installed: an InputError that is an ImportError, too."""
+
+
 EXTRAS = {
     "mujoco": Extra("MuJoCo", "paper"),
     "gymnasium_robotics": Extra("Gymnasium-Robotics", "paper"),
@@ -30,20 +34,20 @@ EXTRAS = {
 """Top-level module → what brings it. Nothing of the core imports one of them before it is used."""
 
 
-def missing(what: str, error: BaseException) -> InputError | None:
+def missing(what: str, error: BaseException) -> MissingPackage | None:
     """The error for `what` (`d4rl:FILE.hdf5`, `a report`) where an import failed for want of an extra; else None."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module not in EXTRAS:
         return None
     title, extra = EXTRAS[module]
-    return InputError(
+    return MissingPackage(
         f"{what} needs {title}; pip install 'calql[{extra}]' (in a checkout of calql: pip install -e '.[{extra}]')"
     )
 
 
 @contextmanager
 def needed_for(what: str) -> Iterator[None]:
-    """Imports inside raise InputError where the package of an extra is missing."""
+    """Imports inside raise MissingPackage where the package of an extra is missing."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ Three things that are often confused are kept apart everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,13 @@ PyTree = Any
 def is_picture(leaf: Any) -> bool:
     """Pictures are the leaves of an observation that are of type uint8."""
     return leaf.dtype == np.uint8
+
+
+def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    """`function` of the arrays of observations of one structure: an array, or nested dicts of arrays."""
+    if isinstance(trees[0], Mapping):
+        return {key: map_leaves(function, *(tree[key] for tree in trees)) for key in sorted(trees[0])}
+    return function(*trees)
 
 
 class InputError(ValueError):

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from recordings import TASK, an_episode, same_tree, some_episodes
 
 from calql.data import Episodes
-from calql.data.arrays import map_leaves, named_leaves, nest
+from calql.data.arrays import named_leaves, nest
 from calql.data.success import end_at_success, success_steps
 from calql.data.transitions import to_transitions
 from calql.rewards import Rewards
-from calql.types import InputError
+from calql.types import InputError, map_leaves
 
 
 def damaged(**changes):

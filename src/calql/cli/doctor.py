@@ -132,6 +132,8 @@ def _accelerator() -> Iterator[Row]:
 
 
 def _gl() -> Iterator[Row]:
+    if importlib.util.find_spec("mujoco") is None:
+        return  # nothing to draw; `_packages` says what brings it
     found = "".join(f"{name} {os.environ.get(name, 'unset')}; " for name in ("MUJOCO_GL", "DISPLAY"))
     found += f"libraries {', '.join(name for name in ('EGL', 'OSMesa') if find_library(name)) or 'none'}"
     try:  # in a process of its own: a faulty driver may crash it

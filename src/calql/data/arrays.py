@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from calql.types import Episode, InputError, PyTree
-
-
-def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
-    """`function` of the arrays of observations of one structure: an array, or nested dicts of arrays."""
-    if isinstance(trees[0], Mapping):
-        return {key: map_leaves(function, *(tree[key] for tree in trees)) for key in sorted(trees[0])}
-    return function(*trees)
+from calql.types import Episode, InputError, PyTree, map_leaves
 
 
 def named_leaves(name: str, tree: PyTree) -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,8 @@ import hashlib
 
 import numpy as np
 
-from calql.data.arrays import checked, first_steps, layout, map_leaves, named_leaves
-from calql.types import Episode, InputError, Spec
+from calql.data.arrays import checked, first_steps, layout, named_leaves
+from calql.types import Episode, InputError, Spec, map_leaves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import h5py
-import minari
 import numpy as np
-from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_dataset import parse_dataset_id
-from minari.dataset.minari_storage import MinariStorage
-from minari.storage import get_dataset_path
 
 import calql
+from calql.extras import needed_for
 from calql.types import Episode
 
 PICTURES = 16
@@ -34,8 +29,13 @@ def write_minari(
     before. Episodes are written as they come; pictures without loss, in a fraction of their space. The set's metadata
     hold what `provenance`, asked last, says (JSON values: knobs, seed), and calql's version, under the key `calql`.
     Where episodes have successes, `infos/success` holds them as Minari lays infos out: [T + 1], the first from the
-    reset. Raises ValueError on a malformed id, OSError on an unwritable folder.
+    reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError without Minari.
     """
+    with needed_for("a Minari data set"):
+        import minari
+        from minari.dataset.minari_dataset import parse_dataset_id
+        from minari.dataset.minari_storage import MinariStorage
+        from minari.storage import get_dataset_path
     parse_dataset_id(dataset_id)
     home = get_dataset_path(dataset_id)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,8 @@ def _spaces(space: gymnasium.Space) -> list[gymnasium.Space]:
 
 def _compress_pictures(file: Path) -> None:
     """Rewrite the file with its pictures [T, H, W, C] deflated: Minari stores them as they are."""
+    import h5py
+
     packed = file.with_suffix(".packed")
     with h5py.File(file) as old, h5py.File(packed, "w") as new:
 
@@ -88,8 +90,10 @@ def _compress_pictures(file: Path) -> None:
     os.replace(packed, file)
 
 
-def _buffer(episode: Episode) -> EpisodeBuffer:
-    """The episode as Minari stores it; its clock (`truncated`) becomes the last entry of `truncations`."""
+def _buffer(episode: Episode) -> Any:
+    """The `EpisodeBuffer` of an episode; its clock (`truncated`) becomes the last entry of `truncations`."""
+    from minari.data_collector import EpisodeBuffer
+
     truncations = np.zeros(episode.length, bool)
     truncations[-1] = episode.truncated
     return EpisodeBuffer(

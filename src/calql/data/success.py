@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from calql.data.arrays import first_steps, map_leaves
+from calql.data.arrays import first_steps
 from calql.data.episodes import Episodes
 from calql.rewards import Rewards
-from calql.types import Episode, InputError
+from calql.types import Episode, InputError, map_leaves
 
 
 def success_steps(episode: Episode, rewards: Rewards) -> np.ndarray:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from calql.data.arrays import map_leaves
 from calql.rewards import Rewards
-from calql.types import Episode, PyTree, Transition
+from calql.types import Episode, PyTree, Transition, map_leaves
 
 
 def to_transitions(

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
+from calql.envs.rollout import Step, roll
 from calql.types import Episode
 
 
@@ -83,27 +84,14 @@ def probe_dataset(
     """Episodes of a probe under uniform actions, or under the best ones (0 where all are equal)."""
     rng, env, best = np.random.default_rng(seed), ProbeEnv(name), PROBES[name].best_action
     env.reset(seed=seed)  # seeds it once: each later reset draws the next first observation
+
+    def act(observation: np.ndarray, _: Step | None) -> np.ndarray:
+        action = rng.uniform(-1.0, 1.0, 1)
+        if behaviour == "expert":
+            action = np.zeros(1) if best is None else best(observation) * np.ones(1)
+        return action
+
     data = []
     for _ in range(episodes):
-        observation, _ = env.reset()
-        observations, actions, rewards, terminated = [observation], [], [], False
-        while not terminated:
-            action = rng.uniform(-1.0, 1.0, 1)
-            if behaviour == "expert":
-                action = np.zeros(1) if best is None else best(observation) * np.ones(1)
-            observation, reward, terminated, _, _ = env.step(action)
-            observations.append(observation)
-            actions.append(action)
-            rewards.append(reward)
-        ends = np.arange(len(rewards)) == len(rewards) - 1
-        data.append(
-            Episode(
-                observations=np.stack(observations),
-                actions=np.stack(actions).astype(np.float32),
-                rewards=np.array(rewards, np.float32),
-                terminations=ends,
-                truncated=False,
-                successes=ends,
-            )
-        )
+        data.append(roll(env, env.reset()[0], act, env.probe.length))
     return data

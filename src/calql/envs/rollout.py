@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import jax
 import numpy as np
 
 from calql.extras import needed_for
 from calql.tasks import Task
-from calql.types import Episode, PyTree
+from calql.types import Episode, PyTree, map_leaves
 
 Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 """(observations [B, …], steps [B], rewards [B]) → actions [B, A]. Steps (int32) count from 0 in every episode; rewards
@@ -42,31 +42,78 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
     return float(rewards[-1]) / float(goal)
 
 
+class Step(NamedTuple):
+    """What a step of an environment led to."""
+
+    observation: PyTree
+    """State s′."""
+    reward: float
+    """As the environment paid it."""
+    terminated: bool
+    truncated: bool
+    success: bool
+    """`info["success"]`; false where there is none."""
+
+
+def roll(
+    env: gym.Env,
+    observation: PyTree,
+    act: Callable[[PyTree, Step | None], np.ndarray | None],
+    horizon: int,
+    over: Callable[[Step], bool] = lambda step: step.terminated or step.truncated,
+) -> Episode:
+    """One episode of an environment that was just reset, as the environment recorded it. THE rollout loop.
+
+    Args:
+        env: the environment.
+        observation: what its `reset` returned.
+        act: (observation, the step that led to it, or None at first) → action [A] for the next step; None: stop here.
+        horizon: most steps.
+        over: whether the episode ends with that step.
+    """
+    # Copies: an environment may hand out the same array again, filled anew.
+    observations, actions, steps = [map_leaves(np.copy, observation)], [], []
+    step: Step | None = None
+    while len(steps) < horizon and (action := act(observation, step)) is not None:
+        observation, reward, terminated, truncated, info = env.step(action)
+        step = Step(observation, float(reward), bool(terminated), bool(truncated), bool(info.get("success", False)))
+        observations.append(map_leaves(np.copy, observation))
+        actions.append(action)
+        steps.append(step)
+        if over(step):
+            break
+    terminations = np.array([step.terminated for step in steps])
+    return Episode(
+        observations=map_leaves(lambda *x: np.stack(x), *observations),
+        actions=np.asarray(actions, np.float32),
+        rewards=np.array([step.reward for step in steps], np.float32),
+        terminations=terminations,
+        truncated=not terminations[-1],
+        successes=np.array([step.success for step in steps]),
+    )
+
+
+def ending_at_success(episode: Episode) -> Episode:
+    """The episode with every success a termination, too."""
+    terminations = episode.terminations | episode.successes
+    return episode._replace(terminations=terminations, truncated=not terminations[-1])
+
+
 def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
     """One whole episode, cut at the task's horizon; ends at the first success where the task says so."""
     observation, _ = env.reset(seed=seed)
-    # Copies: an environment may hand out the same array again, filled anew.
-    observations, actions, rewards, terminations, successes = [jax.tree.map(np.copy, observation)], [], [], [], []
-    for step in range(task.horizon):
-        last = np.float32(task.rewards.map(rewards[-1]) if rewards else 0.0)
-        action = act(jax.tree.map(lambda x: x[None], observation), np.array([step], np.int32), last[None])[0]
-        observation, reward, terminated, truncated, info = env.step(action)
-        success = bool(info.get("success", False))
-        observations.append(jax.tree.map(np.copy, observation))
-        actions.append(action)
-        rewards.append(reward)
-        successes.append(success)
-        terminations.append(bool(terminated) or (task.stop_at_success and success))
-        if terminations[-1] or truncated:
-            break
-    return Episode(
-        jax.tree.map(lambda *x: np.stack(x), *observations),
-        np.asarray(actions, np.float32),
-        np.asarray(rewards, np.float32),
-        np.asarray(terminations),
-        not terminations[-1],
-        np.asarray(successes),
-    )
+    count = itertools.count()
+
+    def one(observation: PyTree, before: Step | None) -> np.ndarray:
+        paid = 0.0 if before is None else task.rewards.map(before.reward)
+        batch = map_leaves(lambda x: x[None], observation)
+        return act(batch, np.array([next(count)], np.int32), np.array([paid], np.float32))[0]
+
+    def over(step: Step) -> bool:
+        return step.terminated or step.truncated or (task.stop_at_success and step.success)
+
+    episode = roll(env, observation, one, task.horizon, over)
+    return ending_at_success(episode) if task.stop_at_success else episode
 
 
 def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]) -> list[Outcome]:
@@ -94,7 +141,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
         paid = [episode["rewards"] if episode else [] for episode in running]
         steps = np.array([len(rewards) for rewards in paid], np.int32)
         last = np.array([task.rewards.map(rewards[-1]) if rewards else 0.0 for rewards in paid], np.float32)
-        actions = act(jax.tree.map(lambda *x: np.stack(x), *batch), steps, last)
+        actions = act(map_leaves(lambda *x: np.stack(x), *batch), steps, last)
         for slot, episode in enumerate(running):
             if not episode:
                 continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calql.data.episodes import Episodes
 from calql.training import loop
@@ -15,9 +15,6 @@ from calql.training.record import read_record
 from calql.training.run_dir import RunDir
 from calql.training.start import begin, initialised_from, open_for
 from calql.training.start import resume as go_on
-
-if TYPE_CHECKING:
-    from calql.trackers import Tracker
 
 
 def events(
@@ -79,7 +76,7 @@ def train(
     out: Path | str,
     data: Episodes | None = None,
     *,
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Callable[[Event], None]] = (),
     **how: Any,
 ) -> dict[str, Any]:
     """Do a run to its end and return its summary: score_before, score_after, regret, dip, … (None: not measured).

@@ -1,6 +1,6 @@
 """How fast the learner is, and how near that is to what this machine can do at all.
 
-What is timed is `calql.training.learner.train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
+What is timed is `train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
 target update in one compiled loop. The yardstick is the fastest square float32 matrix multiplication of the same
 process, measured in turns with the learner, so that a change of clock frequency or a busy neighbour meets both.
 """

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from calql.algorithms.acting import acting
 from calql.data.episodes import Episodes
 from calql.data.transitions import to_transitions
 from calql.envs.rollout import Act
-from calql.replay import make_replay, rows_dropped
-from calql.training import store
+from calql.replay import make_replay, newest, put_back, rows_dropped
+from calql.training import checkpoint
 from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_statistics
@@ -43,7 +45,7 @@ class Training:
         offline = self.transitions(episodes.episodes, experiment.data.action_clip)
         self.example: Transition = jax.tree.map(lambda x: x[0], offline)
         self.notes = _about_capacity(offline, experiment.finetune)
-        self.replay = make_replay(offline, self.example, *store.capacity(experiment))
+        self.replay = make_replay(offline, self.example, *_capacity(experiment.finetune))
         self.spec = with_statistics(episodes.spec(), offline) if self.sequences else episodes.spec()
         self.sample = data_sample(offline)
         self.state = first.init(self.streams.key("init"), self.spec)
@@ -91,17 +93,63 @@ class Training:
         return self.wall_s + time.monotonic() - self._started
 
     def save(self, milestone: bool = False) -> None:
-        """Write a checkpoint of everything that the future depends on; a `milestone` is never removed."""
+        """Write a checkpoint of everything that the future depends on, after the rows that it counts are on the disk.
+
+        A `milestone` is never removed. Raises RunError where it cannot be written.
+        """
         self.wall_s, self._started = self.elapsed(), time.monotonic()
-        store.save(self, milestone)
+        slots = newest(self.replay, self.counters.env_step)
+        ring = jax.tree.map(lambda x: np.asarray(x[slots]), self.replay.storage)
+        self.run_dir.sync()
+        checkpoint.save(
+            self.run_dir.checkpoints,
+            self.counters.total_grad_step,
+            {"state": self.state, "replay": ring},
+            {
+                "counters": dataclasses.asdict(self.counters),
+                "wall_s": self.wall_s,
+                "sums": self.log.sums,
+                "summed": self.log.summed,
+                "rows": self.log.rows,
+                "milestone": milestone,
+            },
+        )
 
     def restore(self) -> list[str]:
-        """Continue from the newest complete checkpoint; returns what had to be passed over, one line each."""
-        return store.restore(self)
+        """Continue from the newest complete checkpoint; returns what had to be passed over, one line each.
+
+        Rows of the CSV files that were written after it are removed: they will be written again, the same.
+        """
+        path, complaints = checkpoint.newest(self.run_dir.checkpoints)
+        if path is None:
+            complaints.append("no complete checkpoint; starting from the beginning")
+            self.counters = Counters()
+        else:
+            meta = checkpoint.load_meta(path)
+            meta = meta["counters"] | meta  # format 1 had all of it among the counters
+            counters = {field.name: meta["counters"][field.name] for field in dataclasses.fields(Counters)}
+            self.counters = Counters(**counters | {"before": tuple(counters["before"])})
+            self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
+            rows = checkpoint.load(path, "replay")
+            count = len(next(iter(rows.values())))
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
+            self.replay = put_back(self.replay, checkpoint.unflatten(like, rows), self.counters.env_step)
+            self.wall_s = meta["wall_s"]
+            self.log.sums, self.log.summed, self.log.rows = meta["sums"], meta["summed"], meta["rows"]
+        for name, rows in self.log.rows.items():
+            if missing := self.run_dir.truncate(name, rows):
+                complaints.append(f"{name} has lost {missing} rows that the checkpoint counts")
+        self.log.last_evaluation = (self.run_dir.read_rows("eval.csv") or [{}])[-1]
+        return complaints
 
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
+
+
+def _capacity(phase: Finetune | None) -> tuple[int, bool]:
+    """(room for online transitions, whether the data lie in it too)."""
+    return (phase.replay_capacity, phase.one_buffer) if phase and phase.online_steps else (0, False)
 
 
 def _about_capacity(offline: Transition, phase: Finetune | None) -> list[str]:

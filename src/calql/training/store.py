@@ -1,84 +1,19 @@
-"""What a checkpoint holds, and how a run goes on from one, its own or another's."""
+"""Checkpoints of a run directory: which there are, and what another run may take from them."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-from calql.replay import newest, put_back
 from calql.training import checkpoint
 from calql.training.experiment import Experiment
 from calql.training.run_dir import RunDir
-from calql.training.schedule import Counters
 from calql.types import InputError, PyTree
-
-if TYPE_CHECKING:
-    from calql.training.state import Training
-
-
-def capacity(experiment: Experiment) -> tuple[int, bool]:
-    """(room for online transitions, whether the data lie in it too)."""
-    phase = experiment.finetune
-    return (phase.replay_capacity, phase.one_buffer) if phase and phase.online_steps else (0, False)
-
-
-def save(training: Training, milestone: bool) -> None:
-    """Write a checkpoint of a run; the rows that it counts are on the disk first."""
-    slots = newest(training.replay, training.counters.env_step)
-    ring = jax.tree.map(lambda x: np.asarray(x[slots]), training.replay.storage)
-    log = training.log
-    training.run_dir.sync()
-    checkpoint.save(
-        training.run_dir.checkpoints,
-        training.counters.total_grad_step,
-        {"state": training.state, "replay": ring},
-        {
-            "counters": dataclasses.asdict(training.counters),
-            "wall_s": training.wall_s,
-            "sums": log.sums,
-            "summed": log.summed,
-            "rows": log.rows,
-            "milestone": milestone,
-        },
-    )
-
-
-def restore(training: Training) -> list[str]:
-    """Continue a run from its newest complete checkpoint; returns what had to be passed over, one line each.
-
-    Rows of the CSV files that were written after it are removed: they will be written again, the same.
-    """
-    path, complaints = checkpoint.newest(training.run_dir.checkpoints)
-    log = training.log
-    if path is None:
-        complaints.append("no complete checkpoint; starting from the beginning")
-        training.counters = Counters()
-    else:
-        meta = checkpoint.load_meta(path)
-        meta = meta["counters"] | meta  # format 1 had all of it among the counters
-        names = [field.name for field in dataclasses.fields(Counters)]
-        training.counters = Counters(**{name: meta["counters"][name] for name in names})
-        training.counters = dataclasses.replace(training.counters, before=tuple(training.counters.before))
-        training.state = checkpoint.unflatten(training.state, checkpoint.load(path, "state"))
-        rows = checkpoint.load(path, "replay")
-        count = len(next(iter(rows.values())))
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), training.replay.storage)
-        training.replay = put_back(training.replay, checkpoint.unflatten(like, rows), training.counters.env_step)
-        training.wall_s, log.sums, log.summed, log.rows = (meta[name] for name in ("wall_s", "sums", "summed", "rows"))
-    for name, rows in log.rows.items():
-        if missing := training.run_dir.truncate(name, rows):
-            complaints.append(f"{name} lacks {missing} rows that were written before the checkpoint; they are lost")
-    log.last_evaluation = (training.run_dir.read_rows("eval.csv") or [{}])[-1]
-    return complaints
-
-
-# -- from another run --------------------------------------------------------------------------------------------------
 
 
 def end_of_pretraining(run_dir: RunDir, experiment: Experiment | None) -> Path | None:

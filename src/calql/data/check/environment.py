@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calql.data.arrays import map_leaves, named_leaves
+from calql.data.arrays import named_leaves
 from calql.data.episodes import Episodes
 from calql.tasks import PUBLISHED, Task
-from calql.types import PyTree
+from calql.types import PyTree, map_leaves
 
 REPLAYS = 64
 """Recorded steps that are taken again."""

@@ -23,10 +23,10 @@ import zlib
 
 import numpy as np
 
-from calql.data.arrays import map_leaves, named_leaves
+from calql.data.arrays import named_leaves
 from calql.data.episodes import Episodes
 from calql.data.readers.rows import episodes_from_rows, known
-from calql.types import InputError
+from calql.types import InputError, map_leaves
 
 
 def read_npz(path: str | os.PathLike) -> Episodes:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from calql.data.arrays import map_leaves, named_leaves, nest, numbers
+from calql.data.arrays import named_leaves, nest, numbers
 from calql.data.episodes import Episodes
-from calql.types import Episode, InputError, PyTree
+from calql.types import Episode, InputError, PyTree, map_leaves
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 COLUMNS = ("rewards", "terminals", "timeouts", "successes", "episode_ends")

@@ -1,29 +1,27 @@
-"""The ant's trot as a policy without memory: what walks when AntMaze data are collected.
+"""A trot for D4RL's ant as a policy without memory: what walks when AntMaze data are collected.
 
-The trot of `ant_gait` keeps time by a clock of its own, which the learner of the data cannot see. A network that maps
-the observation and a direction to the trot's action needs none, because the phase shows in the pose of the legs: data
-that it collects are Markov. To make it again (about two minutes of one core):
-
-    python -m calql.paper.demonstrators.ant_clone --seed 0
+The network was cloned from a trot that was written by hand and tuned by search, and that keeps time by a clock of its
+own (`tools/make_assets/ant_gait.py`), which the learner of the data cannot see. A network that maps the observation and
+a direction to the trot's action needs none, because the phase shows in the pose of the legs: data that it collects are
+Markov.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from calql.paper.demonstrators.ant_gait import Gait, Walker, open_ground, report, trot, uprightness
-from calql.paper.demonstrators.clone import Clone, fit
+from calql.paper.demonstrators.clone import Clone
 
 ASSET = Path(__file__).parent / "assets" / "ant_clone.safetensors"
-WALK_STEPS, TURN_EVERY = 300, 50
-"""Steps of a walk that is cloned, and between two headings of it."""
+Walker = Callable[[np.ndarray, float], np.ndarray]
+"""(observation [29], heading in rad) → action [8] in [−1, 1]."""
 
 
 def walker(clone: Clone) -> Walker:
-    """(observation [29], heading in rad) → action [8] in [−1, 1]."""
+    """The walker that a cloned network is."""
     return lambda observation, heading: clone(inputs(observation, heading))
 
 
@@ -35,48 +33,3 @@ def load() -> Walker:
 def inputs(observation: np.ndarray, heading: float) -> np.ndarray:
     """[29]: the observation without the ant's place, and the direction."""
     return np.concatenate([observation[2:], (np.cos(heading), np.sin(heading))])
-
-
-def record(gait: Gait, steps: int, seed: int = 0, noise: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs [N, 29] and the gait's own actions [N, 8], on walks that the noise on those actions shakes."""
-    rng, env = np.random.default_rng(seed), open_ground()
-    seen, done = [], []
-    while len(seen) < steps:
-        act = trot(gait, rng.uniform(0, 2 * np.pi))
-        observation, _ = env.reset(seed=int(rng.integers(2**31)))
-        heading = rng.uniform(-np.pi, np.pi)
-        for step in range(WALK_STEPS):
-            if step % TURN_EVERY == 0:
-                heading += rng.integers(-1, 2) * np.pi / 2
-            action = act(observation, heading)
-            seen.append(inputs(observation, heading))
-            done.append(action)
-            observation, *_ = env.step(action + noise * rng.standard_normal(8))
-            if uprightness(observation) < 0:
-                break
-    return np.array(seen, np.float32), np.array(done, np.float32)
-
-
-def main() -> None:
-    """Clone the tuned gait and store the network in `ASSET`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=100_000, help="recorded steps of the gait")
-    parser.add_argument("--steps", type=int, default=30_000, help="gradient steps")
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 128], help="width of each hidden layer")
-    options = parser.parse_args()
-    print(f"recording {options.samples} steps", flush=True)
-    seen, done = record(Gait.load(), options.samples, options.seed)
-
-    def progress(step: int, steps: int, loss: float) -> None:
-        if step % 5_000 == 0:
-            print(f"{step}/{steps}: mean squared error {loss:.4f}", flush=True)
-
-    clone = fit(seen, done, options.hidden, options.steps, options.seed, progress=progress)
-    clone.save(ASSET)
-    for noise in (0.0, 0.2):
-        print(report(lambda luck: walker(clone), noise))
-
-
-if __name__ == "__main__":
-    main()

@@ -12,10 +12,10 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
-from itertools import islice
 
 import numpy as np
 
+from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators import ant_clone, run
 from calql.paper.demonstrators.ways import shortest_ways
 from calql.paper.envs import antmaze
@@ -112,33 +112,29 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         return None
     walk, guide = _walker(), Guide(env.maze, rng)
     command, then = _command(recipe, env, aim, observation[:2], rng)
-    observations, actions, rewards, terminations = [observation], [], [], []
-    for astray, stumbles in islice(_mishaps(recipe, rng), recipe.horizon):
+    mishaps = _mishaps(recipe, rng)
+
+    def act(observation: np.ndarray, _: Step | None) -> np.ndarray:
+        astray, stumbles = next(mishaps)
         action = walk(observation, guide.heading(observation[:2], command) + astray)
         action += recipe.action_noise * rng.standard_normal(8)
         if stumbles:
             action = rng.uniform(-1.0, 1.0, 8)
-        action = np.clip(action, -1.0, 1.0).astype(np.float32)
-        observation, reward, terminated, _, _ = env.step(action)
-        observations.append(observation)
-        actions.append(action)
-        rewards.append(reward)
-        terminations.append(terminated)
-        if terminated and not recipe.d4rl_labels:
-            break
-        if then != "stay" and np.linalg.norm(observation[:2] - command) <= NEAR:
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def over(step: Step) -> bool:
+        """Whether the episode ends; where the ant has arrived and goes on, it is sent elsewhere."""
+        nonlocal command, then
+        if step.terminated and not recipe.d4rl_labels:
+            return True
+        place = step.observation[:2]
+        if then != "stay" and np.linalg.norm(place - command) <= NEAR:
             if then == "end":
-                break
-            aim = _aim(recipe, env.maze, rng)
-            command, then = _command(recipe, env, aim, observation[:2], rng)
-    return Episode(
-        observations=np.stack(observations),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
-        terminations=np.array(terminations),
-        truncated=not terminations[-1],
-        successes=np.array(terminations),
-    )
+                return True
+            command, then = _command(recipe, env, _aim(recipe, env.maze, rng), place, rng)
+        return False
+
+    return roll(env, observation, act, recipe.horizon, over)
 
 
 build = partial(run.build, Recipe, demonstrate)

@@ -1,19 +1,12 @@
-"""A policy cloned from demonstrations by regression: fitted in JAX, stored in kilobytes, evaluated in NumPy.
-
-Collection must start quickly in many processes, so only `fit` imports jax.
-"""
+"""A policy cloned from demonstrations: stored in kilobytes, evaluated in NumPy alone (`tools/make_assets` fits it)."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-
-CHUNK = 1_000
-"""Gradient steps in one compiled call."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,55 +51,3 @@ class Clone:
             weights=tuple(arrays[f"weight_{i}"] for i in layers),
             biases=tuple(arrays[f"bias_{i}"] for i in layers),
         )
-
-
-def fit(
-    inputs: np.ndarray,
-    actions: np.ndarray,
-    hidden: Sequence[int] = (64, 64),
-    steps: int = 20_000,
-    seed: int = 0,
-    batch_size: int = 512,
-    learning_rate: float = 1e-3,
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Clone:
-    """Minimise the mean squared error of the actions by Adam, its rate decaying to 0 along a cosine.
-
-    `inputs` [N, D] and `actions` [N, A] in [−1, 1] are sampled uniformly with replacement. A function of its arguments
-    alone (on one machine). `progress(done, steps, loss)` is called about every thousand steps.
-    """
-    import jax
-    import jax.numpy as jnp
-    import optax
-
-    from calql.networks.mlp import MLP
-
-    mean = inputs.mean(0, dtype=np.float64).astype(np.float32)
-    scale = inputs.std(0, dtype=np.float64).astype(np.float32) + 1e-3  # constant inputs stay finite
-    x, y = jnp.asarray((inputs - mean) / scale, jnp.float32), jnp.asarray(actions, jnp.float32)
-    network = MLP(hidden, actions.shape[1], output_gain=1.0)
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-    def loss_of(parameters, rows):
-        return jnp.mean(jnp.square(jnp.tanh(network.apply(parameters, x[rows])) - y[rows]))
-
-    def update(state, key):
-        parameters, momenta = state
-        loss, gradient = jax.value_and_grad(loss_of)(parameters, jax.random.randint(key, (batch_size,), 0, len(x)))
-        change, momenta = optimizer.update(gradient, momenta)
-        return (optax.apply_updates(parameters, change), momenta), loss
-
-    key, init_key = jax.random.split(jax.random.key(seed))
-    parameters = network.init(init_key, x[:1])
-    state = parameters, optimizer.init(parameters)
-    keys = jax.random.split(key, steps)
-    run = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
-    for done in range(0, steps, CHUNK):
-        state, losses = run(state, keys[done : done + CHUNK])
-        if progress is not None:
-            progress(min(done + CHUNK, steps), steps, float(losses.mean()))
-    layers = jax.tree.map(np.asarray, state[0]["params"])
-    names = [*(f"Dense_{i}" for i in range(len(hidden))), "output"]
-    return Clone(
-        mean, scale, tuple(layers[name]["kernel"] for name in names), tuple(layers[name]["bias"] for name in names)
-    )

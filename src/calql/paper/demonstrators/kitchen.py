@@ -18,6 +18,7 @@ from itertools import combinations
 
 import numpy as np
 
+from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators import run
 from calql.paper.demonstrators.kitchen_script import SCRIPTS, Arm, Targets
 from calql.paper.envs import kitchen
@@ -98,28 +99,20 @@ def perform(recipe: Recipe, names: Sequence[str], rng: np.random.Generator) -> t
     """One episode in which the scripts of `names` are run in order, and whether all of them are solved at its end."""
     env = _env(recipe.tasks)
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
-    observations, actions, rewards, successes = [observation], [], [], []
-    for target in _targets(env, names, recipe.tries, rng):
+    targets = _targets(env, names, recipe.tries, rng)
+
+    def act(observation: np.ndarray, _: Step | None) -> np.ndarray | None:
+        target = next(targets, None)
+        if target is None:
+            return None
         # An action moves the joints from where they were *observed*.
         action = (target - observation[:9]) / (kitchen.MAX_SPEED * env.dt)
         action[:7] += recipe.action_noise * rng.standard_normal(7)
-        action = np.clip(action, -1.0, 1.0).astype(np.float32)
-        observation, reward, _, _, info = env.step(action)
-        observations.append(observation)
-        actions.append(action)
-        rewards.append(reward)
-        successes.append(info["success"])
-        if len(actions) == recipe.steps:
-            break
-    ends = np.arange(len(actions)) == len(actions) - 1
-    episode = Episode(
-        observations=np.stack(observations),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
-        terminations=ends & recipe.terminal,
-        truncated=not recipe.terminal,
-        successes=np.array(successes),
-    )
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    episode = roll(env, observation, act, recipe.steps)
+    ends = np.arange(episode.length) == episode.length - 1
+    episode = episode._replace(terminations=ends & recipe.terminal, truncated=not recipe.terminal)
     return episode, all(kitchen.is_solved(name, env.data.qpos) for name in names)
 
 

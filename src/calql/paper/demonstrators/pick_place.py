@@ -2,25 +2,23 @@
 
 As in the data of the original (roboverse's scripted policy), every action carries Gaussian noise. A share of episodes
 is mistaken: the other object is carried to the bowl, or the right one to somewhere else.
-
-    python -m calql.paper.demonstrators.pick_place FILE.gif       film some
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators import run
 from calql.paper.envs import pick_place
 from calql.paper.envs.pick_place import MOVE, TABLE, PickPlace
 from calql.tasks import Task
-from calql.types import Episode, InputError
+from calql.types import Episode, InputError, PyTree
 
 HOVER, CARRY, LIFT = 0.11, 0.13, 0.16
 """Heights of the grasp in metres: above an object, above the bowl, and aimed at while lifting."""
@@ -97,26 +95,16 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
     thing, goal = env.target, env.bowl
     if rng.random() < recipe.mistaken:
         thing, goal = (env.distractor, goal) if rng.random() < 0.5 else (thing, rng.uniform(*TABLE))
-    observations, actions, successes = [observation], [], []
-    for wanted in script(env, thing, goal):
+    plan = script(env, thing, goal)
+
+    def act(_: PyTree, __: Step | None) -> np.ndarray:
+        wanted = next(plan)
         if rng.random() < recipe.fumble:
             wanted[6] = CLOSING if env.is_open else OPENING
         action = np.clip(wanted, -LIMIT, LIMIT) + recipe.action_noise * rng.standard_normal(7)
-        action = np.clip(action, -LIMIT, LIMIT).astype(np.float32)
-        observation, _, terminated, _, _ = env.step(action)
-        observations.append(observation)
-        actions.append(action)
-        successes.append(terminated)
-        if terminated or len(actions) == recipe.horizon:
-            break
-    return Episode(
-        observations={name: np.stack([o[name] for o in observations]) for name in observation},
-        actions=np.stack(actions),
-        rewards=np.array(successes, np.float32),
-        terminations=np.array(successes),
-        truncated=not successes[-1],
-        successes=np.array(successes),
-    )
+        return np.clip(action, -LIMIT, LIMIT).astype(np.float32)
+
+    return roll(env, observation, act, recipe.horizon)
 
 
 def build(task: Task, *arguments: Any, image_size: int | None = None, **knobs: Any) -> str:
@@ -125,19 +113,3 @@ def build(task: Task, *arguments: Any, image_size: int | None = None, **knobs: A
     if image_size is not None:
         task = dataclasses.replace(task, env_options={**task.env_options, "image_size": image_size})
     return run.build(Recipe, demonstrate, task, *arguments, **knobs)
-
-
-def film(path: str, episodes: int = 4, size: int = 240) -> None:
-    """Scripted episodes as an animated picture (GIF)."""
-    from PIL import Image  # which Minari brings
-
-    recipe, pictures = Recipe(1, image_size=size), []
-    for index in range(episodes):
-        pictures += list(demonstrate(recipe, 0, index).observations["image"])
-        pictures += pictures[-1:] * 5
-    frames = [Image.fromarray(picture).quantize(64) for picture in pictures]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
-
-
-if __name__ == "__main__":
-    film(*sys.argv[1:])

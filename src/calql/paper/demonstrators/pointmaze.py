@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators.run import Progress, collect, make_recipe, store
 from calql.paper.demonstrators.ways import Cell, neighbours, shortest_ways
 from calql.paper.envs import pointmaze
@@ -106,30 +107,17 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
     waypoints = [pointmaze.cell_center(cell) for cell in _route(recipe, start, rng)]
     speed = rng.uniform(*recipe.speed)
     noise = recipe.action_noise * rng.standard_normal((recipe.horizon, 2))
-    observations, actions, rewards, terminations, successes = [observation], [], [], [], []
-    for step in range(recipe.horizon):
+    shaken = iter(noise)
+
+    def act(observation: np.ndarray, _: Step | None) -> np.ndarray:
         position, velocity = np.split(observation * pointmaze.OBSERVATION_SCALE, 2)
         while len(waypoints) > 1 and np.linalg.norm(waypoints[0] - position) < recipe.reach:
             waypoints.pop(0)
         gap = waypoints[0] - position
         push = recipe.gain * (speed * gap / np.linalg.norm(gap) - velocity)
-        action = np.clip(push + noise[step], -1.0, 1.0).astype(np.float32)
-        observation, reward, terminated, _, info = env.step(action)
-        observations.append(observation)
-        actions.append(action)
-        rewards.append(reward)
-        successes.append(info["success"])
-        terminations.append(terminated)
-        if terminated:
-            break
-    return Episode(
-        observations=np.stack(observations),
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
-        terminations=np.array(terminations),
-        truncated=not terminations[-1],
-        successes=np.array(successes),
-    )
+        return np.clip(push + next(shaken), -1.0, 1.0).astype(np.float32)
+
+    return roll(env, observation, act, recipe.horizon)
 
 
 def _route(recipe: Recipe, start: Cell, rng: np.random.Generator) -> list[Cell]:

@@ -7,7 +7,7 @@ tilts, and the body turns slowly until one of its four equal sides faces the hea
 The 13 numbers of the trot are found by the cross-entropy method on open ground, with the noise of data collection on
 the actions and with sharp turns, so that the ant does not fall. To find them again (some minutes of one core):
 
-    python -m calql.paper.demonstrators.ant_gait --seed 0
+    python tools/make_assets/ant_gait.py --seed 0
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from calql.paper.demonstrators.ant_clone import Walker
 from calql.paper.envs.antmaze import FRAME_SKIP, PHYSICS, AntMaze, Maze
 
-ASSET = Path(__file__).parent / "assets" / "ant_gait.json"
+ASSET = Path(__file__).parent / "ant_gait.json"
 STEP_SECONDS = FRAME_SKIP * PHYSICS["d4rl"].timestep
 """Time between two decisions of D4RL's ant."""
 LEG_AZIMUTH = np.deg2rad([45.0, 135.0, 225.0, 315.0])
@@ -108,7 +109,7 @@ class Gait:
 
     @classmethod
     def load(cls) -> Gait:
-        """The tuned one that is part of the library."""
+        """The tuned one."""
         return cls(**json.loads(ASSET.read_text()))
 
 
@@ -130,10 +131,6 @@ def uprightness(observation: np.ndarray) -> float:
 def open_ground() -> AntMaze:
     """D4RL's ant in a maze without walls."""
     return AntMaze(Maze(("SG",), centred=False), PHYSICS["d4rl"])
-
-
-Walker = Callable[[np.ndarray, float], np.ndarray]
-"""(observation [29], heading) → action [8]."""
 
 
 def trot(gait: Gait, phase: float) -> Walker:

@@ -1,0 +1,137 @@
+"""Remakes what ships with calql for a task of the hand: 25 planned demonstrations, and a network cloned from them.
+
+python tools/make_assets/make_adroit.py HAND [--seed 0] [--attempts 50] [--practice N]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from cloning import fit
+from planning import Planner
+
+from calql.paper.demonstrators.adroit import (
+    DEMONSTRATIONS,
+    Demonstration,
+    Recipe,
+    asset,
+    attempt,
+    demonstrate,
+    demonstrations,
+    environment,
+    shipped_clone,
+)
+from calql.paper.demonstrators.clone import Clone
+from calql.types import Episode
+
+STEPS_AFTER_SUCCESS = 5
+"""A demonstration goes on for as long, so that a success that comes a step later elsewhere is still one."""
+BLUR, BLURRED_COPIES = 1.0, 19
+"""Noise on the inputs of cloning, in standard deviations of each, and how many noisy copies there are."""
+PRACTICE, PRACTISED = {"pen": 0, "door": 2, "relocate": 0}, 100
+"""Rounds in which a clone is cloned again, and how many of its own successes each adds to the demonstrations."""
+PRACTICE_ATTEMPTS = 6_000
+"""Most attempts of one round; after them it makes do with the successes that there are."""
+PLANNING_STEPS = {"pen": 100, "door": 200, "relocate": 200}
+"""Steps after which the planner gives up: the paper's horizons."""
+
+
+def plan(hand: str, seed: int, index: int) -> Demonstration | None:
+    """The planner's attempt number `index`, a function of its arguments alone; None where it fails."""
+    env, rng = environment(hand), np.random.default_rng([seed, index])
+    reset_seed = int(rng.integers(2**31))
+    env.reset(seed=reset_seed)
+    planner, actions = Planner(env, rng), []
+    succeeded, steps_left = False, PLANNING_STEPS[hand]
+    while steps_left:
+        actions.append(planner.act().astype(np.float16).astype(np.float32))  # as it will be stored
+        *_, info = env.step(actions[-1])
+        steps_left -= 1
+        if info["success"] and not succeeded:
+            succeeded, steps_left = True, STEPS_AFTER_SUCCESS
+    return Demonstration(reset_seed, np.stack(actions)) if succeeded else None
+
+
+def save_demonstrations(hand: str, shown: Sequence[Demonstration]) -> None:
+    """Replace those that ship with the library."""
+    np.savez_compressed(
+        asset(hand, "demonstrations.npz"),
+        seeds=np.array([demonstration.seed for demonstration in shown]),
+        lengths=np.array([len(demonstration.actions) for demonstration in shown]),
+        actions=np.concatenate([demonstration.actions for demonstration in shown]).astype(np.float16),
+    )
+    demonstrations.cache_clear()
+
+
+def fit_clone(
+    hand: str,
+    seed: int = 0,
+    successes: Sequence[Episode] = (),
+    hidden: Sequence[int] = (128, 128),
+    steps: int = 5_000,
+    **options: Any,
+) -> Clone:
+    """A small network that does in each state, and around it, what the demonstrations and other successes did there.
+
+    Inputs are blurred: without that a clone of 25 demonstrations leaves them and does not find back. `options`: see
+    `clone.fit`.
+    """
+    episodes = [*(demonstrate(Recipe(hand), seed, index) for index in range(DEMONSTRATIONS)), *successes]
+    states = np.concatenate([episode.observations[:-1] for episode in episodes])
+    actions = np.concatenate([episode.actions for episode in episodes])
+    noise = np.random.default_rng(seed).standard_normal((BLURRED_COPIES, *states.shape), np.float32)
+    inputs = np.concatenate([states[None], states + BLUR * states.std(0) * noise]).reshape(-1, states.shape[1])
+    return fit(inputs, np.tile(actions, (BLURRED_COPIES + 1, 1)), hidden=hidden, steps=steps, seed=seed, **options)
+
+
+def practise(hand: str, clone: Clone, seed: int, count: int = PRACTISED) -> tuple[list[Episode], int]:
+    """The first `count` successes of a clone with the noise of the data, and how many attempts they took."""
+    recipe, successes = Recipe(hand, horizon=PLANNING_STEPS[hand]), []
+    for index in range(PRACTICE_ATTEMPTS):
+        episode = attempt(recipe, clone, seed, index)
+        if episode.successes[-1]:
+            successes.append(episode)
+        if len(successes) == count:
+            break
+    return successes, index + 1
+
+
+def main(
+    hand: Annotated[Literal["pen", "door", "relocate"], tyro.conf.Positional],
+    seed: int = 0,
+    attempts: int = 50,
+    practice: int | None = None,
+) -> None:
+    """Remake the hand's assets: the first 25 successes of the planner in so many attempts, and their clone.
+
+    Args:
+        hand: whose assets.
+        seed: of everything.
+        attempts: to plan; 0 keeps the demonstrations and only clones them again.
+        practice: rounds in which the clone is cloned again with its own successes; by default those of `PRACTICE`.
+    """
+    made: list[Demonstration] = []
+    for index in range(attempts):
+        demonstration = plan(hand, seed, index)
+        if demonstration is not None:
+            made.append(demonstration)
+            if len(made) == DEMONSTRATIONS:
+                save_demonstrations(hand, made)
+        steps = len(demonstration.actions) if demonstration else None
+        print(f"attempt {index + 1}/{attempts}: {steps or 'no'} steps; {len(made)} successes", flush=True)
+    if attempts and len(made) < DEMONSTRATIONS:
+        raise SystemExit(f"{DEMONSTRATIONS} successes are needed; give more attempts")
+    clone = fit_clone(hand, seed)
+    for number in range(1, (PRACTICE[hand] if practice is None else practice) + 1):
+        successes, tried = practise(hand, clone, seed + number)
+        print(f"round {number} of practice: {len(successes)} successes in {tried} attempts", flush=True)
+        clone = fit_clone(hand, seed, successes)
+    clone.save(asset(hand, "clone.safetensors"))
+    shipped_clone.cache_clear()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
