@@ -119,10 +119,10 @@ def fitting(method: str, settings: dict) -> dict:
     return {name: value for name, value in settings.items() if matching(row, reads.get(name, name))}
 
 
-def trainer(folder: Path, method: str = "cal-ql", world: str = "states", **options) -> Training:
+def trainer(folder: Path, method: str = "cal-ql", world: str = "states", seed: int = 5, **options) -> Training:
     """A training of a new run in that folder, or of the run that is there (not restored yet)."""
     data, run_dir = WORLDS[world][1], RunDir(folder)
-    run = made(method, world, **options)
+    run = made(method, world, seed, **options)
     if not (folder / "config.json").exists():
         run_dir.create(new_record(run, data, {}))
     return Training(run, data, run_dir)

@@ -53,7 +53,8 @@ def evaluate(t: Training) -> Iterator[Event]:
     """One row of eval.csv. The pre-trained policy is measured once: it ends one phase and begins the next."""
     point, row = t.counters.total_grad_step, t.log.last_evaluation
     if not row or int(row["grad_step"]) != point:
-        seeds = [t.streams.seed("evaluate", point, i) for i in range(t.experiment.measurement.eval_episodes)]
+        # Every evaluation of a run, and of every run of its seed, begins its episodes alike: differences are not luck.
+        seeds = [t.streams.seed("evaluate", i) for i in range(t.experiment.measurement.eval_episodes)]
         rule, task = t.phase.algorithm, t.experiment.task
         where = f"the evaluation at gradient step {point}"
         row = t.guarded(where, lambda: policy_row(t.envs.evaluation, task, rule, t.spec, t.state, seeds))
