@@ -180,7 +180,7 @@ def parse_value(name: str, text: str, owners: Sequence[type] = ()) -> Any:
 
 
 def _convert(kind: Any, text: str) -> Any:
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):  # of annotated types, or of plain ones
         if text.lower() in ("none", "null"):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
