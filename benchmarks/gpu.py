@@ -87,13 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(read_rows(args.out / "results.jsonl")))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut off: the time is over"))  # so that all is cleaned up
         PARTS[args.part](Part(args))
     return 0
 
 
 # -- workers: processes that take gradient steps when they are told to -------------------------------------------------
 
-Run = Callable[[int], None]
+Run = Callable[[int], Any]
 
 
 def ours(args: argparse.Namespace) -> tuple[dict[str, Run], dict[str, Any]]:
@@ -319,8 +320,6 @@ def shared(part: Part, **environment: str) -> None:
         part.record(label="memory of all sizes in one process; of the card with and without all processes", **memory)
         for size in part.sizes:
             for count in part.processes:
-                if part.left() < part.block_s * part.rounds + 1:
-                    raise SystemExit(f"no time left for {size} with {count} processes")
                 rates = [together(clients[:count], size, part.block_s, part.block) for _ in range(part.rounds)]
                 part.record(size=size, label=str(count), updates_per_s=max(rates), rates=rates)
 
@@ -331,6 +330,7 @@ def mps(part: Part) -> None:
         if environment is None:
             part.record(skipped="there is no nvidia-cuda-mps-control")
         else:
+            part.processes, part.rounds = tuple(count for count in part.processes if count != 2), 1
             shared(part, **environment)
 
 
@@ -379,10 +379,10 @@ def seeds_stepper(size: str, count: int) -> tuple[Run, float]:
     steps = jax.jit(step, donate_argnums=0).lower(states, *rest, jnp.int32(1), jnp.float32(1.0)).compile()
     compile_s = time.perf_counter() - start
 
-    def run(steps_each: int) -> None:
+    def run(steps_each: int) -> dict[str, jax.Array]:
         nonlocal states
         states, metrics = steps(states, *rest, jnp.int32(steps_each), jnp.float32(1.0))
-        jax.block_until_ready((states, metrics))
+        return jax.block_until_ready((states, metrics))[1]
 
     return run, compile_s
 
@@ -469,7 +469,7 @@ def train(part: Part) -> None:
                     stdin=subprocess.DEVNULL,
                     env=os.environ | environment,
                 )
-        packing = 1 + 2 * len(runs)
+        packing = 2 + len(runs)
         while part.left() > packing and any(process.poll() is None for process in processes.values()):
             time.sleep(0.5)
         stopped = {run for run, process in processes.items() if process.poll() is None}

@@ -47,23 +47,24 @@ export MINARI_DATASETS_PATH="$scratch/minari" XDG_CACHE_HOME="$scratch/cache" TO
 export JAX_COMPILATION_CACHE_DIR="$scratch/jax" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-[ -z "$rehearse" ] || export JAX_PLATFORMS=cpu
+if [ -n "$rehearse" ]; then export JAX_PLATFORMS=cpu; seeds=${seeds%% *}; fi
 log="$out/log.txt" failed=""
 : >"$log"
 
 left() { echo $((total - SECONDS)); }
-wanted() { [[ " $parts " == *" $1 "* ]]; }
+wanted() { [[ " info $parts " == *" $1 "* ]]; }
 say() { printf '%4d s  %s\n' "$SECONDS" "$*" | tee -a "$log"; }
 
-# part NAME LIMIT KEEP: run it for at most LIMIT seconds, of which KEEP must be left for the parts after it.
+# part NAME LEAST LIMIT KEEP: run it for at most LIMIT seconds, so that KEEP are left for the parts after it; not at all
+# if that gives it less than LEAST.
 part() {
-  local name=$1 limit=$2 room=$(($(left) - $3)) code
+  local name=$1 least=$2 limit=$3 room=$(($(left) - $4)) code
   wanted "$name" || return 0
   [ "$limit" -lt "$room" ] || limit=$room
-  if [ "$limit" -lt 15 ]; then say "$name: left out, too little time is left"; return 0; fi
+  if [ "$limit" -lt "$least" ]; then say "$name: left out, too little time is left"; return 0; fi
   say "$name: at most $limit s"
   echo "== $name" >>"$log"
-  timeout --kill-after=5 "$limit" "$python" "$here/gpu.py" "$name" $rehearse --seconds $((limit - 5)) \
+  timeout --kill-after=10 "$limit" "$python" "$here/gpu.py" "$name" $rehearse --seconds $((limit - 5)) \
     --out "$out" --scratch "$scratch" --seeds $seeds >>"$log" 2>&1
   code=$?
   [ $code -eq 0 ] || complain "$name" $code
@@ -76,7 +77,7 @@ complain() {
 }
 
 nvidia-smi 2>&1 | tee -a "$log" | sed -n '1,16p'
-part info 60 0
+part info 5 60 0
 if [[ "$failed" == *info* ]]; then exit 1; fi
 
 cores=$(($(nproc) > 3 ? $(nproc) - 2 : 1))
@@ -90,22 +91,22 @@ if wanted data; then # nothing is timed before it is over
   builder=$!
 fi
 wanted train && reserve=150 || reserve=10
-[ -z "$rehearse" ] || reserve=60
-part compile 130 $reserve
+[ -z "$rehearse" ] || reserve=40
+part compile 30 130 $reserve
 if wanted data; then
   wait "$builder"
   code=$?
   cat "$scratch/data.log" >>"$log"
   [ $code -eq 0 ] && say "data: done" || complain data $code
 fi
-part speed 60 $reserve
-part shared 90 $reserve
-part vmap 50 $reserve
-part graphs 60 $reserve
-part peers 110 $reserve
-part mps 80 $reserve
+part speed 20 75 $reserve
+part shared 40 90 $reserve
+part vmap 15 50 $reserve
+part graphs 25 60 $reserve
+part peers 60 110 $reserve
+part mps 35 70 $reserve
 wanted train && [ ! -d "$MINARI_DATASETS_PATH/calql/antmaze-large-diverse-v0" ] && build
-part train 600 10
+part train 30 600 10
 say "done"
 
 "$python" "$here/gpu.py" table --out "$out" | tee -a "$log"
