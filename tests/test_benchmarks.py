@@ -376,7 +376,7 @@ def test_the_table_of_a_gpu(gpu):
 
 @pytest.mark.slow
 def test_every_part_of_the_gpu_benchmark_is_rehearsed(tmp_path):
-    made = script(tmp_path, "--rehearse", "300", PYTHON=sys.executable)
+    made = script(tmp_path, "--rehearse", "1200", PYTHON=sys.executable)
     assert made.returncode == 0, made.stdout
     rows = rows_of(tmp_path)
     assert [row["arithmetic"] for row in rows if row["part"] == "info"] == [
