@@ -511,8 +511,8 @@ def newest(folder: Path) -> Path:
 
 def pack(folder: Path, target: Path) -> None:
     """What continuing the run needs, below TASK/METHOD/SEED: its settings, rows and newest checkpoint."""
-    parts = [newest(folder), *(folder / name for name in ("config.json", "eval.csv", "train.csv"))]
-    parts += [folder / name for name in ("summary.json", "DONE") if (folder / name).exists()]
+    names = ("config.json", "eval.csv", "train.csv", "summary.json", "DONE")  # some are not there from the beginning
+    parts = [newest(folder), *(folder / name for name in names if (folder / name).exists())]
     with tarfile.open(target, "w:gz", compresslevel=3) as archive:
         for path in parts:
             archive.add(path, path.relative_to(folder.parents[2]))

@@ -316,7 +316,6 @@ def test_a_packed_run_holds_its_newest_whole_checkpoint(gpu, tmp_path):
                 "total_grad_step": step, "env_step": 0, "wall_s": 2.0}}))  # fmt: skip
     (run / "config.json").write_text("{}")
     (run / "eval.csv").write_text("grad_step,score_mean\n0,0.25\n")
-    (run / "train.csv").write_text("")
     gpu.pack(run, tmp_path / "run.tar.gz")
     with tarfile.open(tmp_path / "run.tar.gz") as archive:
         archive.extractall(tmp_path / "elsewhere", filter="data")
