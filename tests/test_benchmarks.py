@@ -7,15 +7,25 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from calql.algorithms import CalQL
+from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
-from calql.training.speed import SIZES
+from calql.replay import make_replay
+from calql.training.loop import train_steps
+from calql.training.speed import BATCH, SIZES, synthetic
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -30,6 +40,12 @@ def load(name):
 @pytest.fixture(scope="module")
 def peers():
     return load("peers")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return load("gpu")
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +225,168 @@ def test_an_attempt_is_one_whole_episode(demonstrators, name):
     assert 1 < attempt.steps <= 1000
     assert attempt.seconds > 0
     assert demonstrators.DEMONSTRATORS[name](0)[:2] == attempt[:2]
+
+
+# -- gpu ---------------------------------------------------------------------------------------------------------------
+
+SCRIPT = FOLDER / "gpu.sh"
+
+
+def script(out, *arguments, **environment):
+    """Run `gpu.sh`; an absolute OUT keeps it from writing anywhere else."""
+    command = ["bash", SCRIPT, "--out", out / "out", "--scratch", out / "scratch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "out" / "results.jsonl").read_text().splitlines()]
+
+
+def stand_in(folder, *lines):
+    """A program in the place of Python: writes a row with its part's name, then does what `lines` say."""
+    path = folder / "python"
+    row = """echo "{\\"part\\": \\"$2\\"}" >>"$OUT/results.jsonl\""""
+    path.write_text("\n".join(["#!/bin/sh", row, *lines]) + "\n")
+    path.chmod(0o755)
+    return {"PYTHON": str(path), "OUT": str(folder / "out")}
+
+
+def test_a_part_that_fails_does_not_stop_the_others(tmp_path):
+    made = script(tmp_path, **stand_in(tmp_path, '[ "$2" != shared ] || { echo out of memory; exit 7; }'))
+    parts = [row["part"] for row in rows_of(tmp_path)]
+    assert set(parts) == {"info", "data", "compile", "speed", "shared", "vmap", "graphs", "peers", "mps", "train",
+                          "table"}  # fmt: skip
+    assert parts.index("train") > parts.index("shared")
+    assert made.returncode == 1
+    assert "shared: FAILED (exit code 7)" in made.stdout
+    assert "out of memory" in made.stdout
+    assert made.stdout.rstrip().endswith("failed: shared")
+
+
+def test_a_part_is_left_out_where_too_little_time_is_left(tmp_path):
+    made = script(tmp_path, "20", "--parts", "vmap train", **stand_in(tmp_path))
+    assert made.returncode == 0
+    assert all(f"{part}: left out, too little time is left" in made.stdout for part in ("vmap", "train"))
+    assert {row["part"] for row in rows_of(tmp_path)} == {"info", "data", "table"}  # the data are there for next time
+
+
+@pytest.mark.slow
+def test_a_part_is_cut_off_when_its_time_is_over(tmp_path):
+    made = script(tmp_path, "26", "--parts", "vmap", **stand_in(tmp_path, '[ "$2" != vmap ] || exec sleep 60'))
+    assert made.returncode == 1
+    assert "vmap: FAILED (exit code 124, its time was over)" in made.stdout
+    assert [row["part"] for row in rows_of(tmp_path)] == ["info", "vmap", "table"]
+
+
+def test_without_a_gpu_nothing_is_measured(gpu, tmp_path):
+    with pytest.raises(SystemExit, match="JAX sees no GPU here"):
+        gpu.info(gpu.Part(SimpleNamespace(part="info", seconds=1, rehearse=False, out=tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_seeds_in_one_program_are_the_single_runs(gpu):
+    size = SIZES["laptop"]
+    together = gpu.seeds_stepper("laptop", 2)[0](2)
+    algorithm, data = CalQL(**size.settings), synthetic(size.spec)
+    replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
+    for seed in range(2):
+        state, key = algorithm.init(jax.random.key(seed), size.spec), jax.random.key(seed)
+        _, alone = train_steps(algorithm, BATCH, state, replay, key, jnp.int32(0), jnp.int32(2), jnp.float32(1.0))
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name][seed], value, rtol=1e-3, err_msg=name)
+
+
+def test_every_size_has_its_like_in_peers(gpu, peers):
+    for name, size in SIZES.items():
+        assert tuple(size) == peers.SIZES[gpu.THEIR_SIZE[name]]
+
+
+def test_what_is_trained_exists(gpu):
+    assert gpu.TASK in TASKS
+    assert set(gpu.METHODS) <= set(METHODS)
+
+
+def test_a_packed_run_holds_its_newest_whole_checkpoint(gpu, tmp_path):
+    run = tmp_path / "runs" / gpu.TASK / "cal-ql" / "seed-3"
+    for step, files in {10: ["state", "meta"], 20: ["state", "meta"], 30: ["state"]}.items():
+        folder = run / "checkpoints" / f"step-{step:09d}"
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / f"{file}.json").write_text(json.dumps({"counters": {
+                "total_grad_step": step, "env_step": 0, "wall_s": 2.0}}))  # fmt: skip
+    (run / "config.json").write_text("{}")
+    (run / "eval.csv").write_text("grad_step,score_mean\n0,0.25\n")
+    gpu.pack(run, tmp_path / "run.tar.gz")
+    with tarfile.open(tmp_path / "run.tar.gz") as archive:
+        archive.extractall(tmp_path / "elsewhere", filter="data")
+    there = tmp_path / "elsewhere" / gpu.TASK / "cal-ql" / "seed-3"
+    assert [path.name for path in (there / "checkpoints").iterdir()] == ["step-000000020"]
+    assert gpu.about_run(there) == {"grad_steps": 20, "env_steps": 0, "wall_s": 2.0, "scores": {"0": 0.25}}
+
+
+def test_a_run_without_a_checkpoint_cannot_be_packed(gpu, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        gpu.pack(tmp_path, tmp_path / "run.tar.gz")
+
+
+@pytest.mark.parametrize(("mps", "pays"), [(100.0, False), (109.0, False), (111.0, True), (None, False)])
+def test_mps_is_used_where_it_was_faster(gpu, mps, pays):
+    rows = [{"part": "shared", "size": "antmaze", "label": "4", "updates_per_s": 100.0}]
+    rows += [{"part": "mps", "size": "antmaze", "label": "4", "updates_per_s": mps}] if mps else []
+    rows += [{"part": "mps", "size": "antmaze", "label": "8", "updates_per_s": 900.0}, {"part": "data"}]
+    assert gpu.mps_pays(rows, 4) is pays
+
+
+def test_the_daemon_of_mps_is_ended_whatever_happens(gpu, tmp_path, monkeypatch):
+    control = tmp_path / "nvidia-cuda-mps-control"
+    control.write_text(f'#!/bin/sh\n[ "$1" = -d ] && echo "began in $CUDA_MPS_PIPE_DIRECTORY" >>{tmp_path}/calls '
+                       f"|| cat >>{tmp_path}/calls\n")  # fmt: skip
+    control.chmod(0o755)
+    part = SimpleNamespace(args=SimpleNamespace(scratch=tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def fail():
+        with gpu.mps_daemon(part) as environment:
+            assert set(environment) == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        fail()
+    assert (tmp_path / "calls").read_text() == f"began in {tmp_path / 'mps'}\nquit\n"
+
+
+def test_the_table_of_a_gpu(gpu):
+    text = gpu.table(
+        [
+            {"part": "info"},
+            {"part": "shared", "size": "antmaze", "label": "1", "updates_per_s": 812.3},
+            {"part": "shared", "size": "antmaze", "label": "16", "updates_per_s": 1234.5},
+            {"part": "peers", "size": "laptop", "precision": "highest", "updates_per_s_of": {"ours": 9.0},
+             "errors": {"compiled": "no compiler"}},
+            {"part": "mps", "skipped": "not there"},
+            {"part": "train", "method": "cql", "seed": 1, "grad_steps": 4000, "wall_s": 9.0, "scores": {"0": 0.5}},
+        ]
+    )  # fmt: skip
+    assert "1: 812.3 | 16: 1234" in text
+    assert "ours: 9 | compiled: no compiler" in text
+    assert "not there" in text
+    assert "4000 gradient steps in 9 s of training; score 0: 0.50" in text
+
+
+@pytest.mark.slow
+def test_every_part_of_the_gpu_benchmark_is_rehearsed(tmp_path):
+    made = script(tmp_path, "--rehearse", "1200", PYTHON=sys.executable)
+    assert made.returncode == 0, made.stdout
+    rows = rows_of(tmp_path)
+    assert [row["arithmetic"] for row in rows if row["part"] == "info"] == [
+        {"default": "float32", "highest": "float32"}
+    ]
+    measured = {row["part"] for row in rows if row.get("updates_per_s", 0) > 0}
+    assert measured == {"speed", "shared", "vmap", "graphs"}
+    assert {row["method"]: row["grad_steps"] for row in rows if row["part"] == "train"} == {"cal-ql": 160, "cql": 160}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "log.txt",
+        "results.jsonl",
+        "run-cal-ql-0.tar.gz",
+        "run-cql-0.tar.gz",
+    ]

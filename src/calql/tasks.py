@@ -57,7 +57,7 @@ class Task:
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of the environment's factory."""
     builder: str | None = None
-    """`module:function` that makes the local data set: `build(task, seed, transitions, workers, progress, **knobs)`."""
+    """`module:function` that makes the local data: `build(task, seed, transitions, workers, progress, **options)`."""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the task sets of the builder's `Recipe`."""
     sources: tuple[Source, ...] = ()

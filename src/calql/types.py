@@ -1,4 +1,4 @@
-"""The vocabulary of the whole library: transitions, episodes, specs, and the one error a user can mend.
+"""The vocabulary of the whole library: transitions, episodes, specs, and the one error a user can fix.
 
 Three things that are often confused are kept apart everywhere:
 `terminated` (the task ended, do not bootstrap), `truncated` (the clock ran out, do bootstrap) and
@@ -29,7 +29,7 @@ def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message names cause and mend; the CLI prints it and exits with 2."""
+    """What the user gave cannot be used. The message names cause and fix; the CLI prints it and exits with 2."""
 
 
 class RunError(RuntimeError):

@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from calql.envs.rollout import Outcome, collect_episode, evaluate, score_of
+from calql.envs.rollout import Outcome, collect_episode, ending_at_success, evaluate, roll, score_of
 from calql.rewards import Rewards
 from calql.tasks import Task
 
@@ -185,3 +185,47 @@ def test_dictionaries_of_observations():
     assert {name: x.shape for name, x in episode.observations.items()} == {"start": (4, 1), "steps": (4, 1)}
     outcomes = evaluate([Dictionary(terminate_after=3) for _ in range(2)], task(), act, [1, 2, 3])
     assert [outcome.length for outcome in outcomes] == [3, 3, 3]
+
+
+# -- the loop itself ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_ends_at_the_horizon_where_the_policy_stops_or_where_it_is_told():
+    def rolled(policy, env=None, **options):
+        env = env or Walk(terminate_after=5, success_at=(2,))
+        return roll(env, env.reset(seed=1)[0], policy, **{"horizon": 10} | options)
+
+    def push(observation, before):
+        return np.array([0.5], np.float32)
+
+    def twice(observation, before):
+        return None if before is not None and before.observation[1] == 2 else push(observation, before)
+
+    whole = rolled(push)
+    assert (whole.length, whole.truncated, whole.terminations.tolist()) == (5, False, 4 * [False] + [True])
+    assert whole.successes.tolist() == [False, True, False, False, False]
+    cut = [rolled(push, horizon=3), rolled(twice), rolled(push, Walk(truncate_after=4))]
+    assert [(episode.length, episode.truncated) for episode in cut] == [(3, True), (2, True), (4, True)]
+    won = rolled(push, over=lambda step: step.success)
+    assert (won.length, won.truncated) == (2, True)
+    assert ending_at_success(won).terminations.tolist() == [False, True]
+    assert not ending_at_success(won).truncated
+    on = rolled(push, Walk(terminate_after=2), horizon=4, over=lambda step: False)  # a recording that goes on
+    assert (on.length, on.truncated, on.terminations.tolist()) == (4, True, [False, True, False, False])
+
+
+def test_a_rollout_keeps_what_the_environment_writes_over():
+    class Reused(Walk):
+        """Hands out one and the same dict of arrays, filled anew."""
+
+        def reset(self, **options):
+            self.seen = {"state": super().reset(**options)[0]}
+            return self.seen, {}
+
+        def step(self, action):
+            self.seen["state"][:], *rest = super().step(action)
+            return self.seen, *rest
+
+    env = Reused(terminate_after=3)
+    episode = roll(env, env.reset(seed=1)[0], lambda observation, before: np.zeros(1), horizon=10)
+    assert episode.observations["state"][:, 1].tolist() == [0, 1, 2, 3]

@@ -118,17 +118,16 @@ class ActorCritic:
         td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
         return td_loss, {"td_loss": td_loss, "q_data": q_data.mean(), "target_q": target.mean()}
 
-    def critic_gradient(self, state: Any, batch: Transition, key: jax.Array) -> tuple[Metrics, PyTree]:
-        """Metrics of the critic loss and its gradient, over chunks of the batch (see `critic_chunk`)."""
+    def critic_gradient(
+        self, state: Any, batch: Transition, key: jax.Array
+    ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+        """Critic loss, metrics and gradient, over chunks of the batch (see `critic_chunk`)."""
         data = batch, self.critic_draws(state, batch, key)
 
         def loss(critic: PyTree, chunk: tuple) -> tuple[jax.Array, Metrics]:
             return self.critic_loss(critic, state, chunk[0], key, chunk[1])
 
-        (total, metrics), gradient = averaged_gradient(
-            loss, state.critic, data, self.actions_per_state, self.critic_chunk
-        )
-        return metrics | {"critic_loss": total}, gradient
+        return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk)
 
     def step_critic(self, state: State, gradient: PyTree) -> State:
         """The critics' Adam step."""

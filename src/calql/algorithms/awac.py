@@ -113,10 +113,10 @@ class AWAC(ActorCritic):
     def update(self, state: AWACState, batch: Transition, key: jax.Array) -> tuple[AWACState, Metrics]:
         """Critics and their targets first, then the policy on the new critics."""
         critic_key, actor_key = jax.random.split(key)
-        metrics, gradient = self.critic_gradient(state, batch, critic_key)
+        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
         state, about_policy = self.improve_policy(state, batch, actor_key)
-        return state, metrics | about_policy
+        return state, metrics | {"critic_loss": critic_loss} | about_policy
 
     def act(self, state: AWACState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: the mean, or a sample where a key is given (online collection)."""

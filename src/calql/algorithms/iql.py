@@ -140,9 +140,10 @@ class IQL(ActorCritic):
         gradient, about_policy = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, actor_key)
         actor, optimizer = adamw_step(self.actor_lr, self.weight_decay, gradient, state.actor_optimizer, state.actor)
         state = share_encoder(state._replace(actor=actor, actor_optimizer=optimizer))
-        metrics, gradient = self.critic_gradient(state, batch, critic_key)
+        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
-        return state, metrics | {"value_loss": value_loss, "v": v} | about_policy
+        metrics |= {"critic_loss": critic_loss, "value_loss": value_loss, "v": v}
+        return state, metrics | about_policy
 
     def act(self, state: IQLState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: the mean, or a sample where a key is given (online collection)."""

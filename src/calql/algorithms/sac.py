@@ -157,10 +157,12 @@ class SAC(ActorCritic):
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
         critic_key, actor_key = jax.random.split(key)
         state = share_encoder(state)  # as it is already; but now the compiler knows, and encodes once for both
-        metrics, gradient = self.critic_gradient(state, batch, critic_key)
+        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         improve = partial(self.improve_policy, state, batch, actor_key)
         improved, about_policy = every(self.actor_every, state.critic_optimizer, improve, state)
-        return self.move_targets(self.step_critic(improved, gradient)), metrics | about_policy
+        return self.move_targets(self.step_critic(improved, gradient)), metrics | {
+            "critic_loss": critic_loss
+        } | about_policy
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""

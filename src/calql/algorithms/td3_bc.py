@@ -116,12 +116,12 @@ class TD3BC(ActorCritic):
     def update(self, state: TD3BCState, batch: Transition, key: jax.Array) -> tuple[TD3BCState, Metrics]:
         """Critics, and every second time the policy on the new critics."""
         critic_key, actor_key = jax.random.split(key)
-        metrics, gradient = self.critic_gradient(state, batch, critic_key)
+        (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         moved = self.step_critic(state, gradient)
         moved, about_policy = every(
             self.actor_every, state.critic_optimizer, lambda: self.improve_policy(moved, batch, actor_key), moved
         )
-        return moved, metrics | about_policy
+        return moved, metrics | {"critic_loss": critic_loss} | about_policy
 
     def act(self, state: TD3BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …], with noise where a key is given (online collection)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from calql.cli.options import Settings, Texts, flat
+from calql.data.readers import FORMS
 from calql.types import InputError
 
 
@@ -16,7 +18,7 @@ def train(
     seed: int | None = None,
     scale: str | None = None,
     out: Path | None = None,
-    data: str | None = None,
+    data: Annotated[str | None, tyro.conf.arg(help=f"A data URI, by default the task's own: {FORMS}.")] = None,
     resume: bool = False,
     pretrained: Path | None = None,
     init_from: str | None = None,
@@ -36,7 +38,6 @@ def train(
         seed: Decides networks, batches, resets and exploration; 0 by default.
         scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
-        data: local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR or npz:FILE; by default the task's own.
         resume: Continue the run in --out from its newest checkpoint; where there is none yet, start it. With
             --set online_steps=N a finished run is continued to a later end.
         pretrained: Run directory whose pre-training is the same as this run's: only the fine-tuning is done.

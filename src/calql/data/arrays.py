@@ -76,14 +76,14 @@ def numbers(
     if not array.ndim or (rows is not None and len(array) != rows) or (axes is not None and array.ndim != axes):
         rest = {1: ",", 2: ", A"}.get(axes, ", …")
         wanted = f"({'T' if rows is None else rows}{rest})"
-        raise InputError(f"{where}: '{name}' has shape {array.shape}, expected {wanted}; mend the recording")
+        raise InputError(f"{where}: '{name}' has shape {array.shape}, expected {wanted}; fix the recording")
     if array.dtype == np.uint8:
         return array
     with np.errstate(over="ignore"):  # too large for float32: reported as infinite
         array = array.astype(np.float32, copy=False)
     if finite and not np.isfinite(array).all():
         step = np.argwhere(~np.isfinite(array))[0, 0]
-        raise InputError(f"{where}: '{name}' holds NaN or infinite values at step {step}; mend or drop those steps")
+        raise InputError(f"{where}: '{name}' holds NaN or infinite values at step {step}; fix or drop those steps")
     return array
 
 

@@ -26,8 +26,8 @@ def write_minari(
     """Store the episodes as `dataset_id` under MINARI_DATASETS_PATH (default ~/.minari/datasets); return the id.
 
     The set is written beside its place and moved there when it is whole, so an interruption leaves what was there
-    before. Episodes are written as they come; pictures without loss, in a fraction of their space. The set's metadata
-    hold what `provenance`, asked last, says (JSON values: knobs, seed), and calql's version, under the key `calql`.
+    before. Episodes are written as they come; images without loss, in a fraction of their space. The set's metadata
+    hold what `provenance`, asked last, says (JSON values: options, seed), and calql's version, under the key `calql`.
     Where episodes have successes, `infos/success` holds them as Minari lays infos out: [T + 1], the first from the
     reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError without Minari.
     """
@@ -68,7 +68,7 @@ def _spaces(space: gymnasium.Space) -> list[gymnasium.Space]:
 
 
 def _compress_pictures(file: Path) -> None:
-    """Rewrite the file with its pictures [T, H, W, C] deflated: Minari stores them as they are."""
+    """Rewrite the file with its images [T, H, W, C] deflated: Minari stores them as they are."""
     import h5py
 
     packed = file.with_suffix(".packed")

@@ -31,8 +31,8 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     except Exception as error:
         if (lacks := missing(f"the environment of '{task.id}'", error)) is not None:
             raise lacks from error
-        mend = "check its packages with `calql doctor`"
+        fix = "check its packages with `calql doctor`"
         if render_mode is not None:
-            mend = "set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or train without video"
-        raise InputError(f"cannot make the environment of '{task.id}': {error}; {mend}") from error
+            fix = "set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or train without video"
+        raise InputError(f"cannot make the environment of '{task.id}': {error}; {fix}") from error
     return float32_observations(unit_actions(env))

@@ -43,7 +43,7 @@ class UnitActions(gymnasium.wrappers.TransformAction):
 
 
 def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
-    """The environment with observations of float32, or of uint8 where they were (pictures): an array or a flat dict.
+    """The environment with observations of float32, or of uint8 where they were (images): an array or a flat dict.
 
     Raises InputError unless the observation space is a Box or a Dict of Boxes.
     """

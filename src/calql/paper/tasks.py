@@ -324,7 +324,7 @@ def get_task(name: str) -> Task:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); mend the factory") from error
+        raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); fix the factory") from error
     if isinstance(made, Task):
         return dataclasses.replace(made, id=name)  # under its own name a later --resume finds it again
     horizon = getattr(getattr(made, "spec", None), "max_episode_steps", None)

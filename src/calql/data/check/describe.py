@@ -33,7 +33,7 @@ class Report:
     facts: dict[str, Any]
     """See `describe`."""
     errors: tuple[str, ...]
-    """Why training is refused; each names the mend."""
+    """Why training is refused; each names the fix."""
     warnings: tuple[str, ...]
     """What is odd, and what will be done about it."""
     expectation: str

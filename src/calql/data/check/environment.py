@@ -35,7 +35,7 @@ class Fit(NamedTuple):
     """What was found."""
 
     errors: list[str]
-    """Why the data cannot be used with the environment; each names the mend."""
+    """Why the data cannot be used with the environment; each names the fix."""
     warnings: list[str]
     """What is odd."""
     physics_error: float | None
@@ -72,10 +72,10 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
     errors = []
     found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
     if wanted != found:
-        mend = _mend_size(task, spec.observation) or _mend_observations(
+        fix = _fix_size(task, spec.observation) or _fix_observations(
             task, isinstance(spec.observation, Mapping), hasattr(env.observation_space, "keys")
         )
-        errors.append(f"the data's observations are {found}, the environment's are {wanted}; {mend}")
+        errors.append(f"the data's observations are {found}, the environment's are {wanted}; {fix}")
     box = env.action_space
     if getattr(box, "low", None) is None or box.shape is None:
         errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
@@ -89,19 +89,19 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
     return errors
 
 
-def _mend_size(task: Task, observation: PyTree) -> str:
-    """What to do where pictures are of another size than the task's; nothing where it is not that."""
+def _fix_size(task: Task, observation: PyTree) -> str:
+    """What to do where images are of another size than the task's; nothing where it is not that."""
     wanted = task.env_options.get("image_size")
-    picture = observation.get("image") if isinstance(observation, Mapping) else None
-    if wanted is None or picture is None or len(picture) == wanted:
+    image = observation.get("image") if isinstance(observation, Mapping) else None
+    if wanted is None or image is None or len(image) == wanted:
         return ""
     return (
-        f"build pictures of that size: calql data build {task.id} --set image_size={wanted}; "
-        f"or learn from these: --set image_size={len(picture)}"
+        f"build images of that size: calql data build {task.id} --set image_size={wanted}; "
+        f"or learn from these: --set image_size={len(image)}"
     )
 
 
-def _mend_observations(task: Task, dicts: bool, wants_dicts: bool) -> str:
+def _fix_observations(task: Task, dicts: bool, wants_dicts: bool) -> str:
     if dicts and not wants_dicts:
         known = [s.pattern for s in task.sources if s.adapt and fnmatch.fnmatchcase(s.pattern, PUBLISHED)]
         if known:
@@ -118,7 +118,7 @@ def _spaces(space: Any) -> PyTree:
 
 
 def _shapes(tree: PyTree) -> str:
-    """Keys and shapes of an observation or of its spaces, and which are pictures: equal texts where the two fit."""
+    """Keys and shapes of an observation or of its spaces, and which are images: equal texts where the two fit."""
     named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
     kind = {True: " uint8", False: ""}
     return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)

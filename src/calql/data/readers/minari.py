@@ -73,8 +73,8 @@ def read_minari(dataset_id: str, *, download: bool = True, uri: str | None = Non
                 )
             )
     except Exception as error:  # whatever h5py, pyarrow or Minari stumble over in a damaged file
-        mend = "delete its folder and download or build it again"
-        raise InputError(f"{uri}: {root() / dataset_id} is damaged ({_reason(error)}); {mend}") from error
+        fix = "delete its folder and download or build it again"
+        raise InputError(f"{uri}: {root() / dataset_id} is damaged ({_reason(error)}); {fix}") from error
     return Episodes(tuple(episodes), uri)
 
 
@@ -100,8 +100,8 @@ def _open(dataset_id: str, uri: str) -> Any:
         extra = about.get("data_format", "hdf5")
         raise InputError(f"{uri}: {_reason(error)}; run pip install 'minari[{extra}]'") from error
     except Exception as error:
-        mend = "delete its folder and download or build it again"
-        raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {mend}") from error
+        fix = "delete its folder and download or build it again"
+        raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {fix}") from error
 
 
 def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:

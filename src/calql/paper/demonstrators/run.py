@@ -58,31 +58,32 @@ def build(
     transitions: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-    **knobs: Any,
+    **options: Any,
 ) -> str:
     """Collect and store the task's data set, replacing an older one; return its Minari id.
 
-    A builder binds the first two: its `Recipe`, whose fields are the `knobs`, and `demonstrate(recipe, seed, index)`,
-    which makes attempt number `index`. Raises InputError on an unknown or impossible knob.
+    A builder binds the first two: its `Recipe`, whose fields are the `options`, and `demonstrate(recipe, seed, index)`,
+    which makes attempt number `index`. Raises InputError on an unknown or impossible option.
     """
-    recipe = make_recipe(kind, task, transitions, knobs)
+    recipe = make_recipe(kind, task, transitions, options)
     attempt = partial(demonstrate, recipe, seed)
     made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
     with contextlib.closing(made) as episodes:
         return store(task, episodes, recipe, seed)
 
 
-def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, knobs: dict[str, Any]) -> Recipe:
-    """The recipe of the task's row with the caller's knobs laid over it; `env_options` of the same name hold for both.
+def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, options: dict[str, Any]) -> Recipe:
+    """The recipe of the task's row with the caller's options laid over it; `env_options` of the same name hold
+    for both.
 
-    Raises InputError on an unknown knob.
+    Raises InputError on an unknown option.
     """
     names = {field.name for field in dataclasses.fields(kind)}
     chosen = {"horizon": task.horizon} | dict(task.env_options)
     chosen = {name: value for name, value in chosen.items() if name in names}
-    chosen |= dict(task.recipe) | ({} if transitions is None else {"transitions": transitions}) | knobs
+    chosen |= dict(task.recipe) | ({} if transitions is None else {"transitions": transitions}) | options
     if unknown := sorted(chosen.keys() - names):
-        raise InputError(f"the recipe has no knob {', '.join(unknown)}; the knobs are {', '.join(sorted(names))}")
+        raise InputError(f"the recipe has no option {', '.join(unknown)}; the options are {', '.join(sorted(names))}")
     return kind(**chosen)
 
 
@@ -103,7 +104,7 @@ def stream(
 ) -> Iterator[Episode]:
     """Whole episodes, in the order of their attempts, until there are `total` transitions (or episodes) of them.
 
-    One at a time: with pictures, a data set may be larger than memory. Only `keep` is shown all that were kept.
+    One at a time: with images, a data set may be larger than memory. Only `keep` is shown all that were kept.
 
     Args:
         attempt: makes attempt number i.
