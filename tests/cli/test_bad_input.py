@@ -79,7 +79,7 @@ def train(*extra: object) -> list[object]:
         (["--set", "cql_alpha=large"], "cannot be 'large'", "float"),
         (["--set", "cql_alpha"], "NAME=VALUE", "cql_alpha"),
         (["--set", "mixing=1.5"], "mixing is 1.5", "[0, 1] or be -1"),
-        (["--set", "utd=0"], "utd is 0", "at least 1"),
+        (["--set", "utd=0"], "utd' cannot be '0'", "int >= 1"),
         (["--set", "variant=offical"], "unknown variant", "official"),
         (["--task", "no_such_package:env"], "cannot import", "package.module:factory"),
         (["--data", "csv:file"], "no data URI", "minari:ID"),
@@ -172,8 +172,10 @@ def test_pretraining_that_is_not_the_same(complain, tmp_path, monkeypatch):
     assert not Path("run").exists()
 
 
-def test_resume_where_no_run_is(complain, tmp_path):
-    assert "config.json" in complain(*train("--resume", "--out", tmp_path))
+def test_resume_of_a_folder_that_holds_something_else(complain, write, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    assert "not an empty folder" in complain(*train("--resume", "--out", tmp_path / "run", "--data", write()))
 
 
 def test_eval_of_a_folder_without_a_run(complain, tmp_path):

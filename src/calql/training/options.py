@@ -255,9 +255,8 @@ def _read(leaf: Leaf, value: Any) -> Any:
     try:
         read = msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InputError(
-            f"option '{leaf.name}' cannot be '{_text(given)}': {str(error).partition(' - at')[0]}"
-        ) from error
+        reason = str(error).partition(" - at")[0].replace("`", "")
+        raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': {reason[0].lower()}{reason[1:]}") from error
     if any(part != part for part in (read if isinstance(read, tuple) else (read,))):
         raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': it must be a number")
     return read

@@ -12,7 +12,7 @@ import shutil
 import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,6 +47,7 @@ class RunDir:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
+        made = not self.path.exists()
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / ".lock"
@@ -59,6 +60,9 @@ class RunDir:
                 yield
             finally:
                 path.unlink(missing_ok=True)  # still held: `_locked` notices a file that was removed
+                if made:
+                    with suppress(OSError):  # a run was begun in it
+                        self.path.rmdir()
 
     def _tidy(self) -> None:
         for path in self.path.glob(".*.tmp"):
