@@ -45,7 +45,7 @@ def test_train_leaves_a_complete_run_directory(finished_run):
     }  # fmt: skip
     config = json.loads((finished_run / "config.json").read_text())
     assert config["data"]["fingerprint"]
-    assert config["differs_from_paper"]["batch_size"] == {"paper": 256, "here": 16}
+    assert config["differs_from_paper"]["pretrain.batch_size"] == {"paper": 256, "here": 16}
 
 
 def test_resume_of_a_finished_run_says_so(finished_run, capsys):
@@ -101,7 +101,7 @@ def test_print_config_is_json_that_names_every_difference_from_the_paper(capsys)
     calql("train", "--scale", "paper", "--print-config")
     config = json.loads(capsys.readouterr().out)
     assert config["differs_from_paper"] == {}
-    assert config["settings"]["num_random_actions"] == 10
+    assert config["experiment"]["pretrain"]["algorithm"]["num_random_actions"] == 10
 
 
 def test_data(capsys):
@@ -140,21 +140,22 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     plan.write_text(
         f'''tasks = ["{TASK}"]\nseeds = [3]\nscale = "smoke"\nset = ["eval_episodes=1"]\n'''
         """[[runs]]\nmethods = ["cql"]\n"""
-        """[[runs]]\nmethods = ["cql"]\nset = ["utd=2", "cql_alpha_online=0"]\n"""
+        """[[runs]]\nmethods = ["cql"]\nset = ["utd=2", "finetune.cql_alpha=0"]\n"""
         """[[figures]]\ntitle = "One alone"\ndraws = ["score"]\nruns = ["cql"]\n"""
     )
     calql("sweep", "--plan", plan, "--out", tmp_path / "runs", "--set", "online_steps=30")
-    plain, varied = (tmp_path / "runs" / TASK / name / "seed-3" for name in ("cql", "cql,utd=2,cql_alpha_online=0"))
+    plain, varied = (tmp_path / "runs" / TASK / name / "seed-3" for name in ("cql", "cql,utd=2,finetune.cql_alpha=0"))
     saved = [json.loads((run / "config.json").read_text()) for run in (plain, varied)]
-    assert [config["overrides"].get("utd") for config in saved] == [None, 2]
+    assert [config["options"].get("utd") for config in saved] == [None, "2"]
     for config in saved:
-        assert config["overrides"].items() >= {"eval_episodes": 1, "online_steps": 30}.items()
+        assert config["experiment"]["measurement"]["eval_episodes"] == 1
+        assert config["experiment"]["finetune"]["online_steps"] == 30
     assert saved[1]["pretrained"] == str(plain)
     shutil.copytree(plain, tmp_path / "runs" / TASK / "another" / "seed-3")  # a repetition, were it read
     calql("report", tmp_path / "runs", "--plan", plan, "--out", tmp_path / "report")
     table = (tmp_path / "report" / "table.md").read_text()
-    assert "| CQL (utd=1) |" in table
-    assert "| CQL (cql_alpha_online=0, utd=2) |" in table
+    assert "| CQL (finetune.cql_alpha=5, utd=1) |" in table
+    assert "| CQL (finetune.cql_alpha=0, utd=2) |" in table
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {f"{TASK}-overview", f"{TASK}-One-alone-score"}
     plan.write_text(plan.read_text().replace('"score"', '"scores"'))
@@ -208,7 +209,7 @@ def test_what_is_not_a_plan(tmp_path, capfd, text, said):
 @pytest.mark.parametrize("times", ["once", "each", "mixed"])
 def test_options_given_twice_add_up(times, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    values = {"--tasks": [TASK], "--methods": ["bc", "sac"], "--seeds": [0, 1, 7], "--set": ["tau=0.1", "utd=2"]}
+    values = {"--tasks": [TASK], "--methods": ["cql", "sac"], "--seeds": [0, 1, 7], "--set": ["tau=0.1", "utd=2"]}
     arguments = []
     for name, several in values.items():
         cut = {"once": [several], "each": [[value] for value in several], "mixed": [several[:1], several[1:]]}[times]
@@ -223,7 +224,9 @@ def test_options_given_twice_add_up(times, tmp_path, monkeypatch, capfd):
 
 def test_set_given_twice_to_train_adds_up(capfd):
     calql("train", "--scale", "smoke", "--set", "tau=0.1", "--set", "utd=2", "discount=0.9", "--print-config")
-    assert json.loads(capfd.readouterr().out)["overrides"] == {"tau": 0.1, "utd": 2, "discount": 0.9}
+    made = json.loads(capfd.readouterr().out)["experiment"]
+    assert (made["finetune"]["utd"], made["pretrain"]["algorithm"]["tau"]) == (2, 0.1)
+    assert made["finetune"]["algorithm"]["discount"] == 0.9
 
 
 def test_sweep_names_the_run_that_failed(tmp_path, capfd):

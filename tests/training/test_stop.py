@@ -7,14 +7,14 @@ import pytest
 import tiny
 
 from calql.cli.signals import Stopped, terminating, until_stopped
-from calql.training import checkpoint
+from calql.training import checkpoint, loop
 from calql.training.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     made = tiny.trainer(tmp_path_factory.mktemp("undisturbed") / "run")
-    events = [progress.event for progress in made.run()]
+    events = [event.kind for event in loop.run(made)]
     return tiny.outcome(made), len(events)
 
 
@@ -30,7 +30,7 @@ def stopped(folder, event, number=signal.SIGTERM):
     made = tiny.trainer(folder)
     made.restore()
     with pytest.raises(Stopped, match=rf"{number.name}.*all work is saved.*THIS") as stop:
-        signalled(made.run(), made.save, number, event)
+        signalled(loop.run(made), made.save, number, event)
     assert stop.value.code == 128 + number
     assert checkpoint.load_meta(checkpoint.newest(made.run_dir.checkpoints)[0])["step"] == made.counters.total_grad_step
     made.close()
@@ -43,7 +43,7 @@ def test_stopped_at_any_event(tmp_path, undisturbed):
         stopped(folder, event)
         made = tiny.trainer(folder)
         assert made.restore() == []
-        list(made.run())
+        list(loop.run(made))
         made.close()
         found = tiny.outcome(made)
         assert [name for name in outcome if found[name] != outcome[name]] == [], f"stopped at event {event}"
@@ -56,7 +56,7 @@ def test_stopped_at_every_event(tmp_path, undisturbed):
         stopped(tmp_path / "run", 0)
     made = tiny.trainer(tmp_path / "run")
     made.restore()
-    assert len(list(made.run())) <= 2
+    assert len(list(loop.run(made))) <= 2
     found = tiny.outcome(made)
     assert [name for name in outcome if found[name] != outcome[name]] == []
     made.close()
@@ -86,6 +86,6 @@ def test_signals_that_are_ignored_stay_so():
 def test_a_run_directory_is_read_while_it_is_written(tmp_path):
     made = tiny.trainer(tmp_path / "run")
     with made.run_dir.lock():
-        next(made.run())
+        next(loop.run(made))
         assert len(RunDir(tmp_path / "run").read_rows("eval.csv")) == 1
     made.close()
