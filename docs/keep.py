@@ -35,7 +35,7 @@ def table_of_methods() -> str:
 
     first = {task.domain: task.id for task in reversed(TASKS.values())}
     domains = list(dict.fromkeys(task.domain for task in TASKS.values()))
-    head = ["method", "pre-training", "fine-tuning", "updates a step", *(f"data in {domain}" for domain in domains)]
+    head = ["method", "pre-training", "fine-tuning", "updates per step", *(f"data in {domain}" for domain in domains)]
     lines = [head, ["---"] * len(head)]
     for name, method in METHODS.items():
         phases = [experiment(first[domain], name, "paper").finetune for domain in domains]

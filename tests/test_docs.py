@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -13,20 +15,32 @@ import pytest
 from calql.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "methods").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "methods").glob("*.md")),
+]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"],
          "theory": ["--runs", "2", "--rounds", "3"]}  # fmt: skip
-"""What makes a command of the README take seconds; nothing else of it is changed."""
+"""What makes a command of the README take seconds, with `FEWER`; nothing else of it is changed."""
+FEWER = {"online_steps=12000": "online_steps=250"}
 
 
 def commands(page: Path) -> list[list[str]]:
-    lines = [line.split("#")[0].strip() for line in page.read_text().splitlines() if line.startswith("    calql ")]
-    return [shlex.split(line)[1:] for line in lines]
+    lines = [line.split(" #")[0].strip() for line in page.read_text().splitlines() if line.startswith("    calql ")]
+    return [[FEWER.get(word, word) for word in shlex.split(line)[1:]] for line in lines]
+
+
+def examples(page: Path) -> list[tuple[str, str]]:
+    """The Python blocks of a page, each with the file that it is said to be from, or ""."""
+    return re.findall(r"(?:<!-- from: (\S+) -->\n)?```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def test_readme_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = commands(ROOT / "README.md")
+    assert set(FEWER.values()) <= {word for command in listed for word in command}
     assert {"data", "train", "eval", "sweep", "report", "bench", "theory", "doctor"} <= {
         command[0] for command in listed
     }
@@ -37,17 +51,50 @@ def test_readme_commands_run_in_order(tmp_path, monkeypatch):
         assert stop.value.code == 0, command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
 def test_python_examples_run(page, tmp_path, monkeypatch):
+    """In one namespace, as a reader would type them; files of the repository are not run but must say the same."""
     monkeypatch.chdir(tmp_path)
-    if "local:" in page.read_text():
+    monkeypatch.syspath_prepend(ROOT)
+    if examples(page) and "pointmaze-medium-narrow" in page.read_text():
         with pytest.raises(SystemExit):
             main(["data", "build", "pointmaze-medium-narrow", "--transitions", "300"])
-    for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(compile(example, page.name, "exec"), {})
+    names: dict = {}
+    for source, example in examples(page):
+        if source:
+            assert example in (page.parent / source).read_text()
+        else:
+            exec(compile(example, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
+def test_commands_are_understood(page, monkeypatch, capsys):
+    """Every command of every page has the options that it names, and trains with settings that exist."""
+    monkeypatch.chdir(ROOT)
+    for name in ("data.data", "evaluate.evaluate", "report.report", "bench.bench", "theory.theory", "demo.demo"):
+        function = pkgutil.resolve_name(f"calql.cli.{name}")
+        monkeypatch.setattr(f"calql.cli.{name}", functools.wraps(function)(lambda *args, **options: 0))
+    for command in commands(page):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *(["--print-config"] if command[0] in ("train", "sweep") else [])])
+        assert stop.value.code == 0, (command, capsys.readouterr().err)
+
+
+def test_every_public_name_is_documented():
+    import calql
+
+    shown = (ROOT / "docs" / "library.md").read_text()
+    assert len(calql.__all__) <= 25
+    assert [name for name in calql.__all__ if not re.search(rf"`{name}[(`]", shown)] == []
+
+
+def test_every_page_is_in_the_index():
+    shown = (ROOT / "docs" / "README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]
+    assert [name for name in pages if f"]({name})" not in shown] == []
+
+
+@each_page
 def test_every_documented_option_exists(page):
     from calql.paper.methods import METHODS
     from calql.paper.tasks import DEFAULT_TASK
@@ -74,9 +121,9 @@ def test_lines_that_links_lead_to_and_the_table_of_methods_are_those_of_the_code
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each_page
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
 
 
@@ -87,3 +134,11 @@ def test_plans_of_the_results_can_be_run(plan, tmp_path):
     jobs = make_jobs(read_plan(plan), tmp_path)
     assert len(jobs) >= 6
     assert len({job.out for job in jobs}) == len(jobs)
+
+
+def test_the_rooms_in_contributing_are_those_of_the_code():
+    from test_architecture import TIERS
+
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.search(r"\n    (types.*?)\n\n", text, re.DOTALL)[1]
+    assert [set(re.split(r"\W+", tier.strip())) for tier in shown.split("→")] == TIERS
