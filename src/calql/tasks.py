@@ -41,6 +41,10 @@ class Source:
     """Options of the reader, e.g. which of a folder's tasks is meant."""
 
 
+OF_TASK = "().env"
+"""Ends the name of an environment's factory that only the function which makes the task can find, such as a lambda."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One row: where experience comes from, what it is worth, and how long to train on it."""
@@ -75,6 +79,18 @@ class Task:
     """Tasks that methods have settings for: `antmaze`, `kitchen`, `adroit` as in the paper's Table 3; "" for none."""
     summary: str = ""
     """One line for listings."""
+
+    def factory(self) -> Callable[..., Any]:
+        """What makes the environment. Raises InputError where its name cannot be imported.
+
+        A name that ends in `().env` is that of a function which returns the task itself.
+        """
+        if not isinstance(self.env, str):
+            return self.env
+        if self.env.endswith(OF_TASK):
+            made = load_attribute(self.env.removesuffix(OF_TASK))()
+            return made.factory() if isinstance(made, Task) else made.env
+        return load_attribute(self.env)
 
     def source_of(self, uri: str) -> Source | None:
         """What is special about the recordings of that URI; None where they are taken as they are.

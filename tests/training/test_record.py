@@ -12,7 +12,7 @@ import tiny
 from calql.cli import main
 from calql.paper.tasks import TASKS
 from calql.training import loop
-from calql.training.experiment import encode
+from calql.training.experiment import decode, encode
 from calql.training.options import experiment
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
@@ -131,6 +131,26 @@ def test_the_user_s_own_code_is_recorded_and_a_changed_one_is_told(tmp_path, mon
     assert not [note for note in read.notes if "my_rules" in note]
     (tmp_path / "my_rules.py").write_text(OWN + "\n# changed\n")
     assert [note for note in read_record(run_dir).notes if "my_rules has changed" in note]
+
+
+LAMBDA = """
+import dataclasses
+import tiny
+
+def task():
+    return dataclasses.replace(tiny.TASK, env=lambda render_mode=None: tiny.Slope())
+"""
+
+
+def test_an_environment_that_only_the_task_s_own_function_can_find(tmp_path, monkeypatch):
+    """A lambda has no name to import: the record names the function that makes the task."""
+    (tmp_path / "my_task.py").write_text(LAMBDA)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_task", raising=False)
+    made = experiment("my_task:task", "bc", "smoke")
+    record = encode(made)
+    assert record["task"]["env"] == "my_task:task().env"
+    assert isinstance(decode(record).task.factory()(), tiny.Slope)
 
 
 def test_every_start_of_a_run_is_recorded(tmp_path):

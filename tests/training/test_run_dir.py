@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from calql.training import files
-from calql.training.run_dir import EVAL_COLUMNS, RunDir
+from calql.training.measure import EVAL_COLUMNS
+from calql.training.run_dir import RunDir
 from calql.types import InputError, RunError
 
 

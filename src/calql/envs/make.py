@@ -7,7 +7,7 @@ import gymnasium
 from calql.envs.headless import headless_gl
 from calql.envs.wrappers import float32_observations, unit_actions
 from calql.extras import missing
-from calql.tasks import Task, load_attribute
+from calql.tasks import Task
 from calql.types import InputError
 
 
@@ -18,7 +18,7 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     Raises InputError where the environment cannot be made, drawn or used.
     """
     try:
-        factory = load_attribute(task.env) if isinstance(task.env, str) else task.env
+        factory = task.factory()
         if render_mode is None:
             env = factory(**task.env_options)
         else:

@@ -26,7 +26,7 @@ import msgspec
 import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
 from calql.replay.buffer import UNION
-from calql.tasks import Task, load_attribute
+from calql.tasks import OF_TASK, Task, load_attribute
 from calql.types import InputError
 
 FORMAT = 2
@@ -264,7 +264,7 @@ def name_of(task: Task) -> str:
     if isinstance(task.env, str):
         return task.env
     name = _import_name(task.env)
-    return task.id if "<" in name and ":" in task.id else name  # a lambda: the factory of the whole task is recorded
+    return task.id + OF_TASK if "<" in name and ":" in task.id else name  # a lambda, or a class within a function
 
 
 def _import_name(thing: Any) -> str:

@@ -25,7 +25,7 @@ from calql.methods import Method
 from calql.paper.methods import get_method
 from calql.paper.scales import SCALES
 from calql.paper.tasks import get_task
-from calql.tasks import Task, load_attribute, nearest
+from calql.tasks import Task, nearest
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
 from calql.types import InputError, Spec
 
@@ -213,7 +213,7 @@ def chosen(experiment: Experiment, name: str) -> list[Leaf]:
 
 def _factory_option(task: Task, name: str) -> Leaf:
     """A keyword argument of the environment's factory that the task does not set itself."""
-    factory = load_attribute(task.env) if isinstance(task.env, str) else task.env
+    factory = task.factory()
     known = {
         parameter.name: parameter.default
         for parameter in inspect.signature(factory).parameters.values()

@@ -19,11 +19,6 @@ from typing import Any, TextIO
 from calql.training import files
 from calql.types import InputError
 
-EVAL_COLUMNS = (
-    "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
-    "q_data_mean", "mc_return_mean", "bounding_rate",
-)  # fmt: skip
-
 
 class RunDir:
     """Reads and writes one run directory."""

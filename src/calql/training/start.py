@@ -11,7 +11,7 @@ from calql.data.check.describe import Report
 from calql.data.episodes import Episodes
 from calql.data.load import open_data
 from calql.training import checkpoint, store
-from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences
+from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences, name_of
 from calql.training.options import changed, read_options
 from calql.training.record import Saved, go_on, new_record, read_record
 from calql.training.run_dir import RunDir
@@ -53,6 +53,10 @@ def begin(
     run_dir.refuse_what_is_there()
     training = Training(experiment, episodes, run_dir)
     notes = _borrow(training) if experiment.init_from else []
+    if "<" in name_of(experiment.task):
+        notes.append(
+            f"'{name_of(experiment.task)}' cannot be imported: only the program that made it can resume this run"
+        )
     record = new_record(experiment, episodes, told)
     run_dir.create(record | ({"pretrained": str(pretrained.path)} if pretrained else {}))
     if pretrained and found:
