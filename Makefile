@@ -16,9 +16,10 @@ demo: $(VENV)/.runtime  ## Cal-QL against CQL on narrow data, then the report (A
 test: $(VENV)/.dev  ## all tests, in parallel (WORKERS=2, ARGS="tests/cli -k doctor")
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(VENV)/.dev  ## rules and formatting, without changing anything
+lint: $(VENV)/.dev  ## rules, formatting and types, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 	$(BIN)/python docs/keep.py --check
 
 format: $(VENV)/.dev  ## mend what the linter can mend

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from calql.algorithms import SAC
+from calql.algorithms import UpdateRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Method:
     """Stable name, used on the command line and in results."""
     title: str
     """Name in tables and figures."""
-    offline: type[SAC] | None
+    offline: type[UpdateRule] | None
     """Update rule of pre-training; None: no offline phase, the online phase starts from random networks."""
-    online: type[SAC] | None
+    online: type[UpdateRule] | None
     """Update rule of fine-tuning; None: no online phase."""
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """Options that belong to the method, by where they hold: "" everywhere, `antmaze` in that domain of tasks, `paper`

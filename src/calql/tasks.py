@@ -7,7 +7,7 @@ import difflib
 import fnmatch
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 else:  # msgspec decodes no union that a callable belongs to
     Factory = Any
 
-SCALES = ("smoke", "laptop", "paper")
+Scale = Literal["smoke", "laptop", "paper"]
+"""Name of a scale, see `calql.paper.scales.SCALES`."""
 Progress = Callable[[int, int], None]
 """Called as progress(done, total)."""
 PUBLISHED = "minari:D4RL/*"

@@ -1,7 +1,8 @@
 """The contract of an update rule: ours keep it, and a user's own that shares nothing with ours is trained by it."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+import inspect
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ class LinearBC:
     noise: float = 0.1
     discount: float = 0.99
 
-    context: ClassVar[int] = 0
+    context = 0
 
     def init(self, key, spec):
         return LinearState(jnp.zeros((len(spec.observation), spec.action_dim)), jnp.zeros(spec.action_dim))
@@ -64,6 +65,23 @@ def test_what_is_no_rule_is_told_apart():
     assert not isinstance(dict(), Acts)
     assert {rule for rule in [*RULES, LinearBC] if not issubclass(rule, HasValues)} == {BC, ODT, LinearBC}
     assert ODT(odt_context=7).context == 7
+
+
+def test_values_take_a_policy_of_the_current_observation():
+    class SequenceValues(ODT):
+        def q_values(self, critic, observations, actions):
+            """What the bounding rate calls beside `act`, which this rule has not."""
+
+    assert not isinstance(SequenceValues(), HasValues)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_take_arguments_by_the_names_of_the_contract(rule):
+    for contract in (UpdateRule, *(part for part in (Acts, ActsInContext, HasValues) if issubclass(rule, part))):
+        for name, method in inspect.getmembers(contract, inspect.isfunction):
+            if not name.startswith("_"):
+                wanted = [*inspect.signature(method).parameters]
+                assert [*inspect.signature(getattr(rule, name)).parameters][: len(wanted)] == wanted
 
 
 def test_a_rule_without_a_base_class_learns_and_acts():

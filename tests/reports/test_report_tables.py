@@ -1,6 +1,7 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from calql.paper.published import published
 from calql.reports import tables
 from calql.reports.load import Run, load_runs
 from calql.reports.record import read_record
+from calql.reports.stored import Rows, Stored
 from calql.reports.tables import Estimate, Versus, best, method_rows, settled
 from calql.reports.verdict import border, calibration, verdict, wins
 
@@ -23,7 +25,9 @@ def run(method, seed, scores, task="t", done=True, label=None, title=None, offli
         dict.fromkeys(["score_sem", "bounding_rate", "q_data_mean", "mc_return_mean"], np.nan) | row for row in rows
     ]
     record = read_record({"task": task, "method": method, "seed": seed, "title": title or method}, "config.json")
-    return Run(record, rows, done, label or record.title)
+    where = Path("run")
+    stored = Stored(where, "run", {}, where / "config.json", done, Rows(where / "eval.csv", ()), None)
+    return Run(record, rows, done, label or record.title, stored=stored)
 
 
 OURS = [run("cal-ql", seed, [0.4, 0.4 + 0.1 * seed, 1.0]) for seed in range(4)]

@@ -9,14 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from calql.algorithms.protocol import Acts, ActsInContext, UpdateRule
 from calql.envs.rollout import Act
 from calql.types import PyTree, Spec
 
 
-def acting(algorithm: Any, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
+def acting(algorithm: UpdateRule, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
     """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
     compiled = _compiled(algorithm)
-    memory = algorithm.blank(spec, size) if algorithm.context else None
+    memory = None
+    if algorithm.context:
+        assert isinstance(algorithm, ActsInContext)
+        memory = algorithm.blank(spec, size)
 
     def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         nonlocal memory
@@ -27,13 +31,15 @@ def acting(algorithm: Any, spec: Spec, state: PyTree, size: int, key: jax.Array 
 
 
 @cache
-def _compiled(algorithm: Any) -> Callable[..., tuple[jax.Array, Any]]:
+def _compiled(algorithm: UpdateRule) -> Callable[..., tuple[jax.Array, Any]]:
     """Looked up once a rollout: as a static argument, the algorithm would be hashed at every step."""
 
     def act(state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any) -> tuple:
         key = None if key is None else jax.random.fold_in(key, steps[0])
         if algorithm.context:
+            assert isinstance(algorithm, ActsInContext)
             return algorithm.act_in_context(state, memory, observations, steps, rewards, key)
+        assert isinstance(algorithm, Acts)
         return algorithm.act(state, observations, key), memory
 
     return jax.jit(act)

@@ -7,7 +7,7 @@ steps.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 
 from calql.algorithms.bounds import Below1, Count, EncoderKind, NonNegative, Positive, UpTo1, Widths, require_ordered
 from calql.algorithms.steps import Metrics, adam_step, averaged_gradient, backup, example
-from calql.networks import CriticEnsemble, members
+from calql.networks import CriticEnsemble, apply, members
 from calql.types import PyTree, Spec, Transition
 
 State = TypeVar("State", bound=Any)
@@ -58,7 +58,7 @@ class ActorCritic:
     encoder: EncoderKind = "small"
     """Network that turns the images of observations into vectors, see `Encoder`; the policy shares the critics'."""
 
-    context: ClassVar[int] = 0
+    context = 0
     """Batches are transitions."""
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class ActorCritic:
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q of every member: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
-        return self.q.clone(members=members(critic)).apply({"params": critic}, observations, actions)
+        return apply(self.q.clone(members=members(critic)), critic, observations, actions)
 
     def backup(self, batch: Transition, value: jax.Array) -> jax.Array:
         """y = r + γ · mask · V(s′), clamped to `target_q_range`: [B]. No gradient flows."""

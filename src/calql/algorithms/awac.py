@@ -21,7 +21,7 @@ import optax
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Below1, Count, NonNegative, Positive, Widths
 from calql.algorithms.steps import Metrics, adamw_step, weighted_imitation
-from calql.networks import GaussianPolicy, gaussian_log_prob, sample_gaussian
+from calql.networks import GaussianPolicy, apply, gaussian_log_prob, sample_gaussian
 from calql.types import PyTree, Spec, Transition
 
 
@@ -78,7 +78,7 @@ class AWAC(ActorCritic):
     def pi(self, actor: PyTree, observations: PyTree, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Mean in [−1, 1] and log-std [B, A]; with dropout where a key is given."""
         rngs = {} if key is None else {"dropout": key}
-        return self.policy(actor["log_std"].shape[-1]).apply({"params": actor}, observations, rngs=rngs)
+        return apply(self.policy(actor["log_std"].shape[-1]), actor, observations, rngs=rngs)
 
     def target_q(self, state: AWACState, batch: Transition, key: jax.Array) -> jax.Array:
         """y, by the target critics at the policy's best of `num_target_actions`: [B]. No gradient flows."""

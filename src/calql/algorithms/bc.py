@@ -6,7 +6,7 @@ Maximum likelihood of the data's actions under the tanh-squashed Gaussian: L(π)
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 
 from calql.algorithms.bounds import Below1, EncoderKind, Finite, NonNegative, Positive, Widths
 from calql.algorithms.steps import Metrics, adam_step, example
-from calql.networks import TanhGaussianPolicy, action_dim_of, gaussian_tanh_log_prob, sample_actions
+from calql.networks import TanhGaussianPolicy, action_dim_of, apply, gaussian_tanh_log_prob, sample_actions
 from calql.types import PyTree, Spec, Transition
 
 
@@ -45,7 +45,7 @@ class BC:
     encoder: EncoderKind = "small"
     """Network that turns the images of observations into vectors, see `Encoder`."""
 
-    context: ClassVar[int] = 0
+    context = 0
     """Batches are transitions."""
 
     def policy(self, action_dim: int) -> TanhGaussianPolicy:
@@ -59,12 +59,12 @@ class BC:
         policy, observation = self.policy(spec.action_dim), example(spec)
         # An encoder starts as it does in the other rules, where it is the critics' and has the second key.
         actor, second = (policy.init(k, observation)["params"] for k in jax.random.split(key))
-        actor |= {name: part for name, part in second.items() if name == "encoder"}
+        actor = {**actor, **{name: part for name, part in second.items() if name == "encoder"}}
         return BCState(actor, optax.adam(self.actor_lr).init(actor))
 
     def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
         """Mean and log-std [B, A] of the policy at [B, …], before the tanh."""
-        return self.policy(action_dim_of(actor)).apply({"params": actor}, observations)
+        return apply(self.policy(action_dim_of(actor)), actor, observations)
 
     def actor_loss(
         self, actor: PyTree, state: BCState, batch: Transition, key: jax.Array

@@ -140,6 +140,7 @@ class CQL(SAC):
 
     def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:
         """−α′ w (gap − τ): raises α′ while the gap is above its target."""
+        assert self.cql_target_gap is not None
         return -self.alpha_prime(log_alpha_prime) * self.cql_alpha * (gap - self.cql_target_gap)
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:

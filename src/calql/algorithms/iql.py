@@ -20,7 +20,7 @@ import optax
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Below1, Between0And1, NonNegative, Positive, Widths
 from calql.algorithms.steps import Metrics, adam_step, adamw_step, example, weighted_imitation
-from calql.networks import GaussianPolicy, Value, gaussian_log_prob, sample_gaussian
+from calql.networks import GaussianPolicy, Value, apply, gaussian_log_prob, sample_gaussian
 from calql.types import PyTree, Spec, Transition
 
 
@@ -91,11 +91,11 @@ class IQL(ActorCritic):
     def pi(self, actor: PyTree, observations: PyTree, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Mean in [−1, 1] and log-std [B, A]; with dropout where a key is given."""
         rngs = {} if key is None else {"dropout": key}
-        return self.policy(actor["log_std"].shape[-1]).apply({"params": actor}, observations, rngs=rngs)
+        return apply(self.policy(actor["log_std"].shape[-1]), actor, observations, rngs=rngs)
 
     def values(self, value: PyTree, observations: PyTree) -> jax.Array:
         """V at [B, …] → [B]."""
-        return self.v.apply({"params": value}, observations)
+        return apply(self.v, value, observations)
 
     # -- losses, in the order of their steps ---------------------------------------------------------------------------
 

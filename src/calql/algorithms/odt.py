@@ -21,7 +21,7 @@ import optax
 
 from calql.algorithms.bounds import Below1, Count, Finite, NonNegative, Positive
 from calql.algorithms.steps import Metrics, adam_step
-from calql.networks import DecisionTransformer, gaussian_tanh_log_prob, sample_actions
+from calql.networks import DecisionTransformer, apply, gaussian_tanh_log_prob, sample_actions
 from calql.types import InputError, PyTree, Spec, Window, is_picture
 
 
@@ -139,7 +139,7 @@ class ODT:
         )
         window = window._replace(observations=normal)
         rngs = {} if key is None else {"dropout": key}
-        return self.model(action_dim).apply({"params": actor}, *window, rngs=rngs)
+        return apply(self.model(action_dim), actor, *window, rngs=rngs)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
@@ -164,13 +164,13 @@ class ODT:
         target = -action_dim if self.target_entropy is None else self.target_entropy
         return jnp.exp(log_temperature) * (entropy - target)
 
-    def update(self, state: ODTState, window: Window, key: jax.Array) -> tuple[ODTState, Metrics]:
+    def update(self, state: ODTState, batch: Window, key: jax.Array) -> tuple[ODTState, Metrics]:
         """One step of the transformer, one of the temperature."""
         (loss, (log_pi, entropy)), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            state.actor, state, window, key
+            state.actor, state, batch, key
         )
         updates, optimizer = self.optimizer.update(gradient, state.actor_optimizer, state.actor)
-        slope = jax.grad(self.temperature_loss)(state.log_temperature, entropy, window.actions.shape[-1])
+        slope = jax.grad(self.temperature_loss)(state.log_temperature, entropy, batch.actions.shape[-1])
         log_temperature, temperature_optimizer = adam_step(
             self.odt_temperature_lr, slope, state.temperature_optimizer, state.log_temperature
         )

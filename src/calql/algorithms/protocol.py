@@ -8,7 +8,7 @@ No base class is needed; what a rule can do beyond `UpdateRule` follows from the
 |---|---|---|
 | `Acts` | `act` | rollouts of a rule whose `context` is 0 |
 | `ActsInContext` | `blank`, `act_in_context` | rollouts of a rule whose `context` is above 0 |
-| `HasValues` | `q_values`, and `critic` in the state | Q on the data and the bounding rate at every evaluation |
+| `HasValues` | `act`, `q_values`, and `critic` in the state | Q on the data and the bounding rate at every evaluation |
 
 Some options of training set a field of the rule by name, where the rule has one of that name: `target_q_range` (the
 clamp of targets), `actor_every`, `cql_alpha`, `iql_temperature`.
@@ -31,16 +31,20 @@ class UpdateRule(Protocol):
     @property
     def discount(self) -> float:
         """γ in [0, 1), also of the returns that are computed from the data."""
+        ...
 
     @property
     def context(self) -> int:
         """0: batches are `Transition`s with leading axis [B]; K ≥ 1: batches are `Window`s of K steps, [B, K]."""
+        ...
 
     def init(self, key: jax.Array, spec: Spec) -> Any:
         """A fresh state for observations and actions of those shapes."""
+        ...
 
     def update(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Metrics]:
         """One gradient step: the new state, of the same structure, and scalar metrics by name. Pure and traceable."""
+        ...
 
 
 @runtime_checkable
@@ -49,6 +53,7 @@ class Acts(Protocol):
 
     def act(self, state: Any, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] in [−1, 1] at observations [B, …]: deterministic, or exploring where a key is given."""
+        ...
 
 
 @runtime_checkable
@@ -57,6 +62,7 @@ class ActsInContext(Protocol):
 
     def blank(self, spec: Spec, size: int) -> Any:
         """The memory of `size` episodes that have not begun."""
+        ...
 
     def act_in_context(
         self,
@@ -71,11 +77,13 @@ class ActsInContext(Protocol):
 
         `steps` [B] counts from 0 in every episode; `rewards` [B] are the mapped rewards of the step before.
         """
+        ...
 
 
 @runtime_checkable
-class HasValues(Protocol):
-    """Learned Q functions, in the state's `critic`."""
+class HasValues(Acts, Protocol):
+    """A policy of the current observation with learned Q functions, in the state's `critic`."""
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q of E critics: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
+        ...

@@ -19,7 +19,7 @@ import optax
 
 from calql.algorithms.sac import ActorCriticState
 from calql.algorithms.steps import Metrics, adam_step, example
-from calql.networks import Critic, Value
+from calql.networks import Critic, Value, apply
 from calql.types import PyTree, Spec, Transition
 
 Reference = Literal["returns", "fitted", "fitted-v"]
@@ -48,7 +48,7 @@ class FittedReference:
 
     def values(self, value: PyTree, batch: Transition) -> jax.Array:
         """Q^μ(s, a) or V^μ(s): [B]."""
-        return self.network.apply({"params": value}, *self.inputs(batch.observations, batch.actions))
+        return apply(self.network, value, *self.inputs(batch.observations, batch.actions))
 
     def loss(self, value: PyTree, batch: Transition) -> jax.Array:
         """Mean squared distance from the Monte-Carlo returns."""

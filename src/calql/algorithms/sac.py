@@ -18,7 +18,7 @@ import optax
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Count, Finite, NonNegative, Positive
 from calql.algorithms.steps import Metrics, adam_step, every
-from calql.networks import TanhGaussianPolicy, action_dim_of, choose_members, sample_actions
+from calql.networks import TanhGaussianPolicy, action_dim_of, apply, choose_members, sample_actions
 from calql.types import PyTree, Spec, Transition
 
 
@@ -101,7 +101,7 @@ class SAC(ActorCritic):
 
     def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
         """Mean and log-std [B, A] of the policy at [B, …], before the tanh."""
-        return self.policy(action_dim_of(actor)).apply({"params": actor}, observations)
+        return apply(self.policy(action_dim_of(actor)), actor, observations)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import optax
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Count, NonNegative, Positive, Widths
 from calql.algorithms.steps import Metrics, adam_step, every
-from calql.networks import TanhGaussianPolicy, action_dim_of
+from calql.networks import TanhGaussianPolicy, action_dim_of, apply
 from calql.types import PyTree, Spec, Transition
 
 
@@ -80,7 +80,7 @@ class TD3BC(ActorCritic):
 
     def actions(self, actor: PyTree, observations: PyTree) -> jax.Array:
         """π(s) [B, A]."""
-        mean, _ = self.policy(action_dim_of(actor)).apply({"params": actor}, observations)
+        mean, _ = apply(self.policy(action_dim_of(actor)), actor, observations)
         return jnp.tanh(mean)
 
     def target_q(self, state: TD3BCState, batch: Transition, key: jax.Array) -> jax.Array:

@@ -112,6 +112,7 @@ def build(
     """Run the task's builder with a progress bar, on all cores unless told otherwise; returns the Minari id."""
     from calql.data.build import build as build_data
 
+    assert task.builder is not None
     recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
     knobs = fields_of(recipe, options)
     with bar() as progress:

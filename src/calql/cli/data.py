@@ -95,7 +95,7 @@ def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> 
         row,
         uri,
         discount=algorithm.discount,
-        target_rate=algorithm.tau,
+        target_rate=getattr(algorithm, "tau", 1.0),  # a rule without target networks has its values at once
         tail_bootstrap=made.data.tail_bootstrap,
         with_env=with_env,
         strict=False,

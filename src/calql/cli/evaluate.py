@@ -52,7 +52,7 @@ def evaluate(
             f"{row['task']} · {row['method']} · gradient step {row['grad_step']}\n"
             f"score {row['score_mean']:.3f}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
         )
-    if camera is not None:
+    if camera is not None and video is not None:
         film(camera, policy.task, policy.side_by_side(1), library.evaluation_seeds(seed, episodes)[0], video)
         if not as_json:
             console.print(f"video: {video}")

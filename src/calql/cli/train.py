@@ -60,8 +60,8 @@ def train(
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
     if resume and (pretrained or init_from):
         raise InputError("--resume goes on with what the run began from; leave --pretrained and --init-from out")
-    options, trackers = flat(options), flat(trackers)
-    asked = common.Asked(task, method, scale, seed, data, options)
+    changes, consumers = flat(options), flat(trackers)
+    asked = common.Asked(task, method, scale, seed, data, changes)
     run_dir = RunDir(out or asked.default_folder())
     there = resume and (run_dir.path / "config.json").exists()
     if explain:
@@ -70,7 +70,7 @@ def train(
     if there:
         saved = read_record(run_dir)
         asked.refuse_other(run_dir, saved.experiment)
-        experiment = with_new_options(saved, options)
+        experiment = with_new_options(saved, changes)
         refuse_other(run_dir, saved.experiment, experiment)
         if run_dir.done and experiment == saved.experiment:
             print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
@@ -89,6 +89,6 @@ def train(
     common.enable_compilation_cache()
     told = {"options": asked.given(), "differs_from_paper": common.differs(experiment)}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
-    common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), trackers)
+    common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), consumers)
     common.print_summary(run_dir)
     return 0

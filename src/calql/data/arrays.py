@@ -74,7 +74,7 @@ def numbers(
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where}: '{name}' does not hold numbers of one shape (dtype {array.dtype}); convert it")
     if not array.ndim or (rows is not None and len(array) != rows) or (axes is not None and array.ndim != axes):
-        rest = {1: ",", 2: ", A"}.get(axes, ", …")
+        rest = {None: ", …", 1: ",", 2: ", A"}.get(axes, ", …")
         wanted = f"({'T' if rows is None else rows}{rest})"
         raise InputError(f"{where}: '{name}' has shape {array.shape}, expected {wanted}; fix the recording")
     if array.dtype == np.uint8:

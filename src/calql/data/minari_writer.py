@@ -96,11 +96,8 @@ def _buffer(episode: Episode) -> Any:
 
     truncations = np.zeros(episode.length, bool)
     truncations[-1] = episode.truncated
-    return EpisodeBuffer(
-        observations=episode.observations,
-        actions=episode.actions,
-        rewards=episode.rewards,
-        terminations=episode.terminations,
-        truncations=truncations,
-        infos=None if episode.successes is None else {"success": np.concatenate([[False], episode.successes])},
+    columns: dict[str, Any] = dict(  # arrays do as well as the lists that Minari's annotations name
+        actions=episode.actions, rewards=episode.rewards, terminations=episode.terminations, truncations=truncations
     )
+    infos = None if episode.successes is None else {"success": np.concatenate([[False], episode.successes])}
+    return EpisodeBuffer(observations=episode.observations, infos=infos, **columns)

@@ -122,7 +122,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
     An environment whose episode is over starts the next seed at once; `act` always sees len(envs) rows.
     """
     waiting = list(enumerate(seeds))[::-1]
-    outcomes: list[Outcome | None] = [None] * len(seeds)
+    outcomes: dict[int, Outcome] = {}
     running: list[dict[str, Any] | None] = [None] * len(envs)
 
     def start(slot: int) -> None:
@@ -135,6 +135,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
 
     for slot in range(len(envs)):
         start(slot)
+    assert running[0]
     blank = running[0]["observation"]
     while any(running):
         batch = [episode["observation"] if episode else blank for episode in running]
@@ -156,7 +157,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
                     len(episode["rewards"]),
                 )
                 start(slot)
-    return outcomes
+    return [outcomes[index] for index in range(len(seeds))]
 
 
 def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:
@@ -165,7 +166,8 @@ def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401 (the codec that imageio looks for)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with imageio.get_writer(path, fps=env.metadata.get("render_fps", 10), macro_block_size=1) as writer:
+    writer: Any = imageio.get_writer(path, fps=env.metadata.get("render_fps", 10), macro_block_size=1)
+    with writer:
 
         def act_and_film(*seen: Any) -> np.ndarray:
             writer.append_data(env.render())

@@ -31,11 +31,11 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
 
 def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
     """(lowest, highest) action [A] in the environment's own unit, of an environment that `unit_actions` has wrapped."""
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, UnitActions):
-            return env.env.action_space.low, env.env.action_space.high
+    while isinstance(env, gymnasium.Wrapper) and not isinstance(env, UnitActions):
         env = env.env
-    return env.action_space.low, env.action_space.high
+    space = env.env.action_space if isinstance(env, UnitActions) else env.action_space
+    assert isinstance(space, spaces.Box)
+    return space.low, space.high
 
 
 class UnitActions(gymnasium.wrappers.TransformAction):
@@ -59,7 +59,8 @@ def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
             return {key: cast(part) for key, part in value.items()}
         return value if value.dtype == np.uint8 else np.asarray(value, np.float32)
 
-    def cast_space(box: spaces.Box) -> spaces.Box:
+    def cast_space(box: spaces.Space) -> spaces.Box:
+        assert isinstance(box, spaces.Box)
         return box if box.dtype == np.uint8 else spaces.Box(cast(box.low), cast(box.high), dtype=np.float32)
 
     if isinstance(space, spaces.Dict):

@@ -2,7 +2,7 @@
 
 from calql.networks.critic import Critic, CriticEnsemble, Value, choose_members, members
 from calql.networks.encoder import ENCODERS, LATENT, Encoder, flatten_observation
-from calql.networks.mlp import MLP
+from calql.networks.mlp import MLP, apply
 from calql.networks.policy import (
     GaussianPolicy,
     TanhGaussianPolicy,
@@ -26,6 +26,7 @@ __all__ = [
     "TanhGaussianPolicy",
     "Value",
     "action_dim_of",
+    "apply",
     "choose_members",
     "flatten_observation",
     "gaussian_log_prob",

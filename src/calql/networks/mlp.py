@@ -1,11 +1,19 @@
-"""Multi-layer perceptron with the official initialisation."""
+"""Multi-layer perceptron with the official initialisation, and how a module is applied."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
+
+from calql.types import PyTree
+
+
+def apply(module: nn.Module, parameters: PyTree, *inputs: Any, **options: Any) -> Any:
+    """What a module makes of `inputs` with these parameters; `options` are Flax's, such as `rngs`."""
+    return module.apply({"params": parameters}, *inputs, **options)
 
 
 class MLP(nn.Module):

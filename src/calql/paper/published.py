@@ -20,7 +20,7 @@ class Published(NamedTuple):
 @cache
 def published() -> dict[tuple[str, str], Published]:
     """(task id, method id) → the paper's numbers."""
-    with (files(__package__) / "published.csv").open(encoding="utf-8") as lines:
+    with (files("calql.paper") / "published.csv").open(encoding="utf-8") as lines:
         return {
             (row["task"], row["method"]): Published(
                 float(row["score_before"]) if row["score_before"] else None,

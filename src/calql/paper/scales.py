@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-SCALES: dict[str, dict[str, Any]] = {
+from calql.tasks import Scale
+
+SCALES: dict[Scale, dict[str, Any]] = {
     "smoke": dict(
         offline_steps=60, online_steps=100, batch_size=16, eval_every_offline=30, eval_every_online=50,
         eval_episodes=2, log_every=20, checkpoint_every=40, replay_capacity=1_000, actor_hidden=(16, 16),

@@ -57,11 +57,12 @@ class Plan(NamedTuple):
 def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
     """Draw where the data have been, in the way that tells most of this task, with a title."""
     with make_env(task) as env:
-        kind = type(env.unwrapped).__module__
+        world: Any = env.unwrapped
+        kind = type(world).__module__
         if kind in FLOORS:
-            _floor(axes, episodes, FLOORS[kind](env.unwrapped))
+            _floor(axes, episodes, FLOORS[kind](world))
         elif kind == KITCHEN:
-            _orders(axes, episodes, env.unwrapped.tasks)
+            _orders(axes, episodes, world.tasks)
         elif pictures := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_picture(leaf)]:
             _strips(axes, episodes, task, pictures[0])
         else:
@@ -105,10 +106,10 @@ def _floor(axes: Axes, episodes: Episodes, plan: Plan) -> None:
     for corner in plan.walls - half:
         axes.add_patch(Rectangle(corner, plan.cell, plan.cell, facecolor="#d5d8dc", edgecolor="none"))
     _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * plan.unit, low, high)
-    axes.add_patch(Circle(plan.goal, plan.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4))
+    axes.add_patch(Circle((plan.goal[0], plan.goal[1]), plan.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4))
     above = plan.goal + np.array([0.0, plan.radius])
     for name, point, side in (("start", plan.start, "center"), ("goal", above, "bottom")):
-        axes.text(*point, name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
+        axes.text(point[0], point[1], name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
     rim = 0.75 * plan.cell  # of the outer walls, a quarter of which is enough
     axes.set(
         xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal", xticks=[], yticks=[]

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from calql.data.episodes import Episodes
@@ -53,8 +54,8 @@ def data_figure(episodes: Episodes, task: Task, discount: float = 0.99, tail_boo
     counted = [e for e in episodes.episodes if e.length > 1 or longest == 1 or not e.terminations[-1]]
     whole = Episodes(tuple(counted), episodes.uri)
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 4.4), layout="constrained")
-        figure.get_layout_engine().set(rect=(0.005, 0.01, 0.985, 0.89), wspace=0.06, hspace=0.08)
+        layout = ConstrainedLayoutEngine(rect=(0.005, 0.01, 0.985, 0.89), wspace=0.06, hspace=0.08)
+        figure = Figure(figsize=(8, 4.4), layout=layout)
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.45])
         returns = returns_of(counted, task.rewards, discount, tail_bootstrap)
         draw_returns(figure.add_subplot(grid[0, 0]), whole, returns, discount)
@@ -102,7 +103,7 @@ def draw_lengths(axes: Axes, episodes: Episodes, task: Task) -> None:
         parts = [(lengths[won], SUCCESS, "success"), (lengths[~won], FAILURE, "failure")]
     parts = [part for part in parts if len(part[0])]
     values, colours, names = zip(*parts, strict=True)
-    axes.hist(values, bins, stacked=True, color=colours, label=names)
+    axes.hist(values, bins.tolist(), stacked=True, color=colours, label=names)
     if lengths.max() > task.horizon:
         axes.axvline(task.horizon, color=INK, linewidth=0.8, linestyle=(0, (1, 1)), label="horizon")
     axes.set(xlabel="steps", xlim=(0, bins[-1]))

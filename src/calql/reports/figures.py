@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -30,7 +31,7 @@ PHASES = {
     "offline": ("offline pre-training", "gradient steps"),
     "online": ("online fine-tuning", "environment steps"),
 }
-LOOK = {
+LOOK: dict[Any, Any] = {
     "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -79,7 +80,7 @@ def slice_figure(runs: Sequence[Run]) -> Figure | None:
         for axes, seed in zip(panels, seeds, strict=True):
             for label, group, look in _methods(runs):
                 for run in group:
-                    if run.seed != seed:
+                    if run.seed != seed or run.slice is None:
                         continue
                     action, q, mean, sem, deterministic = run.slice.T
                     axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=look["color"], alpha=0.15, lw=0)

@@ -119,7 +119,8 @@ def _seed_table(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         values = run.summary
-        numbers = [text(key, None if values[key] is None else Estimate(*[values[key]] * 3))[0] for key in MEASURES]
+        alone = {key: None if (x := values[key]) is None else Estimate(x, x, x) for key in MEASURES}
+        numbers = [text(key, value)[0] for key, value in alone.items()]
         wall = "–" if values["wall_s"] is None else f"{values['wall_s'] / 60:.1f}"
         lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.name])
     return _table(

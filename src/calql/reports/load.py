@@ -45,7 +45,7 @@ class Run:
     """[N, SLICE]: Q against rollouts at one state; None where the run has not compared them."""
     name: str = ""
     """What it is called in tables: the end of its path, as long as it must be to be its own."""
-    stored: Stored | None = None
+    stored: Stored = dataclasses.field(kw_only=True)
     """Where it was read from."""
 
     @property
@@ -113,7 +113,7 @@ def check(stored: Stored) -> Run:
     record = read_record(stored.config, stored.config_path)
     return Run(
         record, _check_rows(stored.evaluations, stored.done), stored.done, record.title,
-        None if stored.slice is None else _check_slice(stored.slice), stored.name, stored,
+        None if stored.slice is None else _check_slice(stored.slice), stored.name, stored=stored,
     )  # fmt: skip
 
 

@@ -238,7 +238,7 @@ def _to_csv(parts: Iterable[tuple[str, Rows]]) -> str:
     parts = list(parts)
     columns = dict.fromkeys(name for _, rows in parts for name in rows.columns)
     out = io.StringIO()
-    writer = csv.DictWriter(out, ["run", *columns], restval="", lineterminator="\n")
+    writer: csv.DictWriter[str | None] = csv.DictWriter(out, ["run", *columns], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(cells | {"run": name} for name, rows in parts for _, cells in rows.rows)
     return out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib
+from matplotlib.colors import to_hex
 
 from calql.paper.methods import DEFAULT_METHOD, METHODS
 
@@ -21,7 +22,7 @@ def method_label(method: str) -> str:
 def shades(count: int) -> list[str]:
     """Colours from dark to light that grow evenly to the eye (Matplotlib's viridis without its faint end)."""
     ramp = matplotlib.colormaps["viridis"]
-    return [matplotlib.colors.to_hex(ramp(0.88 * i / max(count - 1, 1))) for i in range(count)]
+    return [to_hex(ramp(0.88 * i / max(count - 1, 1))) for i in range(count)]
 
 
 def styles(methods: dict[str, str]) -> dict[str, tuple[str, str]]:

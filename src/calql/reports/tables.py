@@ -7,7 +7,7 @@ import dataclasses
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +102,12 @@ class Row:
         """What the paper reports; None where it reports nothing, and for variants of a method."""
         return None if self.variant else published().get((self.task, self.method))
 
+    def point(self, key: str) -> float:
+        """The aggregate of a key of MEASURES that was measured."""
+        measure = self.measures[key]
+        assert measure is not None
+        return measure.point
+
 
 def spread_text(seeds: int) -> str:
     """What is shown beside an aggregate of that many seeds."""
@@ -173,8 +179,8 @@ def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate |
             ends = np.min(single), np.max(single)  # nan where one of them is
         else:
             ends = (np.ravel(end)[0] for end in bootstrap_interval(scores, statistic))
-    numbers = [float(value) for value in (point, *ends)]
-    return Estimate(*numbers, seeds) if np.isfinite(numbers).all() else None
+    point, low, high = (float(value) for value in (point, *ends))
+    return Estimate(point, low, high, seeds) if np.isfinite([point, low, high]).all() else None
 
 
 def compare(lower: np.ndarray, higher: np.ndarray | None) -> Versus | None:
@@ -204,7 +210,7 @@ def best(rows: Sequence[Row], key: str) -> Row | None:
     rows = [row for row in rows if row.measures[key]]
     if len(rows) < 2:
         return None
-    first = (min if key in ("regret", "dip") else max)(rows, key=lambda row: row.measures[key].point)
+    first = (min if key in ("regret", "dip") else max)(rows, key=lambda row: row.point(key))
     return first if all(settled(first, row, key) for row in rows if row is not first) else None
 
 
@@ -276,7 +282,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return dicts_to_csv(flat)
 
 
-def dicts_to_csv(rows: Sequence[dict[str, object]]) -> str:
+def dicts_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows with equal keys as CSV with a header; None is an empty cell."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +20,7 @@ from calql.reports.tables import dicts_to_csv, pipe_table
 from calql.theory import LEARNERS, REFERENCES, WIDTHS, WORLDS, Result, Setting, arms
 from calql.theory.experiment import DELTA
 
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     learner.name: {"color": (HERO_COLOUR, *COLOURS)[i], "linestyle": "--" if "," in learner.name else "-"}
     for i, learner in enumerate(LEARNERS)
 }
@@ -185,5 +186,5 @@ def arms_figure(results: Results) -> Figure:
 def _arms(result: Result, rounds: np.ndarray) -> np.ndarray:
     """[2, N] for N numbers of rounds."""
     mdp = WORLDS[result.setting.world]()
-    said = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank), delta=DELTA)
+    said: dict[str, Any] = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank), delta=DELTA)
     return np.array([arms(mdp, rounds=int(k), **said) for k in rounds]).T

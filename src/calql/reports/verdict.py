@@ -36,13 +36,13 @@ def wins(rows: Sequence[Row]) -> str:
     for task in dict.fromkeys(row.task for row in rows if row.task != ALL_TASKS):
         here = sorted(
             (row for row in rows if row.task == task and row.measures["regret"]),
-            key=lambda row: row.measures["regret"].point,
+            key=lambda row: row.point("regret"),
         )
         ours = [row for row in here if row.method == HERO]
         others = [row for row in here if row.method != HERO]
         if ours and others:
             entered += 1
-            lowest += ours[0].measures["regret"].point <= others[0].measures["regret"].point
+            lowest += ours[0].point("regret") <= others[0].point("regret")
             sure += here[0] is ours[0] and all(settled(ours[0], other, "regret") for other in others)
     if not entered:
         return ""
@@ -99,16 +99,16 @@ def _outcome(row: Row, key: str) -> str:
 
 def _comparison(hero: Row, rivals: Sequence[Row], key: str) -> str:
     """The hero against the best of the others, and whether the seeds settle that."""
-    best = (min if key == "regret" else max)(rivals, key=lambda row: row.measures[key].point)
+    best = (min if key == "regret" else max)(rivals, key=lambda row: row.point(key))
     name = MEASURES[key] if key == "regret" else "score"
     word = "lower" if key == "regret" else "higher"
     opening = f"The best of the others is {best.label} with a {name} of {_show(best, key)}"
-    gap = (best.measures[key].point - hero.measures[key].point) * (1 if key == "regret" else -1)
+    gap = (best.point(key) - hero.point(key)) * (1 if key == "regret" else -1)
     # Where a rival is ahead, it was picked as the luckiest of several.
     choices = 1 if gap >= 0 else len(rivals)
     p = settled(hero, best, key, choices)
     if p is None:
-        few = min(len(hero.samples[key]), len(best.samples[key])) < FEWEST_RUNS
+        few = any(x is None or len(x) < FEWEST_RUNS for x in (hero.samples[key], best.samples[key]))
         why = f" (fewer than {FEWEST_RUNS} seeds)" if few else ""
         return f"{opening}; which of the two has the {word} {name} is not settled by these runs{why}."
     ahead = hero if gap > 0 else best
@@ -121,7 +121,7 @@ def _dips(hero: Row, rivals: Sequence[Row]) -> str:
     rivals = [row for row in rivals if row.measures["dip"]]
     if not hero.measures["dip"] or not rivals:
         return ""
-    worst = max(rivals, key=lambda row: row.measures["dip"].point)
+    worst = max(rivals, key=lambda row: row.point("dip"))
     return (
         f"In the first fifth of fine-tuning {hero.label} fell by {_show(hero, 'dip')} from its starting score at its "
         f"lowest, {worst.label} (of the others the one that fell furthest) by {_show(worst, 'dip')}."
@@ -153,7 +153,7 @@ def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
             )
         if len({run.record.data.get("fingerprint") for run in here}) > 1:
             hedges.append(f"On {title} not all runs used the same data set.")
-    scales = {run.record.scale for run in runs} - {None}
+    scales = {run.record.scale for run in runs if run.record.scale is not None}
     if scales - {"paper"}:
         hedges.append(
             f"Scale {', '.join(sorted(scales))}: compare the methods with one another, not with the paper's tables."

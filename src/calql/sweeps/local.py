@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +32,13 @@ class _Run(NamedTuple):
 
     def free(self) -> None:
         """Give back what an ended run had."""
+        assert self.process.stdin is not None
         self.process.stdin.close()
         if self.core:
             self.core.close()
 
 
-def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1.0) -> Iterator[Status]:
+def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1.0) -> Generator[Status, None, None]:
     """Run the jobs that are not done, `workers` at a time (default: one per core; one where there is a GPU).
 
     On a CPU each run is pinned to a core that no other sweep of this user has; where all are taken, runs share them.

@@ -34,6 +34,7 @@ def transfer_coefficient(mdp: MDP, visited: Array, nu: Array, floor: Array | Non
 
 
 def _linear_coefficient(mdp: MDP, visited: Array, nu: Array) -> float:
+    assert mdp.features is not None
     x = directions(mdp, visited)
     covariance = np.einsum("hsa,sad,sae->hde", nu, mdp.features, mdp.features)
     inverse = np.linalg.pinv(covariance, hermitian=True)

@@ -150,7 +150,7 @@ class Trace:
     """[N, K] E_ρ max_a f_0^k."""
     above: Array
     """[N, K] share of first states with max_a f_0^k > V^ref: the rounds that K₁ counts; K₂ counts the others."""
-    ranks: Array | None = None
+    ranks: Array
     """[2, N] the most linearly independent X_h(f^k) of one h, among the rounds of K₁ and among those of K₂."""
 
 
@@ -178,7 +178,7 @@ def fine_tune(
     class_ceiling = ceiling if learner.pessimistic else np.broadcast_to(mdp.ceilings[:, None, None], mdp.shape)
     known = offline if learner.offline else Data.none(mdp, runs)
     best = reference[0].max(axis=-1)
-    trace = Trace(*np.zeros((3, runs, rounds)))
+    trace = Trace(*np.zeros((3, runs, rounds)), ranks=np.zeros((2, runs), int))
     x = np.zeros((runs, mdp.shape[0], rounds, mdp.rank))
     f = np.zeros((runs, *mdp.shape))
     for k in range(rounds):

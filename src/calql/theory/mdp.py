@@ -45,7 +45,7 @@ class MDP:
     @cached_property
     def ceilings(self) -> Array:
         """[H] the largest sum of rewards from step h on, V_max at h = 0: f ≤ ceiling implies T f ≤ ceiling."""
-        possible = (self.rewards > 0).any(axis=(1, 2))
+        possible = np.any(self.rewards > 0, axis=(1, 2))
         return np.cumsum(possible[::-1])[::-1].astype(float)
 
 

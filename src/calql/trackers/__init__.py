@@ -39,5 +39,5 @@ def open_trackers(names: Sequence[str], experiment: Experiment, run_dir: Path) -
 def close(trackers: Sequence[Tracker]) -> None:
     """Close those that can be closed."""
     for tracker in trackers:
-        if hasattr(tracker, "close"):
-            tracker.close()
+        if closes := getattr(tracker, "close", None):
+            closes()

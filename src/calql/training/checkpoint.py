@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
 
 
-def unflatten(like: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
     """The tree of the same structure as `like`, with leaves taken from `arrays`.
 
     Raises InputError where a leaf is not there in that shape and dtype.
@@ -78,12 +79,14 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
 def _place(path: Path, checksums: dict[str, str], milestone: bool) -> Path:
     """The first of step-…, step-…+001, … that is free, or damaged, or only needs the new meta."""
     names = itertools.chain([path.name], (f"{path.name}+{number:03d}" for number in itertools.count(1)))
-    for here in map(path.with_name, names):
+
+    def fits(here: Path) -> bool:
         if not is_complete(here):
-            return here
+            return True
         meta = load_meta(here)
-        if meta["checksums"] == checksums and (milestone or not meta.get("milestone")):
-            return here
+        return meta["checksums"] == checksums and (milestone or not meta.get("milestone"))
+
+    return next(filter(fits, map(path.with_name, names)))
 
 
 def _write(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]) -> dict[str, str]:

@@ -19,14 +19,14 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
 from calql.replay.buffer import UNION
-from calql.tasks import OF_TASK, Task, load_attribute
+from calql.tasks import OF_TASK, Scale, Task, load_attribute
 from calql.types import InputError
 
 FORMAT = 2
@@ -179,7 +179,7 @@ class Experiment:
     """Name of the row that the rules and their settings came from."""
     title: str = ""
     """Name of the method in tables and figures."""
-    scale: Literal["smoke", "laptop", "paper"] = "laptop"
+    scale: Scale = "laptop"
     """Name of the scale that the settings came from."""
     init_from: InitFrom | None = None
     """Where the networks came from, if not from the seed."""

@@ -29,7 +29,7 @@ def experiment_of(raw: Mapping[str, Any]) -> Experiment:
     """The experiment of a record of format 1. Raises InputError where it is not whole, or names what is not there."""
     try:
         settings, method, uri = raw["settings"], raw["method"], raw["data"]["reference"]
-        known = json.loads(files(__package__).joinpath("format1.json").read_text(encoding="utf-8"))
+        known = json.loads(files("calql.training").joinpath("format1.json").read_text(encoding="utf-8"))
         record = {
             "task": msgspec.to_builtins(_task(raw["task"], known["tasks"], settings, uri)),
             "data": {"uri": uri} | _fields(Data, settings),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.algorithms.protocol import UpdateRule
+from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.replay import Replay, random_crop, sample, sample_windows
 from calql.types import PyTree, Spec, Transition
 
@@ -68,7 +68,7 @@ def train_steps(
 
 @partial(jax.jit, static_argnames=("algorithm",))
 def measure_values(
-    algorithm: UpdateRule, state: PyTree, batch: Transition, key: jax.Array
+    algorithm: HasValues, state: PyTree, batch: Transition, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Mean Q of the data's actions [], and the share [] of (state, policy action) pairs with Q below the return."""
     q_data = algorithm.q_values(state.critic, batch.observations, batch.actions).mean()

@@ -68,11 +68,12 @@ def slice_rows(
     return_of: Callable[[Episode], float],
 ) -> list[dict[str, float]]:
     """Rows of slice.csv: Q of the critics against rollouts of the policy, at the first state of an evaluation."""
+    assert isinstance(algorithm, HasValues)
     seed = streams.seed("evaluate", 0)
 
     def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
         one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
-        return np.asarray(algorithm.q_values(state.critic, one, actions[None])[:, 0].mean(axis=0))
+        return np.asarray(algorithm.q_values(state.critic, one, jnp.asarray(actions)[None])[:, 0].mean(axis=0))
 
     def policy(index: int | None) -> Callable:
         return acting(algorithm, spec, state, 1, None if index is None else streams.key("slice", index))

@@ -284,8 +284,11 @@ def field_docs(owner: type) -> dict[str, str]:
             (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         except (OSError, TypeError, SyntaxError):  # no source at hand
             continue
+        assert isinstance(tree, ast.ClassDef)
         for field, text in zip(tree.body, tree.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 docs[field.target.id] = " ".join(str(text.value.value).split())
     return docs
 
@@ -320,6 +323,7 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
                 "actor_once_per_step delays the policy of fine-tuning, and this method cannot; leave it out"
             )
         for leaf in periods:
+            assert made.finetune is not None  # the leaf is of it
             made = _replaced(made, leaf, made.finetune.utd)
     return made
 

@@ -84,6 +84,7 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     algorithm = experiment.phases[meta["counters"]["phase"]].algorithm
     env = make_env(experiment.task)
     example = jax.tree.map(np.zeros_like, env.observation_space.sample())
+    assert env.action_space.shape  # [A]
     spec = Spec(example, env.action_space.shape[0])
     low, high = action_bounds(env)
     env.close()

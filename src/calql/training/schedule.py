@@ -81,6 +81,7 @@ class Schedule:
 
     def random_actions(self, c: Counters) -> bool:
         """Whether the next episode is one of uniformly random actions."""
+        assert self.experiment.finetune is not None
         return c.env_step < self.experiment.finetune.start_steps
 
     def updates(self, c: Counters) -> int:
@@ -114,6 +115,7 @@ class Schedule:
     def after_episode(self, c: Counters, length: int) -> Counters:
         """After a collected episode of that many steps."""
         phase = self.experiment.finetune
+        assert phase is not None
         due = 0 if self.random_actions(c) else phase.updates_per_episode or phase.utd * length
         moved = dict(env_step=c.env_step + length, due=c.due + due, episode=c.episode + 1)
         return dataclasses.replace(c, before=(c.env_step, c.due), **moved)

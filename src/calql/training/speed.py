@@ -138,6 +138,7 @@ def spec_of(task: Task) -> Spec:
     env = make_env(task)
     observation, _ = env.reset(seed=0)
     env.close()
+    assert env.action_space.shape  # [A]
     return Spec(observation, env.action_space.shape[0])
 
 

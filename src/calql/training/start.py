@@ -121,6 +121,7 @@ def initialised_from(experiment: Experiment, reference: str) -> Experiment:
 def _borrow(training: Training) -> list[str]:
     """Take the networks that the experiment says from another run's checkpoint; returns what was taken."""
     source = training.experiment.init_from
+    assert source is not None
     path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
     if not checkpoint.is_complete(path) or store.describe_checkpoint(path)["sha256"] != source.sha256:
         raise InputError(f"the checkpoint {path} that this run starts from is gone or another one; start anew")

@@ -127,8 +127,11 @@ class Training:
         else:
             meta = checkpoint.load_meta(path)
             meta = meta["counters"] | meta  # format 1 had all of it among the counters
-            counters = {field.name: meta["counters"][field.name] for field in dataclasses.fields(Counters)}
-            self.counters = Counters(**counters | {"before": tuple(counters["before"])})
+            counters: dict[str, Any] = {
+                field.name: meta["counters"][field.name] for field in dataclasses.fields(Counters)
+            }
+            counters["before"] = tuple(counters["before"])
+            self.counters = Counters(**counters)
             self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
@@ -153,7 +156,6 @@ def _capacity(phase: Finetune | None) -> tuple[int, bool]:
 
 
 def _about_capacity(offline: Transition, phase: Finetune | None) -> list[str]:
-    dropped = rows_dropped(offline, phase.replay_capacity, phase.one_buffer) if phase else 0
-    if not dropped:
+    if phase is None or not (dropped := rows_dropped(offline, phase.replay_capacity, phase.one_buffer)):
         return []
     return [f"the oldest {dropped} transitions of the data are left out: the one buffer holds {phase.replay_capacity}"]

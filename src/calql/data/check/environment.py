@@ -180,7 +180,7 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
 def share_in_walls(episodes: Episodes, env: Any) -> float | None:
     """Share of the recorded positions that lie in walls of the environment's maze; None where it has none."""
     maze = getattr(env.unwrapped, "maze", None)
-    if not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
+    if maze is None or not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
         return None
     positions = np.concatenate([e.observations[:, :2] for e in episodes.episodes])
     chosen = np.random.default_rng(0).permutation(len(positions))[:POSITIONS]

@@ -91,6 +91,7 @@ def _open(dataset_id: str, uri: str) -> Any:
                 f"{uri}: '{dataset_id}' is not in {root()} and cannot be downloaded ({_reason(error)}); "
                 f"run 'minari download {dataset_id}' where there is a network and copy the folder there"
             ) from error
+    about: dict[str, Any] = {}
     try:
         about = MinariStorage.read_raw_metadata(home / "data")
         if not {"observation_space", "action_space"} <= about.keys():  # Minari would run the named environment's code

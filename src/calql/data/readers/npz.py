@@ -59,12 +59,13 @@ def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
     for name, part in (("observations", slice(None, -1)), ("next_observations", slice(1, None))):
         states = [map_leaves(lambda x, part=part: x[part], e.observations) for e in data]
         arrays.update(named_leaves(name, map_leaves(lambda *leaves: np.concatenate(leaves), *states)))
-    if all(e.successes is not None for e in data):
-        arrays["successes"] = np.concatenate([e.successes for e in data])
+    wins = [e.successes for e in data if e.successes is not None]
+    if len(wins) == len(data):
+        arrays["successes"] = np.concatenate(wins)
     partial = f"{os.fspath(path)}.partial"
     try:
         with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] (no array has an option's name)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

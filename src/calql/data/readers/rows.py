@@ -47,7 +47,10 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
     if count == 0:
         raise InputError(f"{uri}: there is not one row in it; record or download it again")
     flat = {name: _column(uri, name, arrays, count) for name in COLUMNS}
-    rewards, terminals, timeouts = flat["rewards"], flat["terminals"] > 0, flat["timeouts"]
+    rewards, terminals, timeouts = flat["rewards"], flat["terminals"], flat["timeouts"]
+    assert rewards is not None  # as every array of REQUIRED
+    assert terminals is not None
+    terminals = terminals > 0
     actions = numbers(uri, "actions", arrays["actions"], count, axes=2, finite=False)
     states = _states(uri, "observations", arrays, count)
     following = _states(uri, "next_observations", arrays, count)

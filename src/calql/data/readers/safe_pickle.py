@@ -33,7 +33,8 @@ class _Dtype:
         order, size = state[1], state[5] if len(state) > 5 else -1
         if self.dtype.kind in "SU" and size > 0:  # their length may come with the state
             self.dtype = np.dtype(f"{self.dtype.kind}{size // (4 if self.dtype.kind == 'U' else 1)}")
-        self.dtype = self.dtype.newbyteorder(order.decode() if isinstance(order, bytes) else order)
+        text: Any = order.decode() if isinstance(order, bytes) else order
+        self.dtype = self.dtype.newbyteorder(text)
 
 
 class _Array(np.ndarray):
@@ -50,14 +51,15 @@ class _Array(np.ndarray):
             raise InputError("it holds an array whose contents do not fit its shape; the file is damaged")
         if isinstance(data, str):  # written by Python 2
             data = data.encode("latin1")
-        super().__setstate__((1, tuple(shape), dtype, bool(fortran), data))
+        whole: Any = (1, tuple(shape), dtype, bool(fortran), data)  # NumPy's stub wants its own bool
+        super().__setstate__(whole)
 
 
 def _reconstruct(_subtype: Any, _shape: Any, _code: Any) -> _Array:
     return _Array(0, np.int8)
 
 
-def _from_buffer(buffer: Any, descr: _Dtype, shape: tuple, order: str) -> np.ndarray:
+def _from_buffer(buffer: Any, descr: _Dtype, shape: tuple, order: Any) -> np.ndarray:
     return np.frombuffer(buffer, descr.dtype).reshape(shape, order=order)
 
 

@@ -78,6 +78,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         episode = _episode(recipe.hand, shown.seed, lambda step, _: shown.actions[step], horizon)
     else:
         episode = attempt(recipe, shipped_clone(recipe.hand), seed, index)
+    assert episode.successes is not None
     return episode if recipe.keep_failures or episode.successes[-1] else None
 
 
@@ -104,7 +105,7 @@ def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray],
 
 def _hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:
     """The clone with one episode's noise and pauses."""
-    last, noise, pausing = 0.0, 0.0, False
+    last, noise, pausing = np.zeros(0), np.zeros(0), False
     scale, share = rng.uniform(*recipe.noise), rng.uniform(*recipe.pausing)
     memory = recipe.noise_correlation
 

@@ -182,7 +182,7 @@ def _command(
 
 
 def _any(cells: Sequence[Cell], rng: np.random.Generator) -> Cell:
-    return cells[rng.integers(len(cells))]
+    return cells[int(rng.integers(len(cells)))]
 
 
 def _inside(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:

@@ -77,6 +77,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     rng = np.random.default_rng([seed, index])
     names = draw_sequence(recipe, rng)
     episode, solved = perform(recipe, names, rng)
+    assert episode.successes is not None
     unwanted = not recipe.failures and not solved
     leaked = recipe.target_share == 0 and episode.successes.any()
     return None if unwanted or leaked else episode

@@ -7,6 +7,7 @@ at the noisy observation. Positions are in metres in the world: x to the right, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -62,7 +63,7 @@ class Arm:
         """[3] position of a mark on the model."""
         return self._data.site_xpos[self._id(name)].copy()
 
-    def joint(self, index: int | slice) -> np.ndarray:
+    def joint(self, index: int | slice) -> Any:
         """Position of a joint, or of several."""
         return self._data.qpos[index].copy()
 
@@ -103,7 +104,7 @@ class Arm:
         jacobian = np.zeros((2, 3, self._model.nv))
         mujoco.mj_jacSite(self._model, self._data, jacobian[0], jacobian[1], self._hand)
         full = np.concatenate([jacobian[0], lever * jacobian[1]])[:, :7]
-        free = np.ones(7)
+        free, motion = np.ones(7), np.zeros(7)
         for _ in range(3):
             part = full * free
             inverse = part.T @ np.linalg.inv(part @ part.T + 2e-3 * np.eye(6))

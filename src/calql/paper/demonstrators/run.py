@@ -16,13 +16,13 @@ import signal
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,13 +36,16 @@ from calql.machine import git_commit
 from calql.tasks import Task
 from calql.types import Episode, InputError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Attempt = Callable[[int], Episode | None]
 """Attempt number i; None where there is nothing to record. Picklable by reference, and a function of i alone."""
 Keep = Callable[[Episode, Sequence[Episode]], bool]
 """Whether to keep an episode, given those kept so far."""
 Progress = Callable[[int, int], None]
 """Called as progress(done, total), in transitions or in episodes."""
-Recipe = TypeVar("Recipe")
+Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
 SHARD = 4
 """Attempts a worker makes before it reports; what an interruption can lose of each."""
@@ -101,7 +104,7 @@ def stream(
     workers: int = 1,
     progress: Progress | None = None,
     resume: tuple[Task, Any, int] | None = None,
-) -> Iterator[Episode]:
+) -> Generator[Episode, None, None]:
     """Whole episodes, in the order of their attempts, until there are `total` transitions (or episodes) of them.
 
     One at a time: with images, a data set may be larger than memory. Only `keep` is shown all that were kept.
@@ -158,7 +161,7 @@ def store(task: Task, episodes: Iterable[Episode], recipe: Any, seed: int) -> st
 # -- attempts, in order ------------------------------------------------------------------------------------------------
 
 
-def _attempts(attempt: Attempt, workers: int, folder: Path | None) -> Iterator[Episode | None]:
+def _attempts(attempt: Attempt, workers: int, folder: Path | None) -> Generator[Episode | None, None, None]:
     """attempt(0), attempt(1), … without end."""
     shard = partial(_shard, attempt, folder)
     if workers == 1:

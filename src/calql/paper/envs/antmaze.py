@@ -127,7 +127,7 @@ class AntMaze(gymnasium.Env):
             view = {"distance": 10.0, "azimuth": 90.0, "elevation": -90.0, "lookat": np.append(middle, 0.0)}
             self._renderer = MujocoRenderer(self._model, self._data, view, width=columns * PIXELS, height=rows * PIXELS)
         mujoco.mj_kinematics(self._model, self._data)  # mj_step leaves positions of bodies one physics step behind
-        return self._renderer.render(self.render_mode)
+        return self._renderer.render(self.render_mode)  # pyright: ignore[reportReturnType] (the other kinds are of depth modes)
 
     def close(self) -> None:
         """Free the renderer."""

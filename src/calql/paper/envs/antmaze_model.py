@@ -120,19 +120,25 @@ class Maze:
 def build_model(maze: Maze, physics: Physics) -> mujoco.MjModel:
     """Gymnasium's ant in these physics, walls as boxes 2 m high, and a site `goal`. The colours are ours."""
     tree = ET.ElementTree(ET.fromstring((importlib.resources.files("gymnasium") / ANT).read_text()))
-    tree.find("option").set("timestep", str(physics.timestep))
-    tree.find("default/geom").attrib.update(physics.contact, rgba=".75 .3 .1 1")
-    tree.find("asset/texture[@name='texplane']").attrib.update(rgb1=".95 .95 .95", rgb2=".85 .85 .85")
+
+    def part(path: str) -> ET.Element:
+        found = tree.find(path)
+        assert found is not None, path
+        return found
+
+    part("option").set("timestep", str(physics.timestep))
+    part("default/geom").attrib.update(physics.contact, rgba=".75 .3 .1 1")
+    part("asset/texture[@name='texplane']").attrib.update(rgb1=".95 .95 .95", rgb2=".85 .85 .85")
     for motor in tree.findall("actuator/motor"):
         motor.set("gear", str(physics.gear))
-    world, half = tree.find("worldbody"), CELL / 2
+    world, half = part("worldbody"), CELL / 2
     for row, column in maze.walls:
         x, y = maze.cell_center((row, column))
         box = {"type": "box", "pos": f"{x} {y} {half / 2}", "size": f"{half} {half} {half / 2}"}
         ET.SubElement(world, "geom", box, name=f"wall_{row}_{column}", contype="1", conaffinity="1", rgba=".3 .4 .5 1")
     mark = {"type": "cylinder", "pos": "0 0 .02", "size": f"{physics.goal_radius} .01", "rgba": ".1 .6 .2 1"}
     ET.SubElement(world, "site", mark, name="goal")
-    model = mujoco.MjModel.from_xml_string(ET.tostring(tree.getroot(), encoding="unicode"))
+    model = mujoco.MjModel.from_xml_string(ET.tostring(part("."), encoding="unicode"))
     view = model.vis.global_
     view.orthographic, view.fovy = 1, maze.shape[0] * CELL  # metres from top to bottom
     view.offheight, view.offwidth = (cells * PIXELS for cells in maze.shape)

@@ -128,7 +128,7 @@ class Kitchen(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         """[480, 480, 3] uint8 picture; about ten a second without a graphics card."""
         mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions of bodies one physics step behind
-        return self._robot.render()
+        return self._robot.render()  # pyright: ignore[reportReturnType] (the other kinds are of depth modes)
 
     def close(self) -> None:
         """Free the renderer."""

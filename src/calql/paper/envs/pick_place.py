@@ -223,7 +223,7 @@ class PickPlace(gymnasium.Env):
         self.target, self.distractor = (mine or other for mine, other in zip(self._chosen, drawn, strict=True))
         mujoco.mj_resetData(self._model, self._data)
         while True:
-            bowl, *places = random.uniform(*BOWL_PLACES), *random.uniform(*TABLE, (2, 2))
+            bowl, *places = random.uniform(BOWL_PLACES[0], BOWL_PLACES[1]), *random.uniform(TABLE[0], TABLE[1], (2, 2))
             from_bowl = np.linalg.norm(np.array(places) - bowl, axis=1)
             if np.linalg.norm(places[0] - places[1]) > APART and from_bowl.min() > FROM_BOWL:
                 break

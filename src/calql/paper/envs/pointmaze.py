@@ -48,7 +48,7 @@ SPEC = EnvSpec(id="calql/PointMazeMediumNarrow-v0", entry_point="calql.paper.env
 
 def maze_map() -> list[list[int | str]]:
     """The 8 × 8 medium maze: 1 wall, 0 free, one start and one goal cell."""
-    cells = [list(row) for row in MEDIUM_MAZE]
+    cells: list[list[int | str]] = [list(row) for row in MEDIUM_MAZE]
     cells[START_CELL[0]][START_CELL[1]], cells[GOAL_CELL[0]][GOAL_CELL[1]] = RESET, GOAL
     return cells
 
@@ -108,7 +108,7 @@ class PointMaze(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         """[480, 480, 3] uint8 picture of the whole maze from above."""
         mujoco.mj_kinematics(self._model, self._data)  # mj_step leaves positions of bodies one physics step behind
-        return self._maze.render()
+        return self._maze.render()  # pyright: ignore[reportReturnType] (the other kinds are of depth modes)
 
     def close(self) -> None:
         """Free the renderer."""
