@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from calql.cli.options import Settings, flat
 from calql.data.readers import FORMS
 from calql.types import InputError
 
@@ -23,7 +24,7 @@ def data(
     transitions: int | None = None,
     seed: int = 0,
     workers: int | None = None,
-    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE …")] = (),
+    options: Settings = (),
 ) -> int:
     """Recorded experience: build TASK, list, info URI, check URI.
 
@@ -46,7 +47,7 @@ def data(
     if what is None:
         raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data URI'}")
     if action == "build":
-        return _build(what, seed, transitions, workers, options)
+        return _build(what, seed, transitions, workers, flat(options))
     return _judge(what, task, figures, with_env=action == "check")
 
 
