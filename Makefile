@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. All they install lies in .venv, from lock files with hashes.
+# Two commands matter: `make demo` and `make test`. They install into .venv only, from lock files with hashes.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,20 +22,20 @@ lint: $(VENV)/.dev  ## rules, formatting and types, without changing anything
 	$(BIN)/pyright
 	$(BIN)/python docs/keep.py --check
 
-format: $(VENV)/.dev  ## mend what the linter can mend
+format: $(VENV)/.dev  ## fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/keep.py
 
-bench: $(VENV)/.runtime  ## update steps a second, and the share of the machine's peak
+bench: $(VENV)/.runtime  ## update steps per second, and the share of the machine's peak
 	$(BIN)/calql bench $(ARGS)
 
-wheel-test: $(VENV)/.dev  ## build the wheel, install it elsewhere, use it from outside the tree
+wheel-test: $(VENV)/.dev  ## build the wheel, install it elsewhere, use it from outside the source tree
 	$(BIN)/python -m pytest tests/test_wheel.py
 
 venv: $(VENV)/.dev  ## the development environment, without running anything
 
-lock:  ## resolve both lock files anew (needs uv): names, versions and hashes, no addresses
+lock:  ## resolve both lock files again (needs uv): names, versions and hashes, no addresses
 	uv pip compile $(LOCK) --all-extras --group dev pyproject.toml -o requirements-dev.lock
 	uv pip compile $(LOCK) --extra paper --extra report --group build -c requirements-dev.lock pyproject.toml -o requirements.lock
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
@@ -52,7 +52,7 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The first interpreter that is new enough; PYTHON=/path/to/python3 chooses another.
+# The first interpreter that is new enough; PYTHON=/path/to/python3 selects another one.
 $(BIN)/pip:
 	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \

@@ -1,14 +1,14 @@
-"""How often the demonstrators behind the local data sets succeed, on their own.
+"""Success rates of the demonstrators of the local data sets.
 
     python benchmarks/demonstrators.py [--names ant-medium door-planner ...] [--attempts 50] [--workers 2]
 
-makes fresh attempts (seed 1000, which no data set uses), prints a table and writes results/demonstrators.csv, a row a
-demonstrator. The planner of the hand needs 4 to 20 s an attempt; the others take a minute or two together.
+makes fresh attempts (seed 1000, which no data set uses), prints a table and writes results/demonstrators.csv, a row per
+demonstrator. The planner of the hand needs 4 to 20 s per attempt; the others take a minute or two together.
 
 * `ant-*`: the walking ant, from the evaluation's start to its goal, with the noise of the data (0.2) on its actions.
-* `kitchen-*`: the scripted arm, asked for all four subtasks of the target, noise 0.1; success: all four solved.
-* `*-planner`: planning, from which the shipped demonstrations come. `*-clone`: the network cloned from them, without
-  noise: the source of the weak data.
+* `kitchen-*`: the scripted arm, which attempts all four subtasks of the target, noise 0.1; success: all four solved.
+* `*-planner`: the planner of the shipped demonstrations. `*-clone`: the network cloned from these, without
+  noise, which collects the rest of the data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SEED = 1000
 class Attempt(NamedTuple):
     success: bool
     steps: int
-    """Steps to the first success; all steps where there is none."""
+    """Steps to the first success; all steps if there is none."""
     seconds: float
 
 
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def row(name: str, attempts: list[Attempt]) -> dict[str, object]:
-    """What is reported of a demonstrator; steps are of successes."""
+    """The reported numbers of a demonstrator; steps are those of successes."""
     steps = [attempt.steps for attempt in attempts if attempt.success] or [0]
     return {
         "demonstrator": name,
@@ -118,7 +118,7 @@ def row(name: str, attempts: list[Attempt]) -> dict[str, object]:
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """The rows so far; other demonstrators' rows of an older file stay."""
+    """Write the rows so far; an older file's rows of other demonstrators stay."""
     names = {made["demonstrator"] for made in rows}
     older = csv.DictReader(path.read_text().splitlines()) if path.exists() else ()
     rows = [old for old in older if old["demonstrator"] not in names] + rows

@@ -1,13 +1,13 @@
-"""Environment steps a second here and in the packages that have the like, measured in turns on one core.
+"""Environment steps per second in calql and in packages with similar environments, measured alternately on one core.
 
     python benchmarks/environments.py [--tasks antmaze-medium-play door-binary ...] [--seconds 20]
 
-steps each task's environment as the learner gets it, and its nearest relatives as `gymnasium.make` gives them, with the
-same random actions, an episode's reset included; prints a table and writes every block to results/environments.json.
+steps each task's environment as the learner uses it, and its nearest relatives from `gymnasium.make`, with the
+same random actions, resets included; prints a table and writes every block to results/environments.json.
 
-OGBench's ant is this ant, and its cube another arm with another task, seen through a camera like ours;
+OGBench's ant is the same ant, and its cube is another arm with another task, observed by a camera like ours;
 Gymnasium-Robotics' ant has other physics, its kitchen also observes velocities, and its hands have dense rewards. Needs
-the development environment (OGBench), a MuJoCo with which FrankaKitchen-v1 runs (< 3.12), and MUJOCO_GL=egl where there
+the development environment (OGBench), a MuJoCo with which FrankaKitchen-v1 runs (< 3.12), and MUJOCO_GL=egl if there
 is no display.
 """
 
@@ -44,14 +44,14 @@ RELATIVES = {
     "visual-pick-place, 64 px": {"OGBench": "visual-cube-single-v0"},
     "visual-pick-place, 128 px": {},
 }
-"""task → {package: environment}. The other antmazes and kitchens differ from these in their data alone."""
+"""task → {package: environment}. The other antmazes and kitchens differ from these only in their data."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = ["pointmaze-medium-narrow", *RELATIVES]
     parser.add_argument("--tasks", nargs="+", choices=sorted({*TASKS, *tasks}), metavar="TASK", default=tasks)
-    parser.add_argument("--seconds", type=float, default=20.0, help="a task, over all blocks")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds per task, over all blocks")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "environments.json")
     args = parser.parse_args(arguments)
     if hasattr(os, "sched_setaffinity"):
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(task: str, seconds: float) -> dict[str, Any]:
-    """Steps a second of the task and of its relatives, from blocks taken in turns."""
+    """Steps per second of the task and of its relatives, from alternating blocks."""
     name, _, pixels = task.removesuffix(" px").partition(", ")
     row = experiment(name, "bc", options={"env.image_size": int(pixels)} if pixels else {}).task
     sides = {"calql": stepper(make_env(row), row.horizon)}
@@ -86,7 +86,7 @@ def compare(task: str, seconds: float) -> dict[str, Any]:
 
 
 def stepper(env: gymnasium.Env, horizon: int) -> Callable[[int], float]:
-    """`step(count)` takes so many steps with random actions and returns steps a second."""
+    """`step(count)` takes `count` steps with random actions and returns steps per second."""
     rng = np.random.default_rng(0)
     low, high, left = env.action_space.low, env.action_space.high, 0
 
@@ -107,7 +107,7 @@ def stepper(env: gymnasium.Env, horizon: int) -> Callable[[int], float]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table, as Markdown."""
-    print("| task | calql, steps/s | beside it, steps/s | ratio |\n|---|---|---|---|")
+    print("| task | calql, steps/s | others, steps/s | ratio |\n|---|---|---|---|")
     for row in rows:
         rates, ratio = row["steps_per_s"], row["ratio"]
         others = ", ".join(f"{name} {rates[name]:,.0f}" for name in ratio) or "-"

@@ -1,12 +1,12 @@
-"""The parts of `gpu.sh`, one a call: `python benchmarks/gpu.py PART --seconds N --out FOLDER --scratch FOLDER`.
+"""The parts of `gpu.sh`, one per call: `python benchmarks/gpu.py PART --seconds N --out FOLDER --scratch FOLDER`.
 
-Every measurement is appended to FOLDER/results.jsonl as soon as it is made. What is measured is
+Every measurement is appended to FOLDER/results.jsonl as soon as it is made. The measured function is
 `calql.training.learner.train_steps` (draw, losses, optimisers, target update in one compiled loop) in blocks of 50
-gradient steps, as a run takes them, with the result waited for after each; batch 256, the sizes of `calql bench`.
+gradient steps, as in a run, waiting for the result after each; batch 256, the sizes of `calql bench`.
 
 The precisions are those of float32 matrix products. JAX's `default` lets an Ampere GPU or a newer one round their
-inputs to TF32 (10 bits of mantissa, sums in float32); `highest` is float32 throughout. Which one is used is found out
-from the error of a product (part `info`). PyTorch uses float32 unless told otherwise: d3rlpy is measured both ways.
+inputs to TF32 (10 bits of mantissa, sums in float32); `highest` is float32 throughout. Part `info` determines which one
+is used from the error of a product. PyTorch uses float32 by default: d3rlpy is measured both ways.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import peers  # the file beside this one
+import peers  # the file in this folder
 
 BLOCK = 50
 PRECISIONS = {"default": "high", "highest": "highest"}
-"""JAX's name and PyTorch's for the same precision."""
+"""JAX's name → PyTorch's name of the same precision."""
 THEIR_SIZE = {"adroit": "adroit", "antmaze": "antmaze", "laptop": "laptop-listing"}
 """Size of `calql bench` → the same in peers.py."""
 TASK, METHODS = "antmaze-large-diverse", ("cal-ql", "cql")
 LIMIT_MB = 16
-"""A packed run that is larger is named."""
+"""Larger packed runs are reported."""
 GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL --xla_gpu_graph_min_graph_size=1"
 
 FULL = dict(sizes=("antmaze", "adroit", "laptop"), processes=(1, 2, 4, 8, 16), seeds=(4, 8, 16), block_s=1.5, rounds=2)
@@ -47,7 +47,7 @@ TOY = dict(sizes=("laptop",), processes=(1, 2), seeds=(2,), block_s=0.2, rounds=
 
 
 class Part:
-    """One part's budget and where its results go."""
+    """Time budget and output files of one part."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.name = args, args.part
@@ -87,18 +87,20 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(read_rows(args.out / "results.jsonl")))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut off: the time is over"))  # so that all is cleaned up
+        signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit("cut off: the time is over")
+        )  # so that everything is cleaned up
         PARTS[args.part](Part(args))
     return 0
 
 
-# -- workers: processes that take gradient steps when they are told to -------------------------------------------------
+# -- workers: processes that take gradient steps on request ------------------------------------------------------------
 
 Run = Callable[[int], Any]
 
 
 def ours(args: argparse.Namespace) -> tuple[dict[str, Run], dict[str, Any]]:
-    """calql's `train_steps` of every size; with it, how long compiling took (or reading the cache) and the memory."""
+    """calql's `train_steps` of every size, with its compile time (or time to read the cache) and memory."""
     import jax
 
     from calql.training.speed import SIZES, stepper
@@ -112,10 +114,10 @@ def ours(args: argparse.Namespace) -> tuple[dict[str, Run], dict[str, Any]]:
 
 
 def d3rlpy(args: argparse.Namespace) -> tuple[dict[str, Run], dict[str, Any]]:
-    """d3rlpy's update of one size: `eager` and `compiled` (torch.compile and CUDA graphs), alone or with drawing.
+    """d3rlpy's update of one size: `eager` and `compiled` (torch.compile and CUDA graphs), without or with sampling.
 
-    `update` takes one batch that lies on the device again and again; `whole` is what d3rlpy's own `fit` does at each
-    step, less its logging.
+    `update` repeats one batch that lies on the device; `whole` is what d3rlpy's own `fit` does at each
+    step, without logging.
     """
     import torch
     from d3rlpy.algos import CalQLConfig
@@ -204,7 +206,7 @@ class Client:
     read = peers.Client.read
 
     def tell(self, what: str, at: float, seconds: float, block: int) -> None:
-        """Let it take steps from that time on, for so long."""
+        """Let it take steps from time `at` on, for `seconds`."""
         self.process.stdin.write(json.dumps(dict(what=what, at=at, seconds=seconds, block=block)) + "\n")
         self.process.stdin.flush()
 
@@ -213,7 +215,7 @@ class Client:
 
 @contextlib.contextmanager
 def started(clients: list[Client]) -> Iterator[list[dict[str, Any]]]:
-    """What they say once all are ready; ends them afterwards."""
+    """The workers' first messages once all are ready; stops the workers afterwards."""
     try:
         yield [client.read() for client in clients]
     finally:
@@ -223,7 +225,7 @@ def started(clients: list[Client]) -> Iterator[list[dict[str, Any]]]:
 
 
 def together(clients: list[Client], what: str, seconds: float, block: int) -> float:
-    """Update steps/s of all of them, working at the same time."""
+    """Update steps/s of all workers together, running at the same time."""
     at = time.time() + 0.2
     for client in clients:
         client.tell(what, at, seconds, block)
@@ -234,7 +236,7 @@ def together(clients: list[Client], what: str, seconds: float, block: int) -> fl
 
 
 def info(part: Part) -> None:
-    """Versions, the device, and what a float32 matrix product is in either precision."""
+    """Versions, the device, and the error of a float32 matrix product in either precision."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -266,7 +268,7 @@ def info(part: Part) -> None:
 
 
 def data(part: Part) -> None:
-    """Build the data; they are resumable and the same for any number of workers."""
+    """Build the data; building is resumable and gives the same data for any number of workers."""
     from calql.cli.common import build
     from calql.paper.tasks import get_task
 
@@ -277,7 +279,7 @@ def data(part: Part) -> None:
 
 
 def compile_all(part: Part) -> None:
-    """Fill JAX's cache: the first program alone, so that its time says something, the others four at a time."""
+    """Fill JAX's cache: the first program alone, so that its time is meaningful, the others four at a time."""
     import jax
 
     from calql.training.speed import SIZES, stepper
@@ -297,27 +299,27 @@ def compile_all(part: Part) -> None:
 
 
 def speed(part: Part) -> None:
-    """One process: what `calql bench` measures, in both precisions."""
+    """One process: the measurement of `calql bench`, in both precisions."""
     import jax
 
-    from calql.training.speed import SIZES, measure
+    from calql.training.speed import SIZES, measure_size
 
     for precision in PRECISIONS:
         for size in part.sizes:
             with jax.default_matmul_precision(precision):
-                *_, row = measure(SIZES[size], part.rounds * part.block_s)
-            del row["device_memory_mb"]  # the multiplications have the most
+                *_, row = measure_size(SIZES[size], part.rounds * part.block_s)
+            del row["device_memory_mb"]  # dominated by the multiplications
             part.record(size=size, label=precision, **row)
 
 
 def shared(part: Part, **environment: str) -> None:
-    """Several processes at a time, each with a run of its own, on one device."""
+    """Several processes at a time, each with its own run, on one device."""
     most = max(part.processes)
     environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / most:.3f}"
     before = smi("memory.used")
     with started(clients := [Client(part, "ours", part.sizes, "default", **environment) for _ in range(most)]) as about:
         memory = {"device_memory_mb": about[0]["device_memory_mb"], "card_memory": [before, smi("memory.used")]}
-        part.record(label="memory of all sizes in one process; of the card with and without all processes", **memory)
+        part.record(label="memory of all sizes in one process; of the device with and without all processes", **memory)
         for size in part.sizes:
             for count in part.processes:
                 rates = [together(clients[:count], size, part.block_s, part.block) for _ in range(part.rounds)]
@@ -336,7 +338,7 @@ def mps(part: Part) -> None:
 
 @contextlib.contextmanager
 def mps_daemon(part: Part) -> Iterator[dict[str, str] | None]:
-    """The environment of MPS's clients; None where it is not installed. Ends the daemon afterwards."""
+    """Environment variables for MPS clients; None if MPS is not installed. Stops the daemon afterwards."""
     if not shutil.which("nvidia-cuda-mps-control"):
         yield None
         return
@@ -352,7 +354,7 @@ def mps_daemon(part: Part) -> Iterator[dict[str, str] | None]:
 
 
 def seed_counts(part: Part) -> list[tuple[str, int]]:
-    """All counts of the first size, then the middle one of the others."""
+    """All counts for the first size, and the middle count for the others."""
     first, *others = part.sizes
     return [(first, count) for count in part.seeds] + [(size, part.seeds[len(part.seeds) // 2]) for size in others]
 
@@ -399,7 +401,7 @@ def vmap(part: Part) -> None:
 
 
 def graphs(part: Part) -> None:
-    """One process with the whole loop as a CUDA graph, so that the CPU launches nothing."""
+    """One process with the whole loop as a CUDA graph, so that the CPU launches no kernels."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} {GRAPHS}".strip()
     for size in part.sizes:
         start = time.monotonic()
@@ -412,7 +414,7 @@ def graphs(part: Part) -> None:
 
 
 def compare(part: Part) -> None:
-    """d3rlpy's Cal-QL in turns with ours; all are made ready at once, then one at a time works."""
+    """d3rlpy's Cal-QL and ours, alternately; all are prepared first, then one at a time runs."""
     if missing := [name for name in ("torch", "d3rlpy") if importlib.util.find_spec(name) is None]:
         part.record(skipped=f"not installed: {', '.join(missing)}")
         return
@@ -441,13 +443,13 @@ def compare(part: Part) -> None:
 
 
 def described(size: str) -> dict[str, Any]:
-    """What d3rlpy is told."""
+    """The settings given to d3rlpy."""
     settings = peers.peer_settings(peers.SIZES[THEIR_SIZE[size]][2], lambda widths: widths)
     return settings | {"actions_per_state": 3 * settings["n_action_samples"], "size_in_peers": THEIR_SIZE[size]}
 
 
 def train(part: Part) -> None:
-    """Begin or continue runs side by side; stop them when the time is over and pack what continuing needs."""
+    """Start or continue parallel runs; stop them when the time is over and pack what is needed to continue."""
     scale = "smoke" if part.args.rehearse else "paper"
     runs = {(m, s): part.args.scratch / "runs" / TASK / m / f"seed-{s}" for s in part.args.seeds for m in METHODS}
     with contextlib.ExitStack() as stack:
@@ -482,7 +484,7 @@ def train(part: Part) -> None:
         row = {"method": method, "seed": seed, "mps": "CUDA_MPS_PIPE_DIRECTORY" in environment}
         try:
             pack(folder, target := part.args.out / f"run-{method}-{seed}.tar.gz")
-            part.record(**row, **about_run(folder), packed_mb=target.stat().st_size / 1e6)
+            part.record(**row, **run_summary(folder), packed_mb=target.stat().st_size / 1e6)
             if target.stat().st_size > LIMIT_MB * 2**20:
                 print(f"{target.name} is larger than {LIMIT_MB} MiB")
         except FileNotFoundError as error:
@@ -495,14 +497,14 @@ def train(part: Part) -> None:
 
 
 def mps_pays(rows: list[dict[str, Any]], count: int) -> bool:
-    """Whether so many processes were at least a tenth faster under MPS, at the size of the runs."""
+    """Whether `count` processes were at least a tenth faster under MPS, at the size of the runs."""
     here = [row for row in rows if (row.get("size"), row.get("label")) == ("antmaze", str(count))]
     found = {row["part"]: row["updates_per_s"] for row in here if row["part"] in ("shared", "mps")}
     return len(found) == 2 and found["mps"] > 1.1 * found["shared"]
 
 
 def newest(folder: Path) -> Path:
-    """The newest checkpoint of a run. Raises FileNotFoundError where there is none."""
+    """The newest checkpoint of a run. Raises FileNotFoundError if there is none."""
     complete = sorted(path for path in (folder / "checkpoints").glob("step-*") if (path / "meta.json").exists())
     if not complete:
         raise FileNotFoundError(f"no checkpoint in {folder}")
@@ -510,16 +512,16 @@ def newest(folder: Path) -> Path:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """What continuing the run needs, below TASK/METHOD/SEED: its settings, rows and newest checkpoint."""
-    names = ("config.json", "eval.csv", "train.csv", "summary.json", "DONE")  # some are not there from the beginning
+    """Pack what is needed to continue the run, below TASK/METHOD/SEED: settings, rows and newest checkpoint."""
+    names = ("config.json", "eval.csv", "train.csv", "summary.json", "DONE")  # some of them appear only later
     parts = [newest(folder), *(folder / name for name in names if (folder / name).exists())]
     with tarfile.open(target, "w:gz", compresslevel=3) as archive:
         for path in parts:
             archive.add(path, path.relative_to(folder.parents[2]))
 
 
-def about_run(folder: Path) -> dict[str, Any]:
-    """How far a run is, how fast it went, and its newest scores."""
+def run_summary(folder: Path) -> dict[str, Any]:
+    """Progress, time and latest scores of a run."""
     from calql.training.run_dir import RunDir
 
     meta = json.loads((newest(folder) / "meta.json").read_text())
@@ -551,7 +553,7 @@ PARTS = {
 
 
 def rate(run: Run, part: Part) -> float:
-    """Steps a second of a loop of blocks."""
+    """Steps per second of a loop of blocks."""
     start, count = time.perf_counter(), 0
     while (taken := time.perf_counter() - start) < part.block_s:
         run(part.block)
@@ -560,7 +562,7 @@ def rate(run: Run, part: Part) -> float:
 
 
 def device_memory_mb() -> float | None:
-    """Most that this process has held on the device."""
+    """Peak device memory of this process."""
     import jax
 
     peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
@@ -568,7 +570,7 @@ def device_memory_mb() -> float | None:
 
 
 def smi(fields: str) -> str | None:
-    """What nvidia-smi says of the device; None where there is none."""
+    """Output of nvidia-smi for these fields; None if there is no device."""
     if not shutil.which("nvidia-smi"):
         return None
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -576,12 +578,12 @@ def smi(fields: str) -> str | None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Lines of a results.jsonl; none where there is no file."""
+    """Lines of a results.jsonl; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rates, a line a part and size; then the runs."""
+    """The rates, one line per part and size; then the runs."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         if "updates_per_s" in row:
@@ -599,7 +601,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         elif "skipped" in row or "lost" in row:
             lines.setdefault((row["part"],), []).append(row.get("skipped") or row["lost"])
     body = [f"{' '.join(key):28s} {' | '.join(cells)}" for key, cells in lines.items()]
-    return "\n".join(["update steps/s (of all processes or seeds together):", *body])
+    return "\n".join(["update steps/s (total of all processes or seeds):", *body])
 
 
 if __name__ == "__main__":

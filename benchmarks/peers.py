@@ -1,9 +1,9 @@
-"""Gradient steps a second of Cal-QL here and in d3rlpy, measured in turns on one machine.
+"""Gradient steps per second of Cal-QL in calql and in d3rlpy, measured alternately on one machine.
 
     python benchmarks/peers.py [--sizes adroit antmaze laptop] [--seconds 60] [--threads 1]
 
-makes d3rlpy's own environment under .cache/ at the first call (pip, CPU build of torch), starts one process of each
-library at a time with the same threads, lets them run blocks of gradient steps in turns, prints a table and writes
+creates d3rlpy's own environment under .cache/ at the first call (pip, CPU build of torch), starts one process of each
+library with the same number of threads, lets them run blocks of gradient steps alternately, prints a table and writes
 every block to results/peers.json.
 
 The same on both sides: network widths (ReLU, two critics), batch of 256 drawn from 10,000 transitions (100 episodes of
@@ -72,10 +72,10 @@ SIZES: dict[str, tuple[int, int, dict[str, Any]]] = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--seconds", type=float, default=60.0, help="a size, over all blocks")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds per size, over all blocks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "peers.json")
-    parser.add_argument("--python", type=Path, help="an interpreter that has d3rlpy; by default one is set up")
+    parser.add_argument("--python", type=Path, help="an interpreter with d3rlpy; by default one is set up")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.worker:
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def peer_python() -> Path:
-    """The interpreter of an environment that has d3rlpy; made at the first call."""
+    """The interpreter of an environment with d3rlpy, which the first call creates."""
     python = VENV / "bin" / "python"
     done = VENV / "installed.json"
     if not done.exists() or json.loads(done.read_text()) != REQUIREMENTS:
@@ -138,7 +138,7 @@ class Worker:
 
 
 def ours(size: str, count: int) -> Worker:
-    """calql's `train_steps`, which draws its batches itself. Its threads follow from the processors it may use."""
+    """calql's `train_steps`, which draws its batches itself. Its number of threads follows from its CPU affinity."""
     from calql.training.speed import Size, stepper
     from calql.types import Transition
 
@@ -159,7 +159,7 @@ def ours(size: str, count: int) -> Worker:
 
 
 def d3rlpy(size: str, count: int) -> Worker:
-    """d3rlpy's `sample_transition_batch` and `update` on `count` threads: its `fit` less the logging."""
+    """d3rlpy's `sample_transition_batch` and `update` on `count` threads: its `fit` without the logging."""
     import torch
     from d3rlpy.algos import CalQLConfig
     from d3rlpy.dataset import MDPDataset
@@ -247,7 +247,7 @@ def answer(record: dict[str, Any]) -> None:
 
 
 class Client:
-    """The other end of `serve`: a process of its own."""
+    """The other end of `serve`, in a separate process."""
 
     def __init__(self, python: Path, worker: str, size: str, count: int) -> None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -265,7 +265,7 @@ class Client:
         self.about = self.read()
 
     def read(self) -> dict[str, Any]:
-        """The next answer; a library's own chatter is passed over."""
+        """The next answer; other output of the libraries is skipped."""
         for line in self.process.stdout:
             if line.startswith("@"):
                 return json.loads(line[1:])
@@ -273,13 +273,13 @@ class Client:
         raise RuntimeError(f"{shlex.join(map(str, self.process.args))} ended early:\n{self.log.read()}")
 
     def run(self, kind: str, count: int) -> dict[str, Any]:
-        """Let it take `count` steps."""
+        """Let the worker take `count` steps."""
         self.process.stdin.write(f"{kind} {count}\n")
         self.process.stdin.flush()
         return self.read() | {"count": count}
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
@@ -287,13 +287,13 @@ class Client:
 
 
 def bind(count: int) -> None:
-    """Keep this process on the last `count` of its processors: before any library starts threads of its own."""
+    """Pin this process to the last `count` of its processors, before any library starts threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
 def compare(size: str, theirs: Path, count: int, seconds: float) -> dict[str, Any]:
-    """Blocks of both libraries in turns; every block, and what follows from them."""
+    """Alternating blocks of both libraries: every block, and the summary."""
     clients = {
         "ours": Client(Path(sys.executable), "ours", size, count),
         "d3rlpy": Client(theirs, "d3rlpy", size, count),
@@ -317,9 +317,9 @@ def compare(size: str, theirs: Path, count: int, seconds: float) -> dict[str, An
 
 
 def summary(blocks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Best rates, memory and ratios of blocks taken in turns. Ratios are against d3rlpy's update alone.
+    """Best rates, memory and ratios of alternating blocks. Ratios are relative to d3rlpy's update alone.
 
-    `ratio` compares best blocks; `ratio_cpu_time` compares medians of processor time, which leave out other programs.
+    `ratio` compares best blocks; `ratio_cpu_time` compares medians of CPU time, which exclude other programs.
     """
     best = {name: max(block["count"] / block["wall_s"] for block in done) for name, done in blocks.items()}
     cpu_time = {name: median(block["cpu_s"] / block["count"] for block in done) for name, done in blocks.items()}
@@ -340,7 +340,7 @@ def show(rows: list[dict[str, Any]], count: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("size", "ours", "theirs", "theirs, not drawing", "ratio", "in CPU time", "our MB", "their MB")
+    table = Table("size", "ours", "theirs", "theirs, without sampling", "ratio", "in CPU time", "our MB", "their MB")
     for row in rows:
         rate, memory = row["updates_per_s"], row["memory_mb"]
         table.add_row(
@@ -355,7 +355,7 @@ def show(rows: list[dict[str, Any]], count: int) -> None:
         )
     Console().print(table)
     print(
-        f"gradient steps a second, threads: {count}; the ratio is ours to theirs without drawing (above 1: ours is "
+        f"gradient steps per second, threads: {count}; the ratio is ours to theirs without sampling (above 1: ours is "
         "faster), of best blocks and of medians of CPU time"
     )
 

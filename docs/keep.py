@@ -1,6 +1,6 @@
-"""Keeps true what the documentation repeats: lines that links lead to, the README's table of methods, rows of results.
+"""Updates repeated facts in the documentation: line numbers of links, the README's table of methods, rows of results.
 
-python docs/keep.py [--check]      rewrite what has changed, or fail where something has
+python docs/keep.py [--check]      rewrite what has changed, or fail if something has
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHARES = {-1.0: "union", 0.0: "none", 0.5: "½", 0.25: "¼", 0.2: "⅕"}
 
 
 def line_of(name: str, source: Path) -> int:
-    """The line where that function, class or field is defined first. Raises ValueError where none is."""
+    """The first line that defines the function, class or field. Raises ValueError if there is none."""
     defined = re.compile(rf"\s*(?:def |class )?{name}\s*[(:=\[]")
     for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
         if defined.match(line):
@@ -28,7 +28,7 @@ def line_of(name: str, source: Path) -> int:
 
 
 def table_of_methods() -> str:
-    """Method × domain of tasks: update rules, updates a step, and the offline share of a batch, at `paper` scale."""
+    """Method × domain of tasks: update rules, updates per step, and the offline share of a batch, at `paper` scale."""
     from calql.paper.methods import METHODS
     from calql.paper.tasks import TASKS
     from calql.training.options import experiment
@@ -48,7 +48,7 @@ def table_of_methods() -> str:
 
 
 def rows_of(table: Path, wanted: str) -> str:
-    """The head of a Markdown table with the rows that have that cell, or "that cell (option=value)"; or `all` rows."""
+    """The head of a Markdown table with the rows that have the cell, or "the cell (option=value)"; or `all` rows."""
     head, rule, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
     cell = re.compile(rf"\| {re.escape(wanted)}(?: \([^|]*=[^|]*\))? \|")
     chosen = [row for row in rows if wanted == "all" or cell.search(row)]
@@ -57,26 +57,26 @@ def rows_of(table: Path, wanted: str) -> str:
     return "".join([head, rule, *chosen])
 
 
-def mended(page: Path) -> str:
+def updated(page: Path) -> str:
     """The page as it should be."""
 
-    def mend(found: re.Match) -> str:
+    def with_line(found: re.Match) -> str:
         name, target, old = found.groups()
         return found[0].replace(f"#L{old})", f"#L{line_of(name, page.parent / target)})")
 
-    text = LINK.sub(mend, page.read_text(encoding="utf-8"))
+    text = LINK.sub(with_line, page.read_text(encoding="utf-8"))
     text = ROWS.sub(lambda found: found[1] + rows_of(page.parent / found[2], found[3]) + found[4], text)
     return BLOCK.sub(lambda found: found[1] + table_of_methods() + found[2], text)
 
 
 def main() -> int:
-    """Rewrite, or check."""
+    """Rewrite the pages, or check them."""
     pages = [DOCS.parent / "README.md", DOCS.parent / "results" / "README.md", *sorted(DOCS.rglob("*.md"))]
-    wrong = [page for page in pages if mended(page) != page.read_text(encoding="utf-8")]
+    wrong = [page for page in pages if updated(page) != page.read_text(encoding="utf-8")]
     for page in wrong:
-        print(f"{page}: {'out of date; run python docs/keep.py' if '--check' in sys.argv else 'mended'}")
+        print(f"{page}: {'out of date; run python docs/keep.py' if '--check' in sys.argv else 'updated'}")
         if "--check" not in sys.argv:
-            page.write_text(mended(page), encoding="utf-8")
+            page.write_text(updated(page), encoding="utf-8")
     return int(bool(wrong) and "--check" in sys.argv)
 
 

@@ -36,8 +36,8 @@ def an_episode(steps=3, *, terminated=False, success=None, dims=(2, 1), seed=0, 
     ends[-1] = terminated
     states = rng.normal(size=(steps + 1, dims[0])).astype(np.float32)
     if keys:
-        picture = rng.integers(0, 256, (steps + 1, 4, 4, 3), dtype=np.uint8)
-        states = {"image": picture, "state": {"arm": states, "hand": states[:, :1]}}
+        image = rng.integers(0, 256, (steps + 1, 4, 4, 3), dtype=np.uint8)
+        states = {"image": image, "state": {"arm": states, "hand": states[:, :1]}}
     return Episode(
         observations=states,
         actions=rng.uniform(-1, 1, (steps, dims[1])).astype(np.float32),

@@ -321,7 +321,7 @@ def test_a_packed_run_holds_its_newest_whole_checkpoint(gpu, tmp_path):
         archive.extractall(tmp_path / "elsewhere", filter="data")
     there = tmp_path / "elsewhere" / gpu.TASK / "cal-ql" / "seed-3"
     assert [path.name for path in (there / "checkpoints").iterdir()] == ["step-000000020"]
-    assert gpu.about_run(there) == {"grad_steps": 20, "env_steps": 0, "wall_s": 2.0, "scores": {"0": 0.25}}
+    assert gpu.run_summary(there) == {"grad_steps": 20, "env_steps": 0, "wall_s": 2.0, "scores": {"0": 0.25}}
 
 
 def test_a_run_without_a_checkpoint_cannot_be_packed(gpu, tmp_path):

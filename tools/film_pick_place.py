@@ -1,4 +1,4 @@
-"""Films some scripted episodes of the arm: python tools/film_pick_place.py FILE.gif"""
+"""Records scripted episodes of the arm: python tools/film_pick_place.py FILE.gif"""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from calql.paper.demonstrators.pick_place import Recipe, demonstrate
 
 
 def film(path: str, episodes: int = 4, size: int = 240) -> None:
-    """Scripted episodes as an animated picture (GIF)."""
-    recipe, pictures = Recipe(1, image_size=size), []
+    """Scripted episodes as an animated GIF."""
+    recipe, images = Recipe(1, image_size=size), []
     for index in range(episodes):
-        pictures += list(demonstrate(recipe, 0, index).observations["image"])
-        pictures += pictures[-1:] * 5
-    frames = [Image.fromarray(picture).quantize(64) for picture in pictures]
+        images += list(demonstrate(recipe, 0, index).observations["image"])
+        images += images[-1:] * 5
+    frames = [Image.fromarray(image).quantize(64) for image in images]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
 
 

@@ -16,8 +16,8 @@ PyTree = Any
 """An array, or a dict of arrays: an observation."""
 
 
-def is_picture(leaf: Any) -> bool:
-    """Pictures are the leaves of an observation that are of type uint8."""
+def is_image(leaf: Any) -> bool:
+    """Images are the leaves of an observation that are of type uint8."""
     return leaf.dtype == np.uint8
 
 

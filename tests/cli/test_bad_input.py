@@ -1,4 +1,4 @@
-"""Every kind of bad input gets one clear line that names cause and mend, exit code 2, and no traceback."""
+"""Every kind of bad input gets one clear line that names cause and fix, exit code 2, and no traceback."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def train(*extra: object) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause", "mend"),
+    ("arguments", "cause", "fix"),
     [
         (["--task", "pointmaze-medum-narrow"], "unknown task", "pointmaze-medium-narrow"),
         (["--method", "calql"], "unknown method", "cal-ql"),
@@ -82,17 +82,17 @@ def train(*extra: object) -> list[object]:
         (["--set", "utd=0"], "utd' cannot be '0'", "int >= 1"),
         (["--set", "variant=offical"], "unknown variant", "official"),
         (["--task", "no_such_package:env"], "cannot import", "package.module:factory"),
-        (["--data", "csv:file"], "no data URI", "minari:ID"),
+        (["--data", "csv:file"], "is not a data URI", "minari:ID"),
         (["--data", "d4rl:nowhere.hdf5"], "nowhere.hdf5", ""),
         (["--data", "local:no-such-task"], "no-such-task", "calql data build"),
         (["--resume"], "--resume", "--out"),
     ],
 )
-def test_wrong_options(complain, tmp_path, monkeypatch, arguments, cause, mend):
+def test_wrong_options(complain, tmp_path, monkeypatch, arguments, cause, fix):
     monkeypatch.chdir(tmp_path)
     said = complain(*train(*arguments))
     assert cause in said
-    assert mend in said
+    assert fix in said
 
 
 def test_data_of_another_shape(complain, write, tmp_path):

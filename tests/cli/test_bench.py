@@ -87,7 +87,7 @@ def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsy
         bench(methods=("calql",))
 
 
-def test_pictures_are_measured_with_their_share_and_refused_by_odt(tmp_path, monkeypatch, capsys):
+def test_images_are_measured_with_their_share_and_refused_by_odt(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "ROUNDS", 1)
     monkeypatch.setattr(module, "synthetic", lambda spec: synthetic(spec, 64))
     monkeypatch.setenv("COLUMNS", "200")
@@ -95,19 +95,19 @@ def test_pictures_are_measured_with_their_share_and_refused_by_odt(tmp_path, mon
     assert bench(methods=("bc", "odt"), task="visual-pick-place", seconds=0.02, json=file) == 0
     bc, odt = json.loads(file.read_text())["rows"]
     assert 0.3 < bc["encoder_share"] < 1
-    assert "does not take pictures" in odt["refused"]
+    assert "does not take images" in odt["refused"]
     printed = capsys.readouterr().out
     assert f"{bc['encoder_share']:.0%}" in printed
     assert odt["refused"] in printed
-    with pytest.raises(InputError, match="pictures"):
+    with pytest.raises(InputError, match="images"):
         bench(methods=("odt",), task="visual-pick-place")
     with pytest.raises(InputError, match="--methods"):
         bench(task="visual-pick-place")
 
 
-def test_latents_stand_for_pictures():
+def test_latents_stand_for_images():
     seen = Spec({"image": np.zeros((8, 8, 3), np.uint8), "state": np.zeros(2, np.float32)}, 1)
-    latents = module.without_pictures(seen).observation
+    latents = module.without_images(seen).observation
     assert (latents["image"].shape, latents["image"].dtype, latents["state"].shape) == ((50,), np.float32, (2,))
     data = synthetic(seen, 5).observations
     assert (data["image"].shape, data["image"].dtype) == ((5, 8, 8, 3), np.uint8)

@@ -175,7 +175,7 @@ PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
         ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks': Expected `array`, got `str`"),
         (
             'tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]',
-            "`seed`; here there may be data, figures, runs, scale, seeds, set, tasks",
+            "`seed`; valid names here: data, figures, runs, scale, seeds, set, tasks",
         ),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'runs[0].set[1]': Expected `str`"),
         ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale': Expected `str`"),

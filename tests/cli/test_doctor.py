@@ -167,7 +167,7 @@ def test_an_idle_gpu_is_a_warning(monkeypatch, platforms, fix):
 @pytest.mark.parametrize(("gpu", "runs"), [(True, "one on the GPU"), (False, "one per core")])
 def test_how_many_runs_go_at_a_time(monkeypatch, gpu, runs):
     monkeypatch.setattr(module, "has_accelerator", lambda: gpu)
-    assert runs in rows(module._accelerator)["runs at a time"].found
+    assert runs in rows(module._accelerator)["parallel runs"].found
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -181,7 +181,7 @@ def test_the_data_folder_is_counted_and_not_made(exists, monkeypatch, tmp_path):
     row = rows(module._data)["data sets"]
     assert row.status == "ok"
     assert folder.exists() is exists
-    assert ("2 sets" if exists else "will be made") in row.found
+    assert ("2 sets" if exists else "will be created") in row.found
 
 
 def test_a_data_folder_that_cannot_be_written_is_a_warning(monkeypatch, tmp_path):

@@ -133,7 +133,7 @@ def test_success_is_told_by_the_rewards_where_it_was_not_recorded():
     assert facts["success_from"] == "the rewards"
 
 
-def test_pictures_are_described():
+def test_images_are_described():
     data = Episodes(tuple(an_episode(5, keys=True, seed=i) for i in range(4)))
     facts = describe(data, TASK)
     assert facts["arrays"]["observations/image"]["dtype"] == "uint8"
@@ -147,11 +147,11 @@ def test_pictures_are_described():
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (behaviour(0.1), "calibration to matter"),
+        (behaviour(0.1), "calibration matters"),
         (behaviour(0.1, wins=1.0), "near-expert"),
         (behaviour(5.0), "the data are wide"),
         (behaviour(0.42, policy=lambda s: 0 * s), "neither narrow nor wide"),
-        (behaviour(0.1, wins=0.0), "returns are all alike"),
+        (behaviour(0.1, wins=0.0), "all returns are similar"),
         (behaviour(0.1, wins=0.2), "of the returns lie at the floor"),
     ],
 )
@@ -236,7 +236,7 @@ def test_actions_in_another_unit_are_refused(values):
         ),
         (Episodes((an_episode(),)), {}, "all rewards are equal"),
         (Episodes((an_episode(success=[1])._replace(successes=np.zeros(3)),)), {}, "no episode succeeds"),
-        (Episodes((an_episode(success=[1]),)), {"stop_at_success": True}, "1 episodes go on after a success"),
+        (Episodes((an_episode(success=[1]),)), {"stop_at_success": True}, "1 episodes continue after a success"),
         (
             Episodes((an_episode(success=[1])._replace(observations=np.full((4, 2), 500.0)),)),
             {},

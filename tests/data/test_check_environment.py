@@ -1,4 +1,4 @@
-"""Do data fit an environment: shapes and their mends, bounds, walls, and recorded steps taken again."""
+"""Do data fit an environment: shapes and their fixes, bounds, walls, and recorded steps taken again."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from recordings import TASK, an_episode
 
 from calql.data import Episodes
 from calql.data.check.describe import check
-from calql.data.check.environment import fit, physics_error, share_in_walls
+from calql.data.check.environment import compare, physics_error, share_in_walls
 from calql.envs.make import make_env
 from calql.paper.envs import antmaze
 from calql.paper.tasks import TASKS
@@ -55,26 +55,26 @@ def test_steps_of_the_same_physics_lead_to_the_same_states():
 
 
 def test_steps_of_other_physics_are_refused():
-    found = fit(drive(Cart()), TASK, Cart(mass=10.0))
+    found = compare(drive(Cart()), TASK, Cart(mass=10.0))
     assert found.physics_error > 0.4
-    assert "not those of this environment's physics: taken again, 64 of them miss by" in found.errors[0]
+    assert "in other physics than this environment's: repeated, 64 steps deviate by" in found.errors[0]
     report = check(drive(Cart()), TASK, Cart(mass=10.0))
     assert report.facts["physics_error"] == found.physics_error
     assert found.errors[0] in report.errors
 
 
 def test_nearly_the_same_physics_are_warned_of():
-    found = fit(drive(Cart()), TASK, Cart(mass=1.15))
+    found = compare(drive(Cart()), TASK, Cart(mass=1.15))
     assert not found.errors
     assert "nearly this environment's physics" in found.warnings[0]
-    assert not fit(drive(Cart()), TASK, Cart(mass=1.001)).warnings
+    assert not compare(drive(Cart()), TASK, Cart(mass=1.001)).warnings
 
 
 def test_where_the_row_knows_of_other_physics_it_is_said():
     task = dataclasses.replace(TASK, sources=(Source("minari:toys/*", env_options={"mass": 10.0}),))
-    assert "recorded in (minari:toys/* has mass=10.0)" in fit(drive(Cart()), task, Cart(10.0)).errors[0]
+    assert "recorded in (minari:toys/* has mass=10.0)" in compare(drive(Cart()), task, Cart(10.0)).errors[0]
     paired = task.for_data("minari:toys/cart-v0")
-    assert fit(drive(Cart(10.0)), paired, Cart(1.0)).errors[0].endswith("recorded in")
+    assert compare(drive(Cart(10.0)), paired, Cart(1.0)).errors[0].endswith("recorded in")
 
 
 def test_states_after_terminal_steps_are_not_compared():
@@ -107,7 +107,7 @@ def test_environments_without_such_a_method_are_not_replayed():
     assert physics_error(data, MuJoCo()) is None
     still = tuple(e._replace(observations=np.zeros_like(e.observations)) for e in data.episodes)
     assert physics_error(Episodes(still), Cart()) is None
-    assert "cannot be put into recorded states" in check(data, TASK, MuJoCo()).text()
+    assert "cannot be set to recorded states" in check(data, TASK, MuJoCo()).text()
 
 
 def test_wrappers_are_stepped_through():
@@ -125,7 +125,7 @@ def test_bounds_of_the_observations():
     class Bounded(Cart):
         observation_space = spaces.Box(np.array([-np.inf, 3.0]), np.array([np.inf, 3.0]), dtype=np.float64)
 
-    warnings = fit(drive(Cart()), TASK, Bounded()).warnings
+    warnings = compare(drive(Cart()), TASK, Bounded()).warnings
     assert "1 entries of the observations leave the bounds of the environment, first entry 1" in warnings[0]
     assert "the environment's in [3, 3]; check the unit, or the goal" in warnings[0]
 
@@ -138,20 +138,20 @@ def test_dicts_for_a_flat_environment_and_the_reverse():
         observation_space = spaces.Dict(arm=Cart.observation_space)
 
     task = TASKS["antmaze-medium-play"]
-    line = fit(Episodes((an_episode(keys=True),)), task, Cart()).errors[0]
+    line = compare(Episodes((an_episode(keys=True),)), task, Cart()).errors[0]
     assert "converted if they are named minari:D4RL/antmaze/medium-play-*" in line
-    assert "FlattenObservation" in fit(Episodes((an_episode(keys=True),)), TASK, Cart()).errors[0]
-    line = fit(Episodes((an_episode(),)), task, Dicts()).errors[0]
+    assert "FlattenObservation" in compare(Episodes((an_episode(keys=True),)), TASK, Cart()).errors[0]
+    line = compare(Episodes((an_episode(),)), task, Dicts()).errors[0]
     assert "observations are (2,), the environment's are arm (2,); wrap the environment" in line
 
 
-def test_pictures_of_another_size():
+def test_images_of_another_size():
     task = TASKS["visual-pick-place"]
     episode = an_episode(3)._replace(
         observations={"image": np.zeros((4, 24, 24, 3), np.uint8), "state": np.zeros((4, 10), np.float32)},
         actions=np.zeros((3, 7), np.float32),
     )
-    (line,) = fit(Episodes((episode,)), task, make_env(task)).errors
+    (line,) = compare(Episodes((episode,)), task, make_env(task)).errors
     assert "image (24, 24, 3) uint8" in line
     assert "calql data build visual-pick-place --set image_size=48" in line
     assert "or learn from these: --set image_size=24" in line
@@ -178,10 +178,10 @@ def walks():
 @pytest.mark.parametrize("physics", ["d4rl", "gymnasium"])
 def test_the_ant_is_replayed_in_its_own_physics_only(walks, physics):
     task = TASKS["antmaze-medium-play"]
-    own = fit(walks[physics], task, antmaze.make("medium", physics))
+    own = compare(walks[physics], task, antmaze.make("medium", physics))
     assert own.physics_error < 1e-3
     assert own.errors == own.warnings == []
-    other = fit(walks[physics], task, antmaze.make("medium", {"d4rl": "gymnasium"}.get(physics, "d4rl")))
+    other = compare(walks[physics], task, antmaze.make("medium", {"d4rl": "gymnasium"}.get(physics, "d4rl")))
     assert other.physics_error > 0.5
     assert len(other.errors) == 1
 
@@ -194,7 +194,7 @@ def test_the_other_maze_is_known_by_its_walls(physics, maze, other):
     states = np.array([env.reset(options={"start": env.maze.cell_center(cell)})[0] for cell in env.maze.free_cells])
     steps = len(states) - 1
     seen = Episodes((Episode(states, np.zeros((steps, 8)), np.zeros(steps), np.ones(steps, bool), False),), "toy")
-    assert fit(seen, TASKS["antmaze-large-play"], env).errors == []
-    found = fit(seen, TASKS["antmaze-large-play"], antmaze.make(other, physics))
+    assert compare(seen, TASKS["antmaze-large-play"], env).errors == []
+    found = compare(seen, TASKS["antmaze-large-play"], antmaze.make(other, physics))
     assert "of the recorded positions lie in walls of this maze; use the task of their maze" in found.errors[0]
     assert share_in_walls(drive(Cart()), Cart()) is None

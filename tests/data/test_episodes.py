@@ -46,7 +46,7 @@ def test_unsound_episodes_are_refused(changes, message):
 
 
 def test_no_episodes_are_refused():
-    with pytest.raises(InputError, match="not one whole episode"):
+    with pytest.raises(InputError, match="no complete episode"):
         Episodes(())
 
 
@@ -92,7 +92,7 @@ def test_actions_are_clipped_where_a_tanh_policy_is_finite():
     assert own.actions[:, 0].tolist() == [-1.5, 0.5, 1.0]
 
 
-def test_dict_observations_keep_their_pictures():
+def test_dict_observations_keep_their_images():
     data = Episodes((an_episode(keys=True), an_episode(2, keys=True)))
     flat = to_transitions(data.episodes, TASK.rewards, 0.9)
     assert flat.observations["image"].dtype == flat.next_observations["image"].dtype == np.uint8

@@ -99,7 +99,7 @@ def test_timeouts_are_no_terminals(read):
     assert [e.observations[:, 0].tolist() for e in data.episodes] == [[0, 1, 2], [3, 4, 5, 5]]
     assert [e.truncated for e in data.episodes] == [True, False]
     assert to_transitions(data.episodes, TASK.rewards, 0.9).masks.tolist() == [1, 1, 1, 1, 0]
-    assert data.notes == ("1 rows at cut ends gave only the last observation of their episode, no transition",)
+    assert data.notes == ("1 rows at the ends of cut episodes gave only the last observation, no transition",)
 
 
 def test_the_state_after_a_terminal_is_the_following_row(read):
@@ -135,7 +135,7 @@ def test_without_timeouts_the_end_of_the_recording_is_one(read):
     data = read(flat(6, timeouts=None, terminals=at(6, 1)))
     assert [e.length for e in data.episodes] == [2, 3]
     assert [e.truncated for e in data.episodes] == [False, True]
-    assert "there is no 'timeouts' array" in data.notes[0]
+    assert "there is no array 'timeouts'" in data.notes[0]
 
 
 def test_leftovers_of_relabelled_recordings(read):
@@ -184,7 +184,7 @@ def test_dict_observations(read):
 
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "terminals"])
 def test_missing_arrays_are_named(read, name):
-    with pytest.raises(InputError, match=rf"there is no '{name}' \(found: .*timeouts"):
+    with pytest.raises(InputError, match=rf"there is no array '{name}' \(found: .*timeouts"):
         read(flat(4, **{name: None}))
 
 
@@ -196,9 +196,9 @@ def test_missing_arrays_are_named(read, name):
         ({"timeouts": np.zeros(3)}, "'timeouts' has shape"),
         ({"observations": np.zeros((6, 1))}, "'observations' has shape"),
         ({"terminals": np.full(4, np.nan)}, "'terminals' holds NaN"),
-        ({"rewards": np.zeros(0)}, "there is not one row"),
+        ({"rewards": np.zeros(0)}, "it has no rows"),
         ({"rewards": np.zeros((4, 2))}, "'rewards' has shape"),
-        ({"timeouts": at(4, 0, 1, 2, 3)}, "not one whole episode"),
+        ({"timeouts": at(4, 0, 1, 2, 3)}, "no complete episode"),
         ({"actions": np.array([[b"a"]] * 4)}, "'actions' does not hold numbers"),
     ],
 )
@@ -226,12 +226,12 @@ def test_damaged_files_are_refused(tmp_path, reader, suffix):
         write_hdf5(path, flat(500))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a whole") as caught:
+    with pytest.raises(InputError, match="not a complete") as caught:
         reader(path)
     assert "\n" not in str(caught.value)
     for text in (b"", b"hello\nworld"):
         path.write_bytes(text)
-        with pytest.raises(InputError, match="not a whole"):
+        with pytest.raises(InputError, match="not a complete"):
             reader(path)
 
 
@@ -240,7 +240,7 @@ def test_a_bit_flip_inside_an_npz_is_refused(tmp_path):
     content = bytearray((tmp_path / "data.npz").read_bytes())
     content[2000] ^= 0xFF
     (tmp_path / "data.npz").write_bytes(content)
-    with pytest.raises(InputError, match="not a whole"):
+    with pytest.raises(InputError, match="not a complete"):
         read_npz(tmp_path / "data.npz")
 
 

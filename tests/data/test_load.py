@@ -74,8 +74,8 @@ def test_a_reader_of_one_s_own(own):
     [
         ("own_format:broken#x", r"own_format:broken#x: the reader failed \(KeyError: 'x'\); fix it"),
         ("own_format:nothing#x", "returned a str; it must return calql.data.Episodes"),
-        ("own_format:absent", "is no data URI, nor a reader .*no attribute 'absent'.*; write one of local:TASK"),
-        ("no_such_module:read", "is no data URI, nor a reader .*no_such_module"),
+        ("own_format:absent", "is neither a data URI nor a reader .*no attribute 'absent'.*; use one of local:TASK"),
+        ("no_such_module:read", "is neither a data URI nor a reader .*no_such_module"),
     ],
 )
 def test_readers_that_do_not_read(own, uri, message):

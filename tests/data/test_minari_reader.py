@@ -164,6 +164,6 @@ def test_local_sets_are_listed(root):
 @pytest.mark.parametrize("uri", ["door.hdf5", "hdf5:door.hdf5", "minari:", "d4rl", "", "npz"])
 def test_unknown_uris_list_the_known_ones(uri):
     with pytest.raises(
-        InputError, match=r"is no data URI; write one of local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR, npz"
+        InputError, match=r"is not a data URI; use one of local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR, npz"
     ):
         load(uri)

@@ -64,7 +64,7 @@ def test_actions_are_rescaled_and_clipped():
         assert env.unwrapped.action.dtype == np.float64
 
 
-def test_observations_become_float32_and_pictures_stay():
+def test_observations_become_float32_and_images_stay():
     space = spaces.Dict(
         {
             "state": spaces.Box(-np.inf, np.inf, (3,), np.float64),

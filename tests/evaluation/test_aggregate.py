@@ -105,7 +105,7 @@ def test_bootstrap_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="leading axes only"):
         bootstrap_interval(X, np.mean)
     for bad in (np.array([[0.1, np.nan]]), np.zeros((0, 2)), np.zeros(3)):
-        with pytest.raises(ValueError, match="filled matrix"):
+        with pytest.raises(ValueError, match="non-empty matrix"):
             bootstrap_interval(bad)
     with pytest.raises(ValueError, match="too few for an interval"):
         bootstrap_interval(np.zeros((FEWEST_RUNS - 1, 3)))

@@ -1,4 +1,4 @@
-"""Pictures become latents; everything else passes."""
+"""Images become latents; everything else passes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ KEY = jax.random.key(0)
 
 
 def seen(size=12, batch=3):
-    picture = jax.random.randint(KEY, (batch, size, size, 3), 0, 256).astype(jnp.uint8)
-    return {"image": picture, "state": jax.random.normal(KEY, (batch, 4))}
+    image = jax.random.randint(KEY, (batch, size, size, 3), 0, 256).astype(jnp.uint8)
+    return {"image": image, "state": jax.random.normal(KEY, (batch, 4))}
 
 
-def test_without_pictures_there_is_nothing_to_learn():
+def test_without_images_there_is_nothing_to_learn():
     observation = {"b": jnp.ones((2, 1)), "a": jnp.zeros((2, 3))}
     assert "params" not in Encoder().init(KEY, observation)
     np.testing.assert_array_equal(Encoder().apply({}, observation), [[0, 0, 0, 1]] * 2)

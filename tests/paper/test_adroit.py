@@ -139,12 +139,12 @@ def test_rendering_changes_nothing(hand):
     actions = moves(env, 2, 20)
     observations = [seen.reset(seed=3)[0]]
     for action in actions:
-        picture = seen.render()
+        image = seen.render()
         observations.append(seen.step(action)[0])
     seen.close()
     np.testing.assert_array_equal(np.stack(observations), rollout(env, 3, actions))
-    assert (picture.shape, picture.dtype) == ((480, 480, 3), np.uint8)
-    assert picture.std() > 10
+    assert (image.shape, image.dtype) == ((480, 480, 3), np.uint8)
+    assert image.std() > 10
 
 
 @pytest.mark.skipif("CALQL_DOOR_HDF5" not in os.environ, reason="CALQL_DOOR_HDF5 names no file")

@@ -313,9 +313,9 @@ def test_actions_beyond_the_bounds_are_clipped(env):
     np.testing.assert_array_equal(rollout(env, 0, 5 * torques(0, 10).round()), rollout(env, 0, torques(0, 10).round()))
 
 
-@pytest.mark.parametrize(("options", "mend"), [({"maze": "larg"}, "large"), ({"physics": "d4r"}, "d4rl")])
-def test_unknown_names_get_the_nearest(options, mend):
-    with pytest.raises(InputError, match=mend):
+@pytest.mark.parametrize(("options", "nearest"), [({"maze": "larg"}, "large"), ({"physics": "d4r"}, "d4rl")])
+def test_unknown_names_get_the_nearest(options, nearest):
+    with pytest.raises(InputError, match=nearest):
         antmaze.make(**options)
 
 
@@ -364,25 +364,25 @@ def test_rendering_changes_nothing(maze, shape):
     plain, seen, actions = antmaze.make(maze), antmaze.make(maze, render_mode="rgb_array"), torques(2, 15)
     observations = [seen.reset(seed=3)[0]]
     for action in actions:
-        picture = seen.render()
+        image = seen.render()
         observations.append(seen.step(action)[0])
     seen.close()
     np.testing.assert_array_equal(np.stack(observations), rollout(plain, 3, actions))
-    assert picture.shape == shape
-    assert picture.dtype == np.uint8
+    assert image.shape == shape
+    assert image.dtype == np.uint8
 
 
 @pytest.mark.parametrize("physics", antmaze.PHYSICS)
-def test_the_picture_shows_walls_ant_and_goal(physics):
+def test_the_image_shows_walls_ant_and_goal(physics):
     env = antmaze.make("large", physics, render_mode="rgb_array")
     env.reset(seed=0)
-    picture = env.render().astype(int)
+    image = env.render().astype(int)
     env.close()
 
     def at(position) -> np.ndarray:
         rows, columns = env.maze.shape
         x, y = position - env.maze.cell_center(((rows - 1) / 2, (columns - 1) / 2))
-        return picture[int((rows / 2 - y / 4) * 64), int((columns / 2 + x / 4) * 64)]
+        return image[int((rows / 2 - y / 4) * 64), int((columns / 2 + x / 4) * 64)]
 
     red, green, blue = at(env.goal)
     assert green > red + 50

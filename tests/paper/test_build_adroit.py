@@ -113,7 +113,7 @@ def test_noise_is_correlated_and_has_its_scale():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("options", "message"),
     [
         (dict(demonstrations=26), "there are 25"),
         (dict(noise=(0.2, 0.1)), "noise"),
@@ -124,9 +124,9 @@ def test_noise_is_correlated_and_has_its_scale():
         (dict(hand="penn"), "did you mean pen"),
     ],
 )
-def test_impossible_recipes_are_refused(knobs, message):
+def test_impossible_recipes_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        builder.Recipe(**dict(hand="door") | knobs)
+        builder.Recipe(**dict(hand="door") | options)
 
 
 # -- on disk -----------------------------------------------------------------------------------------------------------

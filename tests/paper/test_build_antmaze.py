@@ -184,9 +184,9 @@ def test_the_ant_gets_where_it_is_sent():
 
 
 def test_it_stays_there_or_goes_on():
-    def moved(**knobs):
+    def moved(**options):
         """How far from its last place the ant is in the last 20 s of a minute, at most."""
-        place = demonstrate(Recipe(farthest=2, to_goal=0.0, horizon=600, **knobs), 0, 2).observations[-200:, :2]
+        place = demonstrate(Recipe(farthest=2, to_goal=0.0, horizon=600, **options), 0, 2).observations[-200:, :2]
         return np.linalg.norm(place - place[-1], axis=1).max()
 
     assert moved(on_arrival="stay") < 2.5
@@ -232,7 +232,7 @@ def test_labels_as_d4rl_released_them():
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"maze": "huge"},
         {"commands": "any"},
@@ -246,9 +246,9 @@ def test_labels_as_d4rl_released_them():
         {"farthest": 0},
     ],
 )
-def test_impossible_knobs_are_input_errors(knobs):
+def test_impossible_options_are_input_errors(options):
     with pytest.raises(InputError):
-        Recipe(**knobs)
+        Recipe(**options)
 
 
 # -- on disk -----------------------------------------------------------------------------------------------------------
@@ -288,6 +288,6 @@ def test_any_number_of_workers_makes_the_same_data(root):
     assert len(fingerprints) == 1
 
 
-def test_unknown_knobs_are_named(root):
+def test_unknown_options_are_named(root):
     with pytest.raises(InputError, match=r"wobble.*action_noise"):
         functools.partial(builder.build, PLAY)(wobble=1)

@@ -30,8 +30,8 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def attempts(names, count, **knobs):
-    recipe = Recipe(tasks=names, transitions=1, **knobs)
+def attempts(names, count, **options):
+    recipe = Recipe(tasks=names, transitions=1, **options)
     return [perform(recipe, names, np.random.default_rng([3, i])) for i in range(count)]
 
 
@@ -121,7 +121,7 @@ def test_failures_are_kept_or_not(failures):
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"tasks": ("toaster",)},
         {"tasks": ("top burner",)},
@@ -132,9 +132,9 @@ def test_failures_are_kept_or_not(failures):
         {"tries": 0},
     ],
 )
-def test_impossible_knobs_are_input_errors(knobs):
+def test_impossible_options_are_input_errors(options):
     with pytest.raises(InputError):
-        Recipe(**{"tasks": FOUR, "transitions": 1} | knobs)
+        Recipe(**{"tasks": FOUR, "transitions": 1} | options)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -153,6 +153,6 @@ def test_stored_and_read_back(root, workers):
     env.close()
 
 
-def test_unknown_knobs_are_named(root):
+def test_unknown_options_are_named(root):
     with pytest.raises(InputError, match=r"wobble.*action_noise"):
         build(TASK, wobble=1)

@@ -20,8 +20,8 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def successes(count, **knobs):
-    return [demonstrate(Recipe(1, **knobs), 5, i).successes[-1] for i in range(count)]
+def successes(count, **options):
+    return [demonstrate(Recipe(1, **options), 5, i).successes[-1] for i in range(count)]
 
 
 def test_the_script_puts_the_right_object_into_the_bowl():
@@ -79,7 +79,7 @@ def test_an_episode_ends_at_success_or_at_the_horizon():
         assert episode.actions.dtype == np.float32
 
 
-def test_pictures_are_stored_exactly_and_compactly(root):
+def test_images_are_stored_exactly_and_compactly(root):
     name = build(TASK, 0, 60)
     stored = load(f"minari:{name}").episodes
     assert sum(e.length for e in stored) >= 60
@@ -89,12 +89,12 @@ def test_pictures_are_stored_exactly_and_compactly(root):
     np.testing.assert_array_equal(stored[1].observations["image"], demonstrate(recipe, 0, 1).observations["image"])
 
 
-def test_pictures_of_another_size(root):
+def test_images_of_another_size(root):
     build(TASK, 0, 20, image_size=32)
     assert load(TASK.data).spec().observation["image"].shape == (32, 32, 3)
 
 
-@pytest.mark.parametrize("knobs", [{"mistaken": 1.5}, {"fumble": -1}, {"action_noise": -0.1}, {"pixels": 3}])
-def test_impossible_knobs_are_named(root, knobs):
-    with pytest.raises(InputError, match=next(iter(knobs))):
-        build(TASK, 0, 20, **knobs)
+@pytest.mark.parametrize("options", [{"mistaken": 1.5}, {"fumble": -1}, {"action_noise": -0.1}, {"pixels": 3}])
+def test_impossible_options_are_named(root, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        build(TASK, 0, 20, **options)

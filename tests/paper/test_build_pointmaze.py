@@ -91,17 +91,17 @@ def test_a_failure_share_out_of_reach_is_an_input_error():
         demonstrations(fast)
 
 
-def test_knobs_do_what_they_say():
-    def success(**knobs):
-        episodes = demonstrations(Recipe(episodes=10, failure_share=None, detour_probability=0.0, **knobs))
+def test_options_do_what_they_say():
+    def success(**options):
+        episodes = demonstrations(Recipe(episodes=10, failure_share=None, detour_probability=0.0, **options))
         return np.mean([not episode.truncated for episode in episodes])
 
     assert success(speed=(2.5, 2.5)) == 1
     assert success(speed=(1.0, 1.0)) == 0
     assert success(speed=(2.0, 2.0), horizon=30) == 0
 
-    def cells(**knobs):
-        episodes = demonstrations(Recipe(episodes=10, failure_share=None, action_noise=0.0, horizon=400, **knobs))
+    def cells(**options):
+        episodes = demonstrations(Recipe(episodes=10, failure_share=None, action_noise=0.0, horizon=400, **options))
         points = np.concatenate([e.observations[:, :2] for e in episodes]) * pointmaze.OBSERVATION_SCALE[:2]
         return {tuple(cell) for cell in np.floor(points).astype(int)}
 
@@ -112,7 +112,7 @@ def test_knobs_do_what_they_say():
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "options",
     [
         {"speed": (2.0, 1.0)},
         {"action_noise": -1.0},
@@ -121,12 +121,12 @@ def test_knobs_do_what_they_say():
         {"horizon": 0},
     ],
 )
-def test_impossible_knobs_are_input_errors(knobs):
+def test_impossible_options_are_input_errors(options):
     with pytest.raises(InputError):
-        Recipe(**knobs)
+        Recipe(**options)
 
 
-def test_unknown_knobs_are_named(root):
+def test_unknown_options_are_named(root):
     with pytest.raises(InputError, match=r"wobble.*action_noise"):
         build(wobble=1)
 
@@ -193,7 +193,7 @@ def test_an_interrupted_build_leaves_the_old_data(root, monkeypatch, moment):
     assert [path.name for path in root.iterdir()] == ["calql"]
 
 
-def test_dicts_and_pictures_are_stored_without_loss(root):
+def test_dicts_and_images_are_stored_without_loss(root):
     class Camera(gymnasium.Env):
         observation_space = spaces.Dict(
             {"image": spaces.Box(0, 255, (8, 8, 3), np.uint8), "state": spaces.Box(-1, 1, (2,))}

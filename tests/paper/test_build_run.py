@@ -127,7 +127,7 @@ def test_numbers_below_one_are_refused(numbers):
         collect(functools.partial(attempt, None), **numbers)
 
 
-def test_the_recipe_is_the_rows_and_the_callers_knobs_win():
+def test_the_recipe_is_the_rows_and_the_callers_options_win():
     assert make_recipe(Recipe, ROW, None, {}) == Recipe(40, 0.5, 9)
     assert make_recipe(Recipe, ROW, 7, {"noise": 0.3, "horizon": 2}) == Recipe(7, 0.3, 2)
     with pytest.raises(InputError, match=r"no option wobble; the options are horizon, noise, transitions"):

@@ -188,15 +188,15 @@ def test_is_recovered_from_its_spec():
     np.testing.assert_array_equal(rollout(again.unwrapped, 0, actions(0, 5)), rollout(env, 0, actions(0, 5)))
 
 
-def test_draws_a_picture_and_changes_nothing():
+def test_draws_an_image_and_changes_nothing():
     seen = kitchen.make(render_mode="rgb_array")
     observations = [seen.reset(seed=3)[0]]
-    picture = seen.render()
+    image = seen.render()
     observations += [seen.step(move)[0] for move in actions(2, 5)]
     seen.close()
     np.testing.assert_array_equal(np.stack(observations), rollout(kitchen.make(), 3, actions(2, 5)))
-    assert (picture.shape, picture.dtype) == ((480, 480, 3), np.uint8)
-    assert picture.std() > 10
+    assert (image.shape, image.dtype) == ((480, 480, 3), np.uint8)
+    assert image.std() > 10
 
 
 def test_adapts_recordings_of_franka_kitchen(theirs):

@@ -1,4 +1,4 @@
-"""Pick and place: the rules against states that were put there by hand, the motions, and the pictures."""
+"""Pick and place: the rules against states that were put there by hand, the motions, and the images."""
 
 import os
 import subprocess
@@ -186,34 +186,34 @@ def test_held_is_not_yet_let_go(cube):
     assert act(cube, 2, grip=1.0)[1] == 1.0
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [48, 64, 128])
-def test_pictures_of_every_size_show_the_same(size):
-    picture = pick_place.make(size).reset(seed=5)[0]["image"]
-    assert picture.shape == (size, size, 3)
+def test_images_of_every_size_show_the_same(size):
+    image = pick_place.make(size).reset(seed=5)[0]["image"]
+    assert image.shape == (size, size, 3)
     large = pick_place.make(480).reset(seed=5)[0]["image"].astype(float)
     rows = np.arange(size) * 480 // size + 240 // size
-    assert np.abs(large[rows][:, rows] - picture).mean() < 12
+    assert np.abs(large[rows][:, rows] - image).mean() < 12
 
 
-def test_the_target_is_in_the_picture_in_its_colour():
+def test_the_target_is_in_the_image_in_its_colour():
     """Where it stands, seen from the front: its mirrored x, and larger y nearer."""
     for name, place in [("cube", (-0.1, 0.2)), ("cube", (0.02, 0.25)), ("can", (-0.1, 0.25))]:
         env = pick_place.make(SIZE, name, "stone")
         env.reset(seed=0)
         env.put("stone", [3, 3, 0.1])
         env.put(name, [*place, 0.03])
-        picture = act(env)[0]["image"].astype(float) / 255
+        image = act(env)[0]["image"].astype(float) / 255
         colour = np.array(TARGETS[name].colour)
-        distance = np.linalg.norm(picture / picture.sum(-1, keepdims=True) - colour / colour.sum(), axis=-1)
+        distance = np.linalg.norm(image / image.sum(-1, keepdims=True) - colour / colour.sum(), axis=-1)
         rows, columns = np.nonzero(distance < 0.12)
         assert len(rows) >= 4
         assert columns.mean() / SIZE == pytest.approx(0.5 - place[0] / 0.45, abs=0.12)
 
 
-def test_a_picture_for_people(env):
+def test_an_image_for_people(env):
     env.reset(seed=0)
     assert env.render().shape == (480, 480, 3)
 
@@ -232,5 +232,5 @@ def test_no_library_that_draws_is_one_clear_line():
         env={**os.environ, "MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "MUJOCO_EGL_DEVICE_ID": "99"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "cannot draw through egl" in done.stdout, done.stderr
+    assert "cannot render with egl" in done.stdout, done.stderr
     assert "libegl1" in done.stdout

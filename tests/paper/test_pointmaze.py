@@ -61,13 +61,13 @@ def test_rendering_changes_nothing(env):
     pushes = actions(2)
     plain, observations = rollout(env, 3, pushes), [seen.reset(seed=3)[0]]
     for push in pushes:
-        picture = seen.render()
+        image = seen.render()
         observations.append(seen.step(push)[0])
     seen.close()
     np.testing.assert_array_equal(np.stack(observations), plain)
-    assert picture.shape == (480, 480, 3)
-    assert picture.dtype == np.uint8
-    assert picture.std() > 10
+    assert image.shape == (480, 480, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 10
 
 
 def test_starts_at_rest_in_the_start_region(env):

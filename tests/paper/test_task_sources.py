@@ -198,7 +198,7 @@ def test_d4rl_kitchen_equals_the_official_loader(tmp_path, name, tail):
     rows = rows_of(episodes, timeouts=False)
     data = load_for(task, flat_file(tmp_path / "kitchen.hdf5", episodes, timeouts=False))
     assert [e.length for e in data.episodes] == lengths
-    assert "there is no 'timeouts' array" in data.notes[0]
+    assert "there is no array 'timeouts'" in data.notes[0]
     flat = to_transitions(data.episodes, task.rewards, 0.99, tail_bootstrap=tail)
     np.testing.assert_array_equal(flat.rewards, rows["rewards"])  # 0 … 4, as recorded
     assert flat.masks.sum() == sum(lengths) - 3
@@ -289,7 +289,7 @@ def test_dicts_where_arrays_are_expected_are_refused():
         load_for(TASKS["door-binary"], "minari:D4RL/door/human-v2")
     assert "\n" not in str(caught.value)
     store("D4RL/antmaze/large-play-v1", [an_episode(3, dims=(29, 8))], FLAT29, infos=False)
-    with pytest.raises(InputError, match="episode 0: this is no AntMaze v4 episode"):
+    with pytest.raises(InputError, match="episode 0: this is not an AntMaze v4 episode"):
         load_for(TASKS["antmaze-large-play"], "minari:D4RL/antmaze/large-play-v1")
 
 
@@ -338,7 +338,7 @@ def test_info_says_what_the_row_does(tmp_path, capfd):
         "its score is 1 if any step succeeds, else 0",
         "calql.paper.envs.antmaze:make(maze='medium'",
         "0.0% of the episodes are longer than the horizon",
-        "rows at cut ends gave only the last observation",
+        "rows at the ends of cut episodes gave only the last observation",
     ):
         assert line in said
 
@@ -380,7 +380,7 @@ def test_check_refuses_another_physics(tmp_path, capfd):
         found, said = said_of(capfd, "check", reference, "--task", task.id)
         assert found == code
         assert ("ERROR    the recorded steps are not those of this environment's physics" in said) == (code == 2)
-        assert "taken again in it, miss by" in said
+        assert "repeated in it, deviate by" in said
     with pytest.raises(SystemExit) as stop:
         main(["train", "--task", task.id, "--data", reference, "--scale", "smoke", "--out", str(tmp_path / "run")])
     line = capfd.readouterr().err.strip()

@@ -1,4 +1,4 @@
-"""Random crops: pictures move by whole pixels, nothing else changes."""
+"""Random crops: images move by whole pixels, nothing else changes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ SIZE, BATCH = 6, 64
 
 
 def batch():
-    """Pictures whose pixels tell their row (first channel) and column (second)."""
+    """Images whose pixels tell their row (first channel) and column (second)."""
     rows, columns = np.meshgrid(np.arange(SIZE), np.arange(SIZE), indexing="ij")
-    picture = np.broadcast_to(np.stack([rows, columns], -1), (BATCH, SIZE, SIZE, 2)).astype(np.uint8)
-    observation = {"image": picture, "wrist": picture, "state": np.arange(BATCH, dtype=np.float32)[:, None]}
+    image = np.broadcast_to(np.stack([rows, columns], -1), (BATCH, SIZE, SIZE, 2)).astype(np.uint8)
+    observation = {"image": image, "wrist": image, "state": np.arange(BATCH, dtype=np.float32)[:, None]}
     ones = np.ones(BATCH, np.float32)
     return Transition(observation, ones[:, None], ones, observation, ones, ones)
 
@@ -23,19 +23,19 @@ def batch():
 @pytest.mark.parametrize("most", [0, 2])
 def test_every_shift_up_to_the_most_and_edges_repeat(most):
     cropped = random_crop(jax.random.key(1), batch(), most)
-    pictures = np.asarray(cropped.observations["image"])
-    down, right = pictures[:, 3, 0, 0].astype(int) - 3, pictures[:, 0, 3, 1].astype(int) - 3
+    images = np.asarray(cropped.observations["image"])
+    down, right = images[:, 3, 0, 0].astype(int) - 3, images[:, 0, 3, 1].astype(int) - 3
     assert {*down} == {*right} == {*range(-most, most + 1)}
     if most:
         assert np.corrcoef(down, right)[0, 1] < 0.5
     steps = np.arange(SIZE)
-    for picture, i, j in zip(pictures, down, right, strict=True):
-        np.testing.assert_array_equal(picture[:, 0, 0], np.clip(steps + i, 0, SIZE - 1))
-        np.testing.assert_array_equal(picture[0, :, 1], np.clip(steps + j, 0, SIZE - 1))
-    assert pictures.dtype == np.uint8
+    for image, i, j in zip(images, down, right, strict=True):
+        np.testing.assert_array_equal(image[:, 0, 0], np.clip(steps + i, 0, SIZE - 1))
+        np.testing.assert_array_equal(image[0, :, 1], np.clip(steps + j, 0, SIZE - 1))
+    assert images.dtype == np.uint8
 
 
-def test_pictures_of_one_moment_move_together_and_the_next_moment_apart():
+def test_images_of_one_moment_move_together_and_the_next_moment_apart():
     cropped = random_crop(jax.random.key(1), batch(), 2)
     now, then = cropped.observations, cropped.next_observations
     np.testing.assert_array_equal(now["image"], now["wrist"])

@@ -252,7 +252,7 @@ def test_values_of_other_rewards_do_not_share_the_axis(tmp_path, other, form):
 
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=14))
 def test_labels_keep_their_distance_and_order(wanted):
-    heights = figures.spread(wanted, 0.07)
+    heights = figures.moved_apart(wanted, 0.07)
     order = np.argsort(wanted, kind="stable")
     assert (np.diff(np.array(heights)[order]) >= 0.07 - 1e-9).all()
     assert min(heights) >= -1e-9

@@ -36,7 +36,7 @@ from calql.theory import (
     value,
 )
 from calql.theory.bound import optimal_value
-from calql.theory.fqi import bounded_minimum, directions, fit
+from calql.theory.fqi import bounded_minimum, directions, fit_q
 
 SEEDS = st.integers(0, 10**6)
 
@@ -249,29 +249,29 @@ def test_with_unlimited_data_the_iterate_is_the_clipped_optimum(seed):
             target = mdp.rewards[h, s, a] + mdp.transitions[h, s, a] @ best
             expected[h, s, a] = max(min(target, ceiling[h, s, a]), reference[h, s, a])
         best = expected[h].max(axis=-1)
-    np.testing.assert_allclose(fit(mdp, data, ceiling, reference), expected, atol=1e-12)
+    np.testing.assert_allclose(fit_q(mdp, data, ceiling, reference), expected, atol=1e-12)
     q = optimal_q(mdp)
-    np.testing.assert_allclose(fit(mdp, data, q, reference), q, atol=1e-12)
-    np.testing.assert_allclose(fit(mdp, data, q), q, atol=1e-12)
+    np.testing.assert_allclose(fit_q(mdp, data, q, reference), q, atol=1e-12)
+    np.testing.assert_allclose(fit_q(mdp, data, q), q, atol=1e-12)
 
 
 def test_with_unlimited_data_linear_functions_come_to_the_optimum():
     mdp = linear_mdp()
     data = Data.unlimited(mdp, np.full(mdp.shape, 1 / 36))
-    np.testing.assert_allclose(fit(mdp, data, optimal_q(mdp)), optimal_q(mdp), atol=1e-5)
+    np.testing.assert_allclose(fit_q(mdp, data, optimal_q(mdp)), optimal_q(mdp), atol=1e-5)
 
 
 def test_what_has_not_been_seen_is_worth_nothing_or_the_reference():
     mdp = random_mdp(0)
     q = optimal_q(mdp)
-    assert (fit(mdp, Data.none(mdp), q) == 0).all()
-    np.testing.assert_array_equal(fit(mdp, Data.none(mdp), q, q / 2), q / 2)
+    assert (fit_q(mdp, Data.none(mdp), q) == 0).all()
+    np.testing.assert_array_equal(fit_q(mdp, Data.none(mdp), q, q / 2), q / 2)
 
 
 def test_least_squares_by_hand():
     mdp = MDP(np.ones((1, 1, 2, 1)), np.full((1, 1, 2), 0.5), np.ones(1))
     data = Data(np.array([4.0, 2.0]).reshape(1, 1, 2, 1), np.array([3.0, 2.0]).reshape(1, 1, 2))
-    np.testing.assert_allclose(fit(mdp, data, np.full((1, 1, 2), 0.9)), [[[0.75, 0.9]]])
+    np.testing.assert_allclose(fit_q(mdp, data, np.full((1, 1, 2), 0.9)), [[[0.75, 0.9]]])
 
 
 @settings(max_examples=30, deadline=None)

@@ -55,7 +55,7 @@ def test_pages_have_no_strays():
     assert read_table(CARDS / "data.csv").keys() <= TASKS.keys()
 
 
-def test_links_and_pictures_of_the_pages_exist():
+def test_links_and_images_of_the_pages_exist():
     for page in CARDS.glob("*.md"):
         for target in re.findall(r'\]\(([^)#]+)\)|src="([^"]+)"', page.read_text(encoding="utf-8")):
             assert (page.parent / "".join(target)).exists(), f"{page.name}: {target}"
@@ -178,14 +178,14 @@ def test_commands(point_data, tmp_path, monkeypatch, capsys):
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-class Pictures(gymnasium.Env):
+class Images(gymnasium.Env):
     observation_space = gymnasium.spaces.Dict(
         image=gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8), state=gymnasium.spaces.Box(-1, 1, (2,))
     )
     action_space = gymnasium.spaces.Box(-1, 1, (2,))
 
 
-PICTURES = Task(id="pictures", env=Pictures, horizon=20, data=None)
+IMAGES = Task(id="images", env=Images, horizon=20, data=None)
 
 
 def episode(observations, length: int, won: bool) -> Episode:
@@ -194,7 +194,7 @@ def episode(observations, length: int, won: bool) -> Episode:
     return Episode(observations, actions, ends.astype(np.float32), ends, not won, ends)
 
 
-def with_pictures(length: int = 5, won: bool = True, constant: bool = False) -> Episode:
+def with_images(length: int = 5, won: bool = True, constant: bool = False) -> Episode:
     rng = np.random.default_rng(length)
     image = rng.integers(0, 255, (length + 1, 16, 16, 3)).astype(np.uint8)
     state = rng.normal(size=(length + 1, 2)).astype(np.float32)
@@ -203,9 +203,9 @@ def with_pictures(length: int = 5, won: bool = True, constant: bool = False) -> 
 
 
 def test_a_figure_does_not_invent_success():
-    for observations in (with_pictures().observations, np.eye(6, dtype=np.float32)):
+    for observations in (with_images().observations, np.eye(6, dtype=np.float32)):
         silent = episode(observations, 5, won=True)._replace(successes=None)
-        figure = drawn([silent], PICTURES)
+        figure = drawn([silent], IMAGES)
         words = [text.get_text() for axes in figure.axes for text in axes.findobj(matplotlib.text.Text)]
         assert "success unknown" in words
         assert not {"success", "failure"} & set(words)
@@ -220,22 +220,22 @@ def drawn(episodes: list[Episode], task: Task) -> Figure:
 @pytest.mark.parametrize(
     "episodes",
     [
-        [with_pictures()],
-        [with_pictures(1)],
-        [with_pictures(won=False)],
-        [with_pictures(constant=True)],
-        [with_pictures(1, won=False, constant=True)],
-        [with_pictures(n, won=n % 2 == 0) for n in range(1, 9)],
+        [with_images()],
+        [with_images(1)],
+        [with_images(won=False)],
+        [with_images(constant=True)],
+        [with_images(1, won=False, constant=True)],
+        [with_images(n, won=n % 2 == 0) for n in range(1, 9)],
     ],
     ids=["one episode", "one step", "one failure", "one state", "one state, one step", "several"],
 )
 def test_any_data_can_be_drawn(episodes):
-    assert len(drawn(episodes, PICTURES).axes) == 3
+    assert len(drawn(episodes, IMAGES).axes) == 3
 
 
-def test_pictures_are_shown_from_the_first_to_the_last_of_an_episode():
-    episodes = [with_pictures(n, won=n % 2 == 0) for n in range(1, 9)]
-    axes = drawn(episodes, PICTURES).axes[2]
+def test_images_are_shown_from_the_first_to_the_last_of_an_episode():
+    episodes = [with_images(n, won=n % 2 == 0) for n in range(1, 9)]
+    axes = drawn(episodes, IMAGES).axes[2]
     shown = [episodes[i] for i in (0, 1, 3, 5, 7)]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["failure", *["success"] * 4]
     pixels = np.asarray(axes.images[0].get_array())
@@ -247,18 +247,18 @@ def test_pictures_are_shown_from_the_first_to_the_last_of_an_episode():
 
 def test_one_dimensional_states_can_be_drawn():
     states = np.linspace(0, 1, 6, dtype=np.float32)[:, None]
-    drawn([episode(states, 5, won=True)], PICTURES)
+    drawn([episode(states, 5, won=True)], IMAGES)
 
 
 def test_leftovers_of_one_terminal_step_are_not_counted():
-    figure = drawn([with_pictures(5), with_pictures(1), with_pictures(1), with_pictures(7, won=False)], PICTURES)
+    figure = drawn([with_images(5), with_images(1), with_images(1), with_images(7, won=False)], IMAGES)
     assert [text.get_text() for text in figure.texts][1] == "12 transitions in 2 episodes, 50% of them successful"
 
 
 def test_bars_count_the_episodes():
     axes = Figure().subplots()
     lengths = [3, 3, 4, 20, 25]
-    data_figures.draw_lengths(axes, Episodes(tuple(with_pictures(n, won=n == 3) for n in lengths)), PICTURES)
+    data_figures.draw_lengths(axes, Episodes(tuple(with_images(n, won=n == 3) for n in lengths)), IMAGES)
     tops = {}
     for bar in axes.patches:
         middle = round(bar.get_x() + bar.get_width() / 2)

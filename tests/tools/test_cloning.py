@@ -10,7 +10,7 @@ from calql.paper.demonstrators.clone import Clone
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "make_assets"))
-from cloning import fit  # noqa: E402 - a folder of scripts, not a package
+from cloning import train_clone  # noqa: E402 - a folder of scripts, not a package
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def clone(problem):
-    return fit(*problem, hidden=(32, 16), steps=2_500, seed=1, batch_size=128)
+    return train_clone(*problem, hidden=(32, 16), steps=2_500, seed=1, batch_size=128)
 
 
 def test_fits(problem, clone):
@@ -48,7 +48,7 @@ def test_stored_and_read_back(problem, clone, tmp_path):
 
 def test_the_seed_determines_the_clone(problem):
     def made(seed):
-        return fit(*problem, hidden=(8,), steps=50, seed=seed)(problem[0])
+        return train_clone(*problem, hidden=(8,), steps=50, seed=seed)(problem[0])
 
     np.testing.assert_array_equal(made(0), made(0))
     assert not np.array_equal(made(0), made(1))
@@ -56,6 +56,8 @@ def test_the_seed_determines_the_clone(problem):
 
 def test_progress_is_told(problem):
     calls = []
-    fit(*problem, hidden=(8,), steps=1_500, progress=lambda done, steps, loss: calls.append((done, steps, loss)))
+    train_clone(
+        *problem, hidden=(8,), steps=1_500, progress=lambda done, steps, loss: calls.append((done, steps, loss))
+    )
     assert [call[:2] for call in calls] == [(1_000, 1_500), (1_500, 1_500)]
     assert calls[1][2] < calls[0][2]

@@ -15,11 +15,11 @@ from calql.training.run_dir import RunDir
 
 STEPS = 300
 """So many of all data, so that tasks of one shape share their compiled programs."""
-REFUSED = {(name, "odt"): "does not take pictures" for name, task in TASKS.items() if task.domain == "visual"}
+REFUSED = {(name, "odt"): "does not take images" for name, task in TASKS.items() if task.domain == "visual"}
 
 
 def smaller(name):
-    """Options that make its pictures small."""
+    """Options that make its images small."""
     return {"env.image_size": 16} if "image_size" in TASKS[name].env_options else {}
 
 

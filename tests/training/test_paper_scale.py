@@ -170,7 +170,7 @@ SMALL_ODT = {"odt_width": 32, "odt_layers": 1, "updates_per_episode": 5}
 def test_it_runs(task, method, options, tmp_path):
     """Data from the task's own builder, then two hundred gradient steps across the border.
 
-    An eighth of the batch, and of the pictures' sides, as a step of the kitchens' networks takes a second otherwise.
+    An eighth of the batch, and of the images' sides, as a step of the kitchens' networks takes a second otherwise.
     """
     row = TASKS[task]
     few = dict(offline_steps=100, online_steps=100, eval_episodes=1, eval_every_offline=100, eval_every_online=100)

@@ -86,9 +86,9 @@ def test_every_method(tmp_path, method, stops):
 
 
 @pytest.mark.parametrize("method", ["cal-ql", "td3-bc", "bc"])
-def test_pictures(tmp_path, method):
-    """An encoder, crops, and pictures in the replay."""
-    assert_same(run_in_pieces(tmp_path / "run", [7, 9], method, "pictures"), method, "pictures")
+def test_images(tmp_path, method):
+    """An encoder, crops, and images in the replay."""
+    assert_same(run_in_pieces(tmp_path / "run", [7, 9], method, "images"), method, "images")
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

@@ -146,8 +146,8 @@ def test_several_fine_tuning_seeds_from_one_pre_training_differ(tmp_path, donor)
 
 def test_what_does_not_fit_is_left_fresh_and_said_unless_it_is_the_policy(tmp_path, donor):
     seen, _ = begun(tiny.made("cql", critic_hidden=(5,)), tmp_path / "a", str(donor))
-    assert "left fresh: critic" in seen[0].info["text"]
-    assert seen[0].info["text"].index("actor") < seen[0].info["text"].index("left fresh")
+    assert "newly initialised: critic" in seen[0].info["text"]
+    assert seen[0].info["text"].index("actor") < seen[0].info["text"].index("newly initialised")
     with pytest.raises(InputError, match="policy of that run does not fit"):
         begun(tiny.made("cql", actor_hidden=(5,)), tmp_path / "b", str(donor))
     assert not (tmp_path / "b" / "config.json").exists()

@@ -81,7 +81,7 @@ DATA = data()
 
 
 def draw(states: np.ndarray) -> dict[str, np.ndarray]:
-    """[..., 2] → a grey picture [..., 8, 8, 1] with a bright column where the point is, and the noise [..., 1]."""
+    """[..., 2] → a grey image [..., 8, 8, 1] with a bright column where the point is, and the noise [..., 1]."""
     columns = np.clip(np.round(3 * states[..., :1] + 4), 0, 7)
     rows = np.where(columns == np.arange(8), 250, 60).astype(np.uint8)
     return {"image": np.repeat(rows[..., None, :, None], 8, axis=-3), "noise": states[..., 1:]}
@@ -100,7 +100,7 @@ class Seen(gymnasium.ObservationWrapper):
 
 WORLDS = {
     "states": (TASK, DATA),
-    "pictures": (
+    "images": (
         dataclasses.replace(TASK, id="seen-slope", env=lambda: Seen(Slope())),
         Episodes(tuple(episode._replace(observations=draw(episode.observations)) for episode in DATA.episodes)),
     ),

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/tasks: of one task from its data, which are measured and drawn, or the text of all anew.
+"""Writes the pages of docs/tasks: one task's page with measurements and figures of its data, or the text of all pages.
 
 python tools/cards [TASK] [--out docs/tasks]
 """
@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write; 2 where a task or folder cannot be used."""
+    """Write pages; returns 2 if a task or folder cannot be used."""
     parser = argparse.ArgumentParser("python tools/cards", description="Write the pages of docs/tasks.")
     parser.add_argument("task", nargs="?", help="measure and draw this task's data; by default only write all pages")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the pages")
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.task is None:
             write_pages(asked.out)
-            print(f"wrote every page of {asked.out} anew")
+            print(f"rewrote every page of {asked.out}")
         else:
             build_if_missing(get_task(asked.task).data or "")
             print(f"wrote {write_card(asked.task, asked.out)}")

@@ -1,4 +1,4 @@
-"""What is measured of the tasks' data sets, as one CSV file: a row a task, all cells text, an empty one for unknown."""
+"""Measurements of the tasks' data sets as one CSV file: one row per task, cells are text, empty if unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Row = dict[str, str]
 """Column → text."""
 
 
-def measure(episodes: Episodes, task: Task) -> Row:
+def data_row(episodes: Episodes, task: Task) -> Row:
     """The row of a task's data. Returns are Monte-Carlo returns on mapped rewards, as `calql data info` shows them."""
     made = experiment(task, DEFAULT_METHOD)
     algorithm = made.phases[0].algorithm
@@ -57,7 +57,7 @@ def measure(episodes: Episodes, task: Task) -> Row:
 
 
 def provenance(reference: str) -> dict[str, Any]:
-    """What the builder of a local data set noted (seed, recipe, build_s, …), and its `bytes`; {} for other data."""
+    """What the builder of a local data set recorded (seed, recipe, build_s, …), and its `bytes`; {} for other data."""
     scheme, _, name = reference.partition(":")
     if scheme != "local":
         return {}
@@ -67,18 +67,18 @@ def provenance(reference: str) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> dict[str, Row]:
-    """task id → row; {} where there is no file. Raises InputError where it is no such table."""
+    """task id → row; {} if there is no file. Raises InputError if it is not such a table."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not all(row.get("task") for row in rows):
-        raise InputError(f"{path} is no table of data sets (it has no column 'task'); delete it")
+        raise InputError(f"{path} is not a table of data sets (it has no column 'task'); delete it")
     return {row["task"]: row for row in rows}
 
 
 def write_table(path: Path, rows: dict[str, Row]) -> None:
-    """Write the rows in the order of the table of tasks, others behind."""
+    """Write the rows in the order of the table of tasks, others at the end."""
     order = [*TASKS, *sorted(rows.keys() - TASKS.keys())]
     columns = dict.fromkeys(name for row in rows.values() for name in row)
     path.write_text(

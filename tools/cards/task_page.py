@@ -21,13 +21,13 @@ from calql.training.options import laid_together, leaves
 
 
 def card(task: Task, row: Row | None, notes: Path) -> str:
-    """The page's text. Without a `row` it says that the data have not been measured; absent `notes` are left out."""
+    """The page's text. Without a `row` it says that the data have not been measured; missing `notes` are left out."""
     parts = [
         f"# {task.id}",
         f"{task.summary[:1].upper()}{task.summary[1:]}.",
         f"![the environment]({task.id}.png)" if row else "",
         "## The task\n\n" + pipe_table(["", ""], settings(task)),
-        "## The three scales\n\nWhat they differ in, and what this task sets; all the rest are defaults "
+        "## The three scales\n\nOptions that differ between scales or that this task sets; all others are defaults "
         "(`calql train --print-config`).\n\n" + pipe_table(["option", *SCALES], budgets(task)),
         "## The data\n\n" + (_data(task, row) if row else "They have not been measured yet."),
         "## Commands\n\n" + _commands(task),
@@ -38,11 +38,11 @@ def card(task: Task, row: Row | None, notes: Path) -> str:
 
 
 def settings(task: Task) -> list[tuple[str, str]]:
-    """(what, value) of the row and of the environment's spaces."""
+    """(name, value) pairs of the task and of the environment's spaces."""
     with make_env(task) as env:
         observation, action = _space(env.observation_space), _space(env.action_space)
     pays = task.rewards
-    end = "at the first success" if task.stop_at_success else "where the environment ends it"
+    end = "at the first success" if task.stop_at_success else "when the environment ends it"
     lines = [
         ("environment", f"`{task.env}`" + "".join(f", {k} {_value(v)}" for k, v in task.env_options.items())),
         ("observation", observation),
@@ -55,7 +55,7 @@ def settings(task: Task) -> list[tuple[str, str]]:
     ]
     if pays.failing is not None:
         paid = _number(pays.map(pays.failing))
-        rule = f"each of its steps has the return {paid}/(1 − γ), where all of them pay {paid} (mapped)"
+        rule = f"if all of its steps pay {paid} (mapped), each has the return {paid}/(1 − γ)"
         lines.insert(4, ("an episode that fails", rule))
     lines += [
         ("also takes", f"`{source.pattern}`" + f", through `{source.adapt}`" * bool(source.adapt)
@@ -66,7 +66,7 @@ def settings(task: Task) -> list[tuple[str, str]]:
 
 
 def budgets(task: Task) -> list[tuple[str, ...]]:
-    """(option, value at each scale) of what the rows name and of what is not the same at all scales."""
+    """(option, value at each scale) of the options that the task sets or that differ between scales."""
     made = [laid_together(task, DEFAULT_METHOD, scale) for scale in SCALES]
     values = [{leaf.name: _value(leaf.value) for leaf in leaves(experiment)} for experiment, _ in made]
     rows = {name: tuple(known[name] for known in values) for name in values[0]}
@@ -90,7 +90,7 @@ def _data(task: Task, row: Row) -> str:
         f"{int(row[name]):,}" for name in ("transitions", "episodes", "terminated", "truncated")
     )
 
-    def spread(name: str) -> str:
+    def quantiles_text(name: str) -> str:
         return " · ".join(_number(row[f"{name}_{q}"]) for q in ("min", "q10", "median", "q90", "max"))
 
     lines = [
@@ -98,9 +98,9 @@ def _data(task: Task, row: Row) -> str:
         ("episodes", f"{episodes}; {terminated} terminated, {truncated} cut"),
         ("episodes that succeed", f"{float(row['success']):.1%}"),
         ("mean score", f"{float(row['score']):.3f}"),
-        ("length", spread("length")),
-        ("raw return", spread("paid")),
-        (f"return of the first step, mapped, γ {row['discount']}", spread("return")),
+        ("length", quantiles_text("length")),
+        ("raw return", quantiles_text("paid")),
+        (f"return of the first step, mapped, γ {row['discount']}", quantiles_text("return")),
         ("behaviour spread", f"{float(row['behaviour_spread']):.2f} (0: deterministic, 1: uniform actions)"),
         ("action noise", f"{float(row['action_noise']):.2f} (share of the actions' variance)"),
         ("start spread", f"{float(row['start_spread']):.2f} (0: one start, 1: starts anywhere)"),
@@ -111,13 +111,13 @@ def _data(task: Task, row: Row) -> str:
         ("fingerprint", f"`{row['fingerprint'][:16]}`"),
     ]  # fmt: skip
     recipe: Mapping[str, Any] = json.loads(row["recipe"] or "{}")
-    knobs = ", ".join(f"{name} {_value(value)}" for name, value in recipe.items())
+    options = ", ".join(f"{name} {_value(value)}" for name, value in recipe.items())
     return "\n\n".join(
         [
             "Quantiles: lowest · 10 % · median · 90 % · highest, over episodes.",
             pipe_table(["", ""], lines),
             f"![returns, lengths and coverage]({task.id}-data.png)",
-            f"Recipe: {knobs}." if knobs else "",
+            f"Recipe: {options}." if options else "",
         ]
     ).strip()
 
@@ -137,12 +137,12 @@ def _commands(task: Task) -> str:
 
 
 def index(rows: Mapping[str, Row]) -> str:
-    """The page that lists all tasks with what was measured of their data."""
+    """The page that lists all tasks with measurements of their data."""
     head = ["", "task", "horizon", "transitions", "episodes", "success", "length", "return", "built in", "size"]
     lines = []
     for task in TASKS.values():
         row = rows.get(task.id)
-        picture = f'<img src="{task.id}.png" width="120" alt="">' if row else ""
+        image = f'<img src="{task.id}.png" width="120" alt="">' if row else ""
         name = f"[{task.id}]({task.id}.md)<br>{task.summary}"
         measured = [
             f"{int(row['transitions']):,}",
@@ -153,7 +153,7 @@ def index(rows: Mapping[str, Row]) -> str:
             duration(row["build_s"]),
             size(row["megabytes"]),
         ] if row else ["–"] * 7  # fmt: skip
-        lines.append((picture, name, f"{task.horizon:,}", *measured))
+        lines.append((image, name, f"{task.horizon:,}", *measured))
     return (
         "# Tasks\n\nLength and return: median (10 % to 90 %) over episodes, where the return is the Monte-Carlo return "
         "of the first step, on mapped rewards. [data.csv](data.csv) has these numbers and more.\n\n"
@@ -195,7 +195,7 @@ def _range(task: Task) -> str:
     pays = task.rewards
     if pays.low is None or pays.high is None:
         return "of unknown range"
-    return f"{_number(pays.low)} to {_number(pays.high)} a step"
+    return f"{_number(pays.low)} to {_number(pays.high)} per step"
 
 
 def _number(value: float | str) -> str:

@@ -1,6 +1,6 @@
 """A trot for D4RL's ant in any direction, written by hand and tuned by search: the teacher of the AntMaze data.
 
-Two diagonal pairs of legs swing in turn. Seen from the torso, a leg pushes along the wanted heading by swinging its hip
+Two diagonal pairs of legs swing in turn. Relative to the torso, a leg pushes along the heading by swinging its hip
 if it stands across the heading, and by stretching its knee if it stands along it. The step shrinks while the torso
 tilts, and the body turns slowly until one of its four equal sides faces the heading.
 
@@ -27,15 +27,15 @@ ASSET = Path(__file__).parent / "ant_gait.json"
 STEP_SECONDS = FRAME_SKIP * PHYSICS["d4rl"].timestep
 """Time between two decisions of D4RL's ant."""
 LEG_AZIMUTH = np.deg2rad([45.0, 135.0, 225.0, 315.0])
-"""[4] where the legs stand around the torso, in the order of the observation's joints."""
+"""[4] directions of the legs around the torso, in the order of the observation's joints."""
 LEG_PHASE = np.array([0.0, np.pi, 0.0, np.pi])
 """[4] a trot: opposite legs step together."""
 KNEE_SIGN = np.array([1.0, -1.0, -1.0, 1.0])
 """[4] the joint angle of an ankle is this times its flexion."""
 HIP_LIMIT, KNEE_RANGE = np.deg2rad(30.0), np.deg2rad([30.0, 70.0])
-"""What the joints allow: hips ± 30°, knees 30° to 70° of flexion."""
+"""Limits of the joints: hips ± 30°, knees 30° to 70° of flexion."""
 TO_ACTUATORS = np.array([6, 7, 0, 1, 2, 3, 4, 5])
-"""Joints come as leg 1 … 4 (hip, ankle), actuators as leg 4, 1, 2, 3."""
+"""Order of joints: leg 1 … 4 (hip, ankle); order of actuators: leg 4, 1, 2, 3."""
 
 BOUNDS = {
     "frequency": (0.6, 3.5),
@@ -52,7 +52,7 @@ BOUNDS = {
     "tilt": (0.3, 0.95),
     "shortest": (0.0, 0.8),
 }
-"""Where the search may look for each number of a `Gait`."""
+"""Search range of each number of a `Gait`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +60,17 @@ class Gait:
     """The trot. Angles in rad; actions are shares of the largest torque."""
 
     frequency: float
-    """Steps of a leg a second."""
+    """Steps per leg and second."""
     swing: float
     """Amplitude of the hip of a leg that stands across the heading."""
     stance: float
     """Knee flexion at rest."""
     lift: float
-    """How far the knee bends while the leg swings forward."""
+    """Additional knee flexion while the leg swings forward."""
     stretch: float
     """Amplitude of the knee of a leg that stands along the heading."""
     lead: float
-    """Phase by which the lift runs ahead of the swing."""
+    """Phase by which the lift leads the swing."""
     turn: float
     """Largest share of the swing that turns the body."""
     stiffness: float
@@ -84,7 +84,7 @@ class Gait:
     tilt: float
     """Height of the torso's upward axis (1: level) at which the step would vanish."""
     shortest: float
-    """Shortest step while tilted, as a share of the full one."""
+    """Shortest step while tilted, as a share of the full step."""
 
     def __call__(self, observation: np.ndarray, heading: float, phase: float) -> np.ndarray:
         """[8] action in [−1, 1] for an observation [29], a heading in the world's frame and the phase of the trot."""
@@ -109,12 +109,12 @@ class Gait:
 
     @classmethod
     def load(cls) -> Gait:
-        """The tuned one."""
+        """The tuned gait."""
         return cls(**json.loads(ASSET.read_text()))
 
 
 def yaw(observation: np.ndarray) -> float:
-    """Direction in which the torso faces, in rad."""
+    """Heading of the torso in rad."""
     w, x, y, z = observation[3:7]
     return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
@@ -134,7 +134,7 @@ def open_ground() -> AntMaze:
 
 
 def trot(gait: Gait, phase: float) -> Walker:
-    """A walker that keeps the time of the gait, from that phase on."""
+    """A walker that advances the gait's phase, starting from `phase`."""
 
     def act(observation: np.ndarray, heading: float) -> np.ndarray:
         nonlocal phase
@@ -180,7 +180,7 @@ def tune(
 ) -> Gait:
     """Cross-entropy search for the gait with the best mean speed, in m/s.
 
-    Speed beyond `enough` counts for nothing and a fall costs 2, less if it comes late: reliable before fast. All
+    Speed beyond `enough` does not count and a fall costs 2, less if it comes late: reliable before fast. All
     candidates of an iteration face the same walks and noise. `progress(iteration, iterations, score)` gets the mean
     score of the elite.
     """
@@ -191,8 +191,8 @@ def tune(
     def score(candidate: np.ndarray, iteration: int) -> float:
         gait, total = Gait(*candidate), 0.0
         for walked in range(walks):
-            luck = np.random.default_rng([seed, iteration, walked])
-            speed, fell = walk(env, trot(gait, luck.uniform(0, 2 * np.pi)), luck, steps, noise)
+            walk_rng = np.random.default_rng([seed, iteration, walked])
+            speed, fell = walk(env, trot(gait, walk_rng.uniform(0, 2 * np.pi)), walk_rng, steps, noise)
             total += min(speed, enough) - 2.0 * fell
         return total / walks
 
@@ -202,7 +202,7 @@ def tune(
         scores = np.array([score(candidate, iteration) for candidate in candidates])
         best = candidates[np.argsort(-scores)[:elite]]
         mean = 0.3 * mean + 0.7 * best.mean(0)
-        deviation = 0.9 * best.std(0) + 0.015 * (high - low)  # the second term keeps the search alive
+        deviation = 0.9 * best.std(0) + 0.015 * (high - low)  # the second term keeps the search from collapsing
         if progress is not None:
             progress(iteration + 1, iterations, float(np.sort(scores)[-elite:].mean()))
     return Gait(*(float(number) for number in np.round(mean, 4)))
@@ -221,15 +221,15 @@ def main() -> None:
     )
     ASSET.write_text(json.dumps(dataclasses.asdict(gait), indent=2) + "\n")
     for noise in (0.0, 0.2):
-        print(report(lambda luck: trot(gait, luck.uniform(0, 2 * np.pi)), noise))
+        print(report(lambda rng: trot(gait, rng.uniform(0, 2 * np.pi)), noise))
 
 
 def report(walkers: Callable[[np.random.Generator], Walker], noise: float, walks: int = 12, steps: int = 300) -> str:
-    """One line on how a walker does: speed and falls over random walks on open ground."""
+    """One line about a walker's performance: speed and falls over random walks on open ground."""
     env, speeds, falls = open_ground(), [], 0
     for walked in range(walks):
-        luck = np.random.default_rng([987, walked])
-        speed, fell = walk(env, walkers(luck), luck, steps, noise)
+        rng = np.random.default_rng([987, walked])
+        speed, fell = walk(env, walkers(rng), rng, steps, noise)
         speeds.append(speed)
         falls += fell
     return f"noise {noise}: {np.mean(speeds):.2f} m/s (slowest {min(speeds):.2f}), {falls} falls in {walks} walks"

@@ -1,4 +1,4 @@
-"""Behaviour cloning by regression: what makes the networks (`calql.paper.demonstrators.clone`) that ship with calql."""
+"""Behaviour cloning by regression: trains the networks (`calql.paper.demonstrators.clone`) that ship with calql."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from calql.networks.mlp import MLP
 from calql.paper.demonstrators.clone import Clone
 
 CHUNK = 1_000
-"""Gradient steps in one compiled call."""
+"""Gradient steps per compiled call."""
 
 
-def fit(
+def train_clone(
     inputs: np.ndarray,
     actions: np.ndarray,
     hidden: Sequence[int] = (64, 64),
@@ -26,10 +26,10 @@ def fit(
     learning_rate: float = 1e-3,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Clone:
-    """Minimise the mean squared error of the actions by Adam, its rate decaying to 0 along a cosine.
+    """Minimise the mean squared error of the actions with Adam and a cosine decay of the learning rate to 0.
 
-    `inputs` [N, D] and `actions` [N, A] in [−1, 1] are sampled uniformly with replacement. A function of its arguments
-    alone (on one machine). `progress(done, steps, loss)` is called about every thousand steps.
+    `inputs` [N, D] and `actions` [N, A] in [−1, 1] are sampled uniformly with replacement. The result depends only on
+    the arguments (on one machine). `progress(done, steps, loss)` is called about every thousand steps.
     """
     mean = inputs.mean(0, dtype=np.float64).astype(np.float32)
     scale = inputs.std(0, dtype=np.float64).astype(np.float32) + 1e-3  # constant inputs stay finite

@@ -1,4 +1,4 @@
-"""Remakes what ships with calql for a task of the hand: 25 planned demonstrations, and a network cloned from them.
+"""Remakes the assets of a task of the hand: 25 planned demonstrations, and a network cloned from them.
 
 python tools/make_assets/make_adroit.py HAND [--seed 0] [--attempts 50] [--practice N]
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from cloning import fit
+from cloning import train_clone
 from planning import Planner
 
 from calql.paper.demonstrators.adroit import (
@@ -28,19 +28,19 @@ from calql.paper.demonstrators.clone import Clone
 from calql.types import Episode
 
 STEPS_AFTER_SUCCESS = 5
-"""A demonstration goes on for as long, so that a success that comes a step later elsewhere is still one."""
+"""A demonstration continues for this many steps, so that a success that comes a step later elsewhere still counts."""
 BLUR, BLURRED_COPIES = 1.0, 19
-"""Noise on the inputs of cloning, in standard deviations of each, and how many noisy copies there are."""
+"""Noise on the inputs of cloning, in standard deviations of each, and the number of noisy copies."""
 PRACTICE, PRACTISED = {"pen": 0, "door": 2, "relocate": 0}, 100
-"""Rounds in which a clone is cloned again, and how many of its own successes each adds to the demonstrations."""
+"""Rounds in which a clone is cloned again, and the number of its own successes that each adds to the demonstrations."""
 PRACTICE_ATTEMPTS = 6_000
-"""Most attempts of one round; after them it makes do with the successes that there are."""
+"""Maximum number of attempts per round; after them the round uses the successes so far."""
 PLANNING_STEPS = {"pen": 100, "door": 200, "relocate": 200}
 """Steps after which the planner gives up: the paper's horizons."""
 
 
 def plan(hand: str, seed: int, index: int) -> Demonstration | None:
-    """The planner's attempt number `index`, a function of its arguments alone; None where it fails."""
+    """The planner's attempt number `index`, which depends only on its arguments; None if it fails."""
     env, rng = environment(hand), np.random.default_rng([seed, index])
     reset_seed = int(rng.integers(2**31))
     env.reset(seed=reset_seed)
@@ -56,7 +56,7 @@ def plan(hand: str, seed: int, index: int) -> Demonstration | None:
 
 
 def save_demonstrations(hand: str, shown: Sequence[Demonstration]) -> None:
-    """Replace those that ship with the library."""
+    """Replace the demonstrations that ship with the library."""
     np.savez_compressed(
         asset(hand, "demonstrations.npz"),
         seeds=np.array([demonstration.seed for demonstration in shown]),
@@ -74,21 +74,23 @@ def fit_clone(
     steps: int = 5_000,
     **options: Any,
 ) -> Clone:
-    """A small network that does in each state, and around it, what the demonstrations and other successes did there.
+    """A small network that imitates the demonstrations and other successes in and around each state.
 
-    Inputs are blurred: without that a clone of 25 demonstrations leaves them and does not find back. `options`: see
-    `clone.fit`.
+    Inputs get noise: otherwise a clone of 25 demonstrations leaves them and does not return. `options`: see
+    `cloning.train_clone`.
     """
     episodes = [*(demonstrate(Recipe(hand), seed, index) for index in range(DEMONSTRATIONS)), *successes]
     states = np.concatenate([episode.observations[:-1] for episode in episodes])
     actions = np.concatenate([episode.actions for episode in episodes])
     noise = np.random.default_rng(seed).standard_normal((BLURRED_COPIES, *states.shape), np.float32)
     inputs = np.concatenate([states[None], states + BLUR * states.std(0) * noise]).reshape(-1, states.shape[1])
-    return fit(inputs, np.tile(actions, (BLURRED_COPIES + 1, 1)), hidden=hidden, steps=steps, seed=seed, **options)
+    return train_clone(
+        inputs, np.tile(actions, (BLURRED_COPIES + 1, 1)), hidden=hidden, steps=steps, seed=seed, **options
+    )
 
 
 def practise(hand: str, clone: Clone, seed: int, count: int = PRACTISED) -> tuple[list[Episode], int]:
-    """The first `count` successes of a clone with the noise of the data, and how many attempts they took."""
+    """The first `count` successes of a clone with the noise of the data, and the number of attempts."""
     recipe, successes = Recipe(hand, horizon=PLANNING_STEPS[hand]), []
     for index in range(PRACTICE_ATTEMPTS):
         episode = attempt(recipe, clone, seed, index)
@@ -105,13 +107,13 @@ def main(
     attempts: int = 50,
     practice: int | None = None,
 ) -> None:
-    """Remake the hand's assets: the first 25 successes of the planner in so many attempts, and their clone.
+    """Remake the hand's assets: the first 25 successes of the planner within `attempts`, and their clone.
 
     Args:
-        hand: whose assets.
-        seed: of everything.
-        attempts: to plan; 0 keeps the demonstrations and only clones them again.
-        practice: rounds in which the clone is cloned again with its own successes; by default those of `PRACTICE`.
+        hand: the hand.
+        seed: seed of all random numbers.
+        attempts: attempts of the planner; 0 keeps the demonstrations and only clones them again.
+        practice: rounds in which the clone is cloned again with its own successes; by default as in `PRACTICE`.
     """
     made: list[Demonstration] = []
     for index in range(attempts):

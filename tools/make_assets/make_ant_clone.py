@@ -9,16 +9,16 @@ import argparse
 
 import numpy as np
 from ant_gait import Gait, open_ground, report, trot, uprightness
-from cloning import fit
+from cloning import train_clone
 
 from calql.paper.demonstrators.ant_clone import ASSET, inputs, walker
 
 WALK_STEPS, TURN_EVERY = 300, 50
-"""Steps of a walk that is cloned, and between two headings of it."""
+"""Steps per walk that is cloned, and between two of its headings."""
 
 
 def record(gait: Gait, steps: int, seed: int = 0, noise: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs [N, 29] and the gait's own actions [N, 8], on walks that the noise on those actions shakes."""
+    """Inputs [N, 29] and the gait's own actions [N, 8], on walks with noise on the actions."""
     rng, env = np.random.default_rng(seed), open_ground()
     seen, done = [], []
     while len(seen) < steps:
@@ -52,10 +52,10 @@ def main() -> None:
         if step % 5_000 == 0:
             print(f"{step}/{steps}: mean squared error {loss:.4f}", flush=True)
 
-    clone = fit(seen, done, options.hidden, options.steps, options.seed, progress=progress)
+    clone = train_clone(seen, done, options.hidden, options.steps, options.seed, progress=progress)
     clone.save(ASSET)
     for noise in (0.0, 0.2):
-        print(report(lambda luck: walker(clone), noise))
+        print(report(lambda rng: walker(clone), noise))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Adroit demonstrations out of nothing: model-predictive path integral control (MPPI) on the simulator itself.
+"""Adroit demonstrations from planning: model-predictive path integral control (MPPI) on the simulator itself.
 
 After Williams et al. 2017 (*Information Theoretic MPC for Model-Based Reinforcement Learning*): many noisy copies of
 the current plan are simulated, the new plan is their average weighted by exp(−cost), its first actions are executed.
-Costs are dense and see the whole state, unlike the task's reward. A plan is a line through a few knots: planning every
-action on its own succeeds as often and sooner, but in jerks that no network learns from 25 demonstrations.
+Costs are dense and use the full state, unlike the task's reward. A plan is a line through a few knots: planning every
+action separately succeeds as often and faster, but with jerks that no network learns from 25 demonstrations.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FINGER_TIPS = ("S_fftip", "S_mftip", "S_rftip", "S_lftip", "S_thtip")
 
 @dataclasses.dataclass(frozen=True)
 class MPPI:
-    """How to search. Between the knots of a plan actions are interpolated."""
+    """Options of the search. Between the knots of a plan, actions are interpolated."""
 
     samples: int = 48
-    """Noisy plans that are simulated in each search; one of them without noise."""
+    """Plans that are simulated per search; one of them without noise."""
     knots: int = 6
-    """Knots of a plan, besides the one at its beginning: the action that was executed last."""
+    """Knots per plan, in addition to the one at its start, the action that was executed last."""
     spacing: int = 8
     """Steps between knots."""
     every: int = 4
@@ -36,9 +36,9 @@ class MPPI:
     noise: float = 0.35
     """Standard deviation of the noise on knots, whose entries are within [−1, 1]."""
     noise_at_once: float = 0.0
-    """Share of the noise that the plan's beginning gets: 0 where motions shall be smooth, 1 where every step counts."""
+    """Share of the noise at the start of the plan: 0 for smooth motions, 1 if every step counts."""
     temperature: float = 0.2
-    """Of the weights, in standard deviations of the costs; smaller is greedier."""
+    """Temperature of the weights, in standard deviations of the costs; smaller is greedier."""
 
     @property
     def horizon(self) -> int:
@@ -47,7 +47,7 @@ class MPPI:
 
 
 class States:
-    """What costs look at: `samples` simulations of `horizon` steps each."""
+    """Input of the costs: `samples` simulations of `horizon` steps each."""
 
     def __init__(self, model: mujoco.MjModel, states: np.ndarray, sensors: np.ndarray):
         self._model, self._sensors = model, sensors
@@ -61,7 +61,7 @@ class States:
 
 
 def pen_cost(states: States) -> np.ndarray:
-    """Place, direction, and not dropping the pen: it lies at 0.25 m, and is lost below 0.2 m."""
+    """Position, direction, and not dropping the pen: it lies at 0.25 m, and is lost below 0.2 m."""
     pen, target = (states.point(f"{name}_top") - states.point(f"{name}_bottom") for name in ("object", "target"))
     cosine = np.sum(pen * target, -1) / (np.linalg.norm(pen, axis=-1) * np.linalg.norm(target, axis=-1))
     position = states.point("Object")
@@ -94,16 +94,16 @@ def relocate_cost(states: States) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """How one of the hand's tasks is planned."""
+    """The planning problem of one of the hand's tasks."""
 
     cost: Callable[[States], np.ndarray]
-    """[samples, horizon] cost of states; the mean along a plan counts, and half of the last once more."""
+    """[samples, horizon] cost of states; the mean along a plan counts, plus half of the last one."""
     sites: tuple[str, ...]
-    """Sites of the model that the cost asks for."""
+    """Sites of the model that the cost uses."""
     bodies: tuple[str, ...] = ()
-    """Bodies of the model that the cost asks for."""
+    """Bodies of the model that the cost uses."""
     mppi: MPPI = MPPI()
-    """How hard to search."""
+    """Options of the search."""
 
 
 PROBLEMS = {
@@ -125,7 +125,7 @@ PROBLEMS = {
 
 
 class Planner:
-    """Plans for one episode of `env`, which has been reset: a function of `rng` and of the states it is asked in."""
+    """Plans for one episode of `env`, which has been reset; depends only on `rng` and on the states."""
 
     def __init__(self, env: Adroit, rng: np.random.Generator, mppi: MPPI | None = None):
         self._problem = PROBLEMS[env.hand]
@@ -137,12 +137,12 @@ class Planner:
         self._rollout = rollout.Rollout(nthread=0)  # in this thread
         self._next: list[np.ndarray] = []
         self.plan = np.zeros((self._mppi.knots + 1, self._model.nu))
-        """[knots + 1, A] the plan from now on, when a search has just been made."""
+        """[knots + 1, A] the plan from the current step on, right after a search."""
         self.cost = np.inf
         """Lowest cost among the plans of the last search."""
 
     def act(self) -> np.ndarray:
-        """[A] float32 action for the state that the environment is in; searches every so many steps."""
+        """[A] float32 action for the state that the environment is in; searches at regular intervals."""
         if not self._next:
             self.search()
             steps = np.arange(1, self._mppi.every + 1)
@@ -163,7 +163,7 @@ class Planner:
         self.plan = np.einsum("n,nka->ka", weights / weights.sum(), plans)
 
     def _at(self, steps: np.ndarray) -> np.ndarray:
-        """[steps, knots + 1] weights of the knots in the actions of those steps; the last knot lasts for ever."""
+        """[steps, knots + 1] weights of the knots in the actions of those steps; the last knot holds for ever."""
         place = np.minimum(steps / self._mppi.spacing, self._mppi.knots)[:, None]
         return np.maximum(0.0, 1.0 - np.abs(place - np.arange(self._mppi.knots + 1)))
 
@@ -183,7 +183,7 @@ class Planner:
 
 
 def _tracking_model(env: Adroit, problem: Problem) -> mujoco.MjModel:
-    """The environment's model as it was reset, with a sensor for every point that the cost asks for."""
+    """The environment's model as it was reset, with a sensor for every point that the cost uses."""
     theirs = env.simulation.model
     spec = mujoco.MjSpec.from_file(env.simulation.fullpath)
     tracked = [(name, mujoco.mjtObj.mjOBJ_SITE) for name in problem.sites]

@@ -115,8 +115,8 @@ class AWAC(ActorCritic):
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
-        state, about_policy = self.improve_policy(state, batch, actor_key)
-        return state, metrics | {"critic_loss": critic_loss} | about_policy
+        state, policy_metrics = self.improve_policy(state, batch, actor_key)
+        return state, metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: AWACState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: the mean, or a sample where a key is given (online collection)."""

@@ -58,5 +58,5 @@ class CalQL(CQL):
         state, metrics = super().update(state, batch, key)
         if self.fitted is None:
             return state, metrics
-        state, about_reference = self.fitted.step(state, batch)
-        return state, metrics | about_reference
+        state, reference_metrics = self.fitted.step(state, batch)
+        return state, metrics | reference_metrics

@@ -137,13 +137,13 @@ class IQL(ActorCritic):
         (value_loss, v), gradient = jax.value_and_grad(self.value_loss, has_aux=True)(state.value, state, batch)
         value, optimizer = adam_step(self.critic_lr, gradient, state.value_optimizer, state.value)
         state = state._replace(value=value, value_optimizer=optimizer)
-        gradient, about_policy = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, actor_key)
+        gradient, policy_metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, actor_key)
         actor, optimizer = adamw_step(self.actor_lr, self.weight_decay, gradient, state.actor_optimizer, state.actor)
         state = share_encoder(state._replace(actor=actor, actor_optimizer=optimizer))
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
         metrics |= {"critic_loss": critic_loss, "value_loss": value_loss, "v": v}
-        return state, metrics | about_policy
+        return state, metrics | policy_metrics
 
     def act(self, state: IQLState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: the mean, or a sample where a key is given (online collection)."""

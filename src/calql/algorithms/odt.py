@@ -22,7 +22,7 @@ import optax
 from calql.algorithms.bounds import Below1, Count, Finite, NonNegative, Positive
 from calql.algorithms.steps import Metrics, adam_step
 from calql.networks import DecisionTransformer, apply, gaussian_tanh_log_prob, sample_actions
-from calql.types import InputError, PyTree, Spec, Window, is_picture
+from calql.types import InputError, PyTree, Spec, Window, is_image
 
 
 class ODTState(NamedTuple):
@@ -112,8 +112,8 @@ class ODT:
 
     def init(self, key: jax.Array, spec: Spec) -> ODTState:
         """Fresh parameters and optimiser states. Raises InputError where observations hold images."""
-        if any(map(is_picture, map(np.asarray, jax.tree.leaves(spec.observation)))):
-            raise InputError("ODT does not take pictures (nor did it in the paper); choose another method")
+        if any(map(is_image, map(np.asarray, jax.tree.leaves(spec.observation)))):
+            raise InputError("ODT does not take images (nor did it in the paper); choose another method")
         memory = self.blank(spec, 1, self.odt_context)
         inputs = memory.observations, memory.actions, memory.to_go, memory.timesteps, memory.timesteps == 0
         actor = self.model(spec.action_dim).init(key, *inputs)["params"]

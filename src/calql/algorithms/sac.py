@@ -17,7 +17,7 @@ import optax
 
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Count, Finite, NonNegative, Positive
-from calql.algorithms.steps import Metrics, adam_step, every
+from calql.algorithms.steps import Metrics, adam_step, apply_every
 from calql.networks import TanhGaussianPolicy, action_dim_of, apply, choose_members, sample_actions
 from calql.types import PyTree, Spec, Transition
 
@@ -159,10 +159,10 @@ class SAC(ActorCritic):
         state = share_encoder(state)  # as it is already; but now the compiler knows, and encodes once for both
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         improve = partial(self.improve_policy, state, batch, actor_key)
-        improved, about_policy = every(self.actor_every, state.critic_optimizer, improve, state)
+        improved, policy_metrics = apply_every(self.actor_every, state.critic_optimizer, improve, state)
         return self.move_targets(self.step_critic(improved, gradient)), metrics | {
             "critic_loss": critic_loss
-        } | about_policy
+        } | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""

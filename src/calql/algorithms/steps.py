@@ -80,7 +80,7 @@ def averaged_gradient(
     return jax.tree.map(lambda x: x * (rows / size), sums)
 
 
-def every(
+def apply_every(
     period: int, optimizer: Any, step: Callable[[], tuple[PyTree, Metrics]], otherwise: PyTree
 ) -> tuple[PyTree, Metrics]:
     """`step()` on the last of each `period` updates that an Adam optimiser has seen, and `otherwise` on the others.

@@ -19,7 +19,7 @@ import optax
 
 from calql.algorithms.actor_critic import ActorCritic, share_encoder
 from calql.algorithms.bounds import Count, NonNegative, Positive, Widths
-from calql.algorithms.steps import Metrics, adam_step, every
+from calql.algorithms.steps import Metrics, adam_step, apply_every
 from calql.networks import TanhGaussianPolicy, action_dim_of, apply
 from calql.types import PyTree, Spec, Transition
 
@@ -118,10 +118,10 @@ class TD3BC(ActorCritic):
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         moved = self.step_critic(state, gradient)
-        moved, about_policy = every(
+        moved, policy_metrics = apply_every(
             self.actor_every, state.critic_optimizer, lambda: self.improve_policy(moved, batch, actor_key), moved
         )
-        return moved, metrics | {"critic_loss": critic_loss} | about_policy
+        return moved, metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: TD3BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …], with noise where a key is given (online collection)."""

@@ -1,4 +1,4 @@
-"""The command line: one file a command. Nothing heavy is imported until a command runs."""
+"""The command line: one file per command. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.code if isinstance(error, Stopped) else 1
     except KeyboardInterrupt:
         print(
-            "calql: interrupted; the same command goes on with what was saved (calql train: with --resume)",
+            "calql: interrupted; run the same command again to continue what was saved (calql train: add --resume)",
             file=sys.stderr,
         )
         code = 130
-    except BrokenPipeError:  # whoever read the output has had enough: `calql --help | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+    except BrokenPipeError:  # the reader of the output has closed it: `calql --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
         code = 1
     sys.exit(code or 0)
 

@@ -1,4 +1,4 @@
-"""`calql bench`: how fast the learner is, and how near that is to what this machine can do at all."""
+"""`calql bench`: how fast the learner is, and how close that is to the peak of this machine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def bench(
     task: str | None = None,
     json: Path | None = None,
 ) -> int:
-    """Update steps a second of the compiled learner, and their share of this machine's matrix-multiply peak.
+    """Update steps per second of the compiled learner, and their share of this machine's matrix-multiply peak.
 
-    Times are the best of several blocks, taken in turns with the multiplications; compilation is reported apart. For
+    Times are the best of several blocks, which alternate with the multiplications; compile time is separate. For
     one core: taskset -c 0 calql bench.
 
     Example: calql bench --configs laptop --seconds 10 --json bench.json
 
     Args:
-        configs: Which sizes: adroit and antmaze (official settings), laptop (small networks).
-        seconds: Time for the gradient steps of each size or method.
-        methods: Instead: method ids, or `all`, at `laptop` scale, against the first of them.
-        task: Of the methods: the task; where it shows pictures, also the share of time that these take.
-        json: Also write the rows, with machine and versions, to this file.
+        configs: Sizes to measure: adroit and antmaze (official settings), laptop (small networks).
+        seconds: Time spent on the gradient steps of each size or method.
+        methods: Measure methods instead of sizes: method ids, or `all`, at `laptop` scale, relative to the first one.
+        task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.
+        json: Also write the rows, with the machine and the versions of packages, to this file.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -34,7 +34,7 @@ def bench(
 
     from calql.machine import machine
     from calql.tasks import nearest
-    from calql.training.speed import BATCH, ROUNDS, SIZES, measure
+    from calql.training.speed import BATCH, ROUNDS, SIZES, measure_size
     from calql.types import InputError
 
     for name in configs:
@@ -45,7 +45,7 @@ def bench(
     if methods:
         return _bench_methods(methods, seconds, task, json)
     if task:
-        raise InputError("--task goes with --methods; name some, or write --methods all")
+        raise InputError("--task needs --methods; name some methods, or write --methods all")
     console, here, rows = Console(), machine(), []
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
@@ -53,11 +53,11 @@ def bench(
         bar = progress.add_task("", total=len(configs) * (ROUNDS + 1))
         for name in configs:
             progress.update(bar, description=f"{name}: compiling")
-            for measured in measure(SIZES[name], seconds):
+            for measured in measure_size(SIZES[name], seconds):
                 progress.update(bar, description=f"{name}: measuring", advance=1)
                 if measured:
                     rows.append({"configuration": name} | measured)
-    table = Table("", "updates/s", "GFLOP each", "GFLOP/s", "peak", "share", "compiled", "memory")
+    table = Table("", "updates/s", "GFLOP/update", "GFLOP/s", "peak", "share of peak", "compile time", "memory")
     for row in rows:
         table.add_row(
             row["configuration"],
@@ -75,14 +75,14 @@ def bench(
         )
     console.print(table)
     console.print(
-        f"{here['device']}, {here['threads']} threads, {here['cpu']}; batch {BATCH}, float32; the peak is of matrix "
-        "multiplications; memory is the most that the process has held so far",
+        f"{here['device']}, {here['threads']} threads, {here['cpu']}; batch {BATCH}, float32; the peak is that of "
+        "matrix multiplications; memory is the maximum of the process so far",
         highlight=False,
     )
     if here["device"] == "cpu" and (held := min(row["cpu_held"] for row in rows)) < 0.9:
         console.print(
-            f"[yellow]note[/yellow] other programs are busy here: this one had {held:.0%} of its threads' time; "
-            "take the shares for rough, or measure again later"
+            f"[yellow]note[/yellow] other programs use the CPU: this one had {held:.0%} of its threads' time; "
+            "the shares are rough; measure again later"
         )
     _write(json, {"machine": here, "batch_size": BATCH, "rows": rows})
     return 0
@@ -97,9 +97,9 @@ def _bench_methods(methods: tuple[str, ...], seconds: float, task: str | None, j
     from calql.training.speed import measure_methods
 
     console, here = Console(), machine()
-    with console.status("compiling, then measuring in turns"):
+    with console.status("compiling, then measuring alternately"):
         rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds, task)
-    heads = ["update rule", "updates/s", f"against {rows[0]['method']}", "updates a step", "compiled"]
+    heads = ["update rule", "updates/s", f"relative to {rows[0]['method']}", "updates per step", "compile time"]
     heads += ["encoder"] if "encoder_share" in rows[0] else []
     table = Table(Column("", no_wrap=True), *heads)
     for row in rows:

@@ -1,6 +1,6 @@
-"""`python -m calql.cli.child ARGUMENTS`: a command that stops, in good order, when the process that started it is gone.
+"""`python -m calql.cli.child ARGUMENTS`: a command that shuts down cleanly when the process that started it is gone.
 
-Standard input is a pipe whose other end that process alone holds: however it ends, the pipe is closed.
+Standard input is a pipe whose other end only the parent holds: however the parent ends, the pipe is closed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from calql.cli import main
 
 
 def stop_with_parent() -> None:
-    """Wait for the end of the parent, then ask this process to stop."""
+    """Wait until the parent has ended, then ask this process to stop."""
     while os.read(0, 1):  # not through sys.stdin: its lock would be held when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)

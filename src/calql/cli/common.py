@@ -1,4 +1,4 @@
-"""What several commands share: what a run is asked to be, data with its checks, progress, the summary."""
+"""What several commands share: the run that the user asks for, loading data with checks, progress, the summary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNIT = {"offline": "gradient", "online": "env"}
 
 
 class Asked(NamedTuple):
-    """What the options of a command say of a run."""
+    """The run that a command's options ask for; None: not given."""
 
     task: str | None
     method: str | None
@@ -42,25 +42,25 @@ class Asked(NamedTuple):
     options: tuple[str, ...]
 
     def with_defaults(self) -> tuple[str, str, str, int, str | None, tuple[str, ...]]:
-        """The same, with the default task, method, scale and seed where none is named."""
+        """All fields, with the default task, method, scale and seed where none is given."""
         named = self.task or DEFAULT_TASK, self.method or DEFAULT_METHOD, self.scale or "laptop", self.seed or 0
         return (*named, self.data, self.options)
 
     def experiment(self) -> Experiment:
-        """The run that is asked for."""
+        """The experiment that the options describe."""
         return experiment(*self.with_defaults())
 
     def given(self) -> dict[str, str]:
-        """Options by name, as they were written."""
+        """The options of --set by name, as they were written."""
         return read_options(self.options)
 
     def default_folder(self) -> Path:
-        """Where a run goes unless told otherwise."""
+        """Run directory if --out is not given."""
         task, method, _, seed, *_ = self.with_defaults()
         return Path("runs") / task.replace(":", ".") / method.replace(":", ".") / f"seed-{seed}"
 
     def refuse_other(self, run_dir: RunDir, saved: Experiment) -> None:
-        """Raises InputError where something that is named is not that of a run."""
+        """Raise InputError if a given task, method, scale, seed or data URI differs from the saved run's."""
         there = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
         for name, value in (there | {"data": saved.data.uri}).items():
             asked = getattr(self, name)
@@ -69,19 +69,19 @@ class Asked(NamedTuple):
 
 
 def differs(made: Experiment) -> dict[str, dict[str, Any]]:
-    """What differs from the same task and method at `paper` scale."""
+    """Options whose values differ from the same task and method at `paper` scale."""
     return differs_from_paper(made, made.task.id, made.method)
 
 
 def note(text: str) -> None:
-    """Something worth knowing."""
+    """Print a note."""
     console.print(f"[yellow]note[/yellow] {text}", highlight=False)
 
 
 def load_data(experiment: Experiment) -> Episodes:
-    """The run's data, built first where they are local and absent, checked against the task and its environment.
+    """The run's data, built first if they are local and missing, checked against the task and its environment.
 
-    Raises InputError for every problem that makes training senseless; prints warnings.
+    Raises InputError for every problem that makes training pointless; prints warnings.
     """
     from calql.training.start import open_for
 
@@ -93,9 +93,9 @@ def load_data(experiment: Experiment) -> Episodes:
 
 
 def build_if_missing(uri: str, task: Task | None = None) -> None:
-    """Build the local data set that the URI names, if it is one of ours and not there yet.
+    """Build the local data set that the URI names, if calql has a builder for it and it does not exist yet.
 
-    `task`: the row to build it for, where options have changed the table's.
+    `task`: the task to build it for, if options have changed it from the table's.
     """
     from calql.data.readers.local import is_built
 
@@ -109,12 +109,12 @@ def build_if_missing(uri: str, task: Task | None = None) -> None:
 def build(
     task: Task, seed: int = 0, transitions: int | None = None, workers: int | None = None, options: Sequence[str] = ()
 ) -> str:
-    """Run the task's builder with a progress bar, on all cores unless told otherwise; returns the Minari id."""
+    """Run the task's builder with a progress bar, by default on all cores; returns the Minari id."""
     from calql.data.build import build as build_data
 
     assert task.builder is not None
     recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
-    knobs = fields_of(recipe, options)
+    recipe_options = fields_of(recipe, options)
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
         return build_data(
@@ -123,7 +123,7 @@ def build(
             transitions,
             threads() if workers is None else workers,
             lambda done, total: progress.update(row, completed=done, total=total),
-            **knobs,
+            **recipe_options,
         )
 
 
@@ -142,7 +142,7 @@ def bar() -> Progress:
 
 
 def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_names: Sequence[str] = ()) -> None:
-    """Do a run with a progress bar (one line per evaluation where there is no terminal)."""
+    """Do a run with a progress bar (one line per evaluation if the output is no terminal)."""
     trackers = tracking.open_trackers(tracker_names, experiment, out)
     try:
         with bar() as progress:
@@ -166,12 +166,12 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                     progress.console.print(f"[yellow]note[/yellow] {event.info['text']}", highlight=False)
                 progress.update(rows[event.phase], completed=event.step, note=said)
     finally:
-        events.close()  # whatever stopped it: the environments and the lock are let go
+        events.close()  # whatever stopped the run: close the environments, release the lock
         tracking.close(trackers)
 
 
 def print_summary(run_dir: RunDir) -> None:
-    """What came out, and what to do next."""
+    """Print the results and the next command."""
     summary = json.loads((run_dir.path / "summary.json").read_text())
 
     def number(name: str) -> str:
@@ -185,7 +185,7 @@ def print_summary(run_dir: RunDir) -> None:
 
 
 def print_config(experiment: Experiment) -> None:
-    """The experiment as JSON, and what differs from the paper."""
+    """Print the experiment as JSON, with what differs from the paper."""
     from calql.training.experiment import encode
     from calql.training.run_dir import plain
 
@@ -193,7 +193,7 @@ def print_config(experiment: Experiment) -> None:
 
 
 def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
-    """What a run would do."""
+    """Print what a run would do."""
     table = Table("phase", "update rule", "gradient steps", "env steps", "offline share")
     for phase in experiment.phases:
         share = "union" if phase.mixing < 0 else f"{phase.mixing:g}"
@@ -219,12 +219,12 @@ def enable_compilation_cache() -> None:
 
 
 def command_line(*arguments: object) -> str:
-    """A `calql` command as it must be typed here."""
+    """A `calql` command as it must be typed in this shell."""
     return shlex.join([*program(), *map(str, arguments)])
 
 
 def run_progress(path: Path) -> tuple[int, int | None, str]:
-    """(steps done, steps in all, note) of a run that another process is doing, read from its run directory."""
+    """(steps done, total steps, note) of a run in another process, read from its run directory."""
     from calql.training.record import read_record
 
     run_dir = RunDir(path)

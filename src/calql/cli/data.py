@@ -28,19 +28,19 @@ def data(
 ) -> int:
     """Recorded experience: build TASK, list, info URI, check URI.
 
-    `check` says before any training whether a data set fits the task, how narrow it is, and what calibration can be
+    `check` tells before training whether a data set fits the task, how narrow it is, and what calibration can be
     expected to do.
 
     Example: calql data check local:pointmaze-medium-narrow
 
     Args:
         action: What to do.
-        task: Judge the data as this task's (reward map, horizon, environment); by default the one of a local URI.
-        figures: Folder in which info and check draw returns, lengths and coverage.
-        transitions: How many to build.
+        task: Task whose reward map, horizon and environment the data are checked against; by default a local URI's own.
+        figures: Folder for figures of returns, lengths and coverage (info and check).
+        transitions: Number of transitions to build.
         seed: Seed of the builder.
-        workers: Processes that build; as many as there are cores, unless given. The data do not depend on it.
-        options: Options of the task's recipe by name, e.g. build … --set action_noise=0.3.
+        workers: Number of processes that build; by default one per core. The data do not depend on it.
+        options: Options of the task's demonstrator by name, e.g. build … --set action_noise=0.3.
     """
     if action == "list":
         return _list()
@@ -61,8 +61,8 @@ def _list() -> int:
     table = Table("URI", "episodes", "steps", "size")
     for found in list_local():
         table.add_row(f"minari:{found.id}", str(found.episodes), str(found.steps), f"{found.size / 1e6:.1f} MB")
-    console.print(f"in {root()}:")
-    console.print(table if table.row_count else "  nothing yet")
+    console.print(f"data sets in {root()}:")
+    console.print(table if table.row_count else "  none yet")
     console.print("can be built here: " + ", ".join(task.id for task in TASKS.values() if task.builder))
     return 0
 
@@ -88,7 +88,7 @@ def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> 
 
     scheme, _, name = uri.partition(":")
     if task is None and scheme != "local":
-        raise InputError(f"say which task {uri} is for: add --task (it gives rewards, horizon and environment)")
+        raise InputError(f"{uri} names no task; add --task (it gives rewards, horizon and environment)")
     made = experiment(get_task(task or name), DEFAULT_METHOD, data=uri)
     build_if_missing(uri)
     row, algorithm = made.task, made.phases[0].algorithm

@@ -1,4 +1,4 @@
-"""`calql demo`: the main job in minutes: Cal-QL against CQL on the default task, then the report."""
+"""`calql demo`: Cal-QL against CQL on the default task within minutes, then the report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def demo(
     Example: calql demo
 
     Args:
-        out: Where runs and report go; run it again to continue.
+        out: Folder for runs and report; run the command again to continue.
         seeds: Seeds; by default 0, 1 and 2.
-        scale: laptop, or smoke to see only that everything works.
-        workers: Runs at a time; by default one per core, or one where there is a GPU.
+        scale: laptop, or smoke for a quick check that everything works.
+        workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
     """
     from calql.cli import common
     from calql.cli.sweep import run_jobs
@@ -39,7 +39,7 @@ def demo(
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale)
     run_jobs(make_jobs(plan, out), workers)
     page = write_report([out], out / "report")
-    common.console.print(f"\nreport: {page}\nnext: open it, then try other methods, on the same data:")
+    common.console.print(f"\nreport: {page}\nnext: open it, then try other methods on the same data:")
     others = [method for method in METHODS if method not in (hero.id, rival.id)]
     line = ("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
     common.console.print(f"  {common.command_line(*line)}", highlight=False, soft_wrap=True)

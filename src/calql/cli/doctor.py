@@ -1,4 +1,4 @@
-"""`calql doctor`: is this machine fit to train on, and if not, what fixes it."""
+"""`calql doctor`: whether this machine can train, and if not, how to fix it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ with mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16) as ren
 
 
 class Row(NamedTuple):
-    """One line of the table: ok, warn (works, with a limit), broken (required), or empty (an extra that is absent)."""
+    """One line of the table: ok, warn (works with a limit), broken (required), or empty (an optional extra, absent)."""
 
     what: str
     status: str
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def doctor() -> int:
-    """Print what this machine offers and what fixes what is missing; exit code 1 if something required is broken.
+    """Print what this machine offers and how to fix what is missing; exit code 1 if something required is broken.
 
     Example: calql doctor
     """
@@ -53,14 +53,14 @@ def doctor() -> int:
             rows += check()
         except Exception as error:
             said = str(error).partition("\n")[0]
-            rows.append(Row(what, "broken", f"{type(error).__name__}: {said}", "install calql and its packages anew"))
+            rows.append(Row(what, "broken", f"{type(error).__name__}: {said}", "reinstall calql and its packages"))
     table, console = Table("", "status", "found"), Console()
-    rows = list(dict.fromkeys(rows))  # two may ask for the same package
+    rows = list(dict.fromkeys(rows))  # two extras may need the same package
     for row in rows:
         table.add_row(row.what, f"[{STYLES[row.status]}]{row.status or '–'}[/]", escape(row.found))
     console.print(table)
     for row in rows:
-        if row.fix:  # not in the table, which would break the command that is to be copied
+        if row.fix:  # not in the table, whose line breaks would spoil a command to be copied
             console.print(f"{row.what}: {row.fix}", soft_wrap=True, markup=False, highlight=False)
     return int(any(row.status == "broken" for row in rows))
 
@@ -71,13 +71,13 @@ def _python() -> Iterator[Row]:
 
 
 def _packages() -> Iterator[Row]:
-    """What calql's own metadata ask for, against what is there."""
+    """The packages that calql's metadata require, and the installed versions."""
     yield Row("calql", "ok", metadata.version("calql"))
     yield _package(Requirement("jaxlib"))
     for need in map(Requirement, metadata.requires("calql") or []):
         extra = "".join(re.findall(r'extra == "([\w-]+)"', str(need.marker)))
         yield _package(need, extra)
-        for further in _asked_by_extras(need):  # imageio[ffmpeg] asks for imageio-ffmpeg
+        for further in _asked_by_extras(need):  # imageio[ffmpeg] requires imageio-ffmpeg
             yield _package(further, extra)
 
 
@@ -103,7 +103,7 @@ def _package(need: Requirement, extra: str = "") -> Row:
 
 
 def _pip(requirement: str) -> str:
-    """The command that installs it into this environment, as it must be typed here."""
+    """The command that installs a requirement into this environment, as it must be typed in this shell."""
     python = from_here(sys.executable)
     if importlib.util.find_spec("pip"):
         return shlex.join([python, "-m", "pip", "install", requirement])
@@ -117,7 +117,7 @@ def _accelerator() -> Iterator[Row]:
     asked = os.environ.get("JAX_PLATFORMS", "")
     try:
         devices, backend = ", ".join(map(str, jax.devices())), jax.default_backend()
-    except Exception as error:  # whatever a driver throws
+    except Exception as error:  # a driver may raise anything
         said = str(error).partition("\n")[0] or type(error).__name__
         yield Row("JAX devices", "broken", f"JAX_PLATFORMS={asked}: {said}", "unset JAX_PLATFORMS" if asked else "")
         return
@@ -128,12 +128,12 @@ def _accelerator() -> Iterator[Row]:
     for gpu in gpus:
         yield Row("GPU", "warn" if idle else "ok", gpu.partition(" (UUID")[0] + (", not used" if idle else ""))
     at_once = "one on the GPU (--workers for more)" if has_accelerator() else f"{threads()}, one per core"
-    yield Row("runs at a time", "ok", at_once)
+    yield Row("parallel runs", "ok", at_once)
 
 
 def _gl() -> Iterator[Row]:
     if importlib.util.find_spec("mujoco") is None:
-        return  # nothing to draw; `_packages` says what brings it
+        return  # nothing can be rendered; `_packages` tells which extra installs it
     found = "".join(f"{name} {os.environ.get(name, 'unset')}; " for name in ("MUJOCO_GL", "DISPLAY"))
     found += f"libraries {', '.join(name for name in ('EGL', 'OSMesa') if find_library(name)) or 'none'}"
     try:  # in a process of its own: a faulty driver may crash it
@@ -153,7 +153,7 @@ def _data() -> Iterator[Row]:
     sets = len([*folder.rglob("metadata.json")])
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
     fit = os.access(there, os.W_OK | os.X_OK) and there.is_dir()
-    found = f"{folder}: " + (f"{sets} sets, {size:.2f} GB" if folder.exists() else "will be made when it is needed")
+    found = f"{folder}: " + (f"{sets} sets, {size:.2f} GB" if folder.exists() else "will be created when needed")
     yield Row("data sets", "ok" if fit else "warn", found, "" if fit else "not writable: set MINARI_DATASETS_PATH")
     yield _free("disk for data", folder, "set MINARI_DATASETS_PATH")
 
@@ -164,12 +164,12 @@ def _runs() -> Iterator[Row]:
 
 def _free(what: str, folder: Path, elsewhere: str) -> Row:
     free = shutil.disk_usage(_existing(folder)).free / 1e9
-    fix = "" if free > 2 else f"2 GB are wanted: make room, or {elsewhere}"
+    fix = "" if free > 2 else f"at least 2 GB are recommended: free some space, or {elsewhere}"
     return Row(what, "ok" if free > 2 else "warn", f"{free:.1f} GB free for {folder}", fix)
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 

@@ -1,4 +1,4 @@
-"""`calql eval`: measure a finished or running run's policy once more, or film it."""
+"""`calql eval`: evaluate the policy of a finished or running run again, or record a video of it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def evaluate(
 
     Args:
         run_dir: A run directory.
-        episodes: How many episodes.
-        seed: Decides the resets; differs from every seed used in training.
-        step: Which checkpoint: newest, best (by its evaluation in training), pretrained, or a gradient step.
+        episodes: Number of episodes.
+        seed: Seed of the resets; by default one that training never uses.
+        step: Checkpoint: newest, best (by its evaluation during training), pretrained, or a gradient step.
         as_json: Print one JSON object instead of text.
-        video: Also film the first episode into this MP4 file (needs the [video] extra).
+        video: Also record the first episode to this MP4 file (needs the [video] extra).
     """
     from calql.cli.common import console, note
     from calql.envs.make import make_env
@@ -42,7 +42,7 @@ def evaluate(
     policy = library.load_policy(run_dir, step)
     for text in read_record(RunDir(run_dir)).notes:
         note(text)
-    camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may not be possible
+    camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may fail
     row = library.evaluate(policy, episodes, seed)
     if as_json:
         print(json.dumps(row))

@@ -1,4 +1,4 @@
-"""Options that take several values: `--seeds 0 1`, `--seeds 0 --seeds 1` and both together mean the same.
+"""Options that take several values: `--seeds 0 1` and `--seeds 0 --seeds 1` mean the same, and may be mixed.
 
 def command(seeds: Numbers = ()) -> int:
     seeds = flat(seeds)
@@ -15,13 +15,13 @@ import tyro
 T = TypeVar("T")
 
 Texts = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME …")]
-"""Names; a tuple for each time that the option is given."""
+"""Names; one tuple per occurrence of the option."""
 Numbers = Annotated[tuple[tuple[int, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="INT …")]
-"""Whole numbers, likewise."""
+"""Integers; one tuple per occurrence of the option."""
 Settings = Annotated[
     tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="NAME=VALUE …")
 ]
-"""What `--set` was given, likewise."""
+"""Values of `--set`; one tuple per occurrence of the option."""
 
 
 def flat(given: Iterable[Iterable[T]]) -> tuple[T, ...]:

@@ -15,17 +15,17 @@ def report(
 ) -> int:
     """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
 
-    The raw rows of all runs are written beside them (runs.json, evaluations.csv), so that a report can be made again
+    The raw rows of all runs are written too (runs.json, evaluations.csv), so that a report can be made again
     from itself: calql report report --out again
 
     Example: calql report runs --out report
 
     Args:
-        paths: Run directories, folders that hold some, or reports. Of a folder that holds both, the run directories
+        paths: Run directories, folders that contain some, or reports. Of a folder that holds both, the run directories
             are read.
-        plan: Take only the runs of these plans, which `calql sweep --plan` made there, and draw the figures that they
+        plan: Use only the runs of these plans, made there by `calql sweep --plan`, and draw the figures that the plans
             ask for.
-        out: Where to write.
+        out: Folder of the report.
     """
     from calql.reports.report import write_report
     from calql.sweeps import read_plan

@@ -1,4 +1,4 @@
-"""What SIGTERM (SLURM, systemd, timeout), a closed terminal and Ctrl-C do: clean up, save, and say how to go on."""
+"""SIGTERM (SLURM, systemd, timeout), a closed terminal and Ctrl-C: clean up, save, and say how to continue."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Stopped(RunError):
-    """A run was asked to stop, and has saved all work."""
+    """A run was asked to stop and has saved its state."""
 
     def __init__(self, number: int, how_to_continue: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; all work is saved: go on with {how_to_continue}")
+        super().__init__(f"stopped by {signal.Signals(number).name}; all work is saved; to continue: {how_to_continue}")
         self.code = 128 + number
-        """Exit code, as shells count."""
+        """Exit code by the convention of shells: 128 + signal."""
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def terminating() -> Iterator[None]:
 
 
 def until_stopped(events: Iterable[T], save: Callable[[], None], how_to_continue: str) -> Iterator[T]:
-    """The events; a signal waits for the event that is under way, then `save` is called and Stopped raised.
+    """Yield the events; on a signal, finish the current event, call `save` and raise Stopped.
 
-    Between two events a run is consistent, within one it is not. A second signal does not wait, and nothing is saved.
+    A run is consistent only between two events. A second signal does not wait, and nothing is saved.
     """
     asked: list[int] = []
     with _handling(
@@ -53,9 +53,9 @@ def until_stopped(events: Iterable[T], save: Callable[[], None], how_to_continue
 
 @contextmanager
 def _handling(numbers: Iterable[int], handler: Handler, once: bool = False) -> Iterator[None]:
-    """Handle signals so inside, where this is the main thread; `once`: a second signal does what it did before.
+    """Install a signal handler for the block, in the main thread only; `once`: a second signal gets the old handler.
 
-    A signal that is ignored (nohup) stays so.
+    A signal that is ignored (nohup) stays ignored.
     """
     before = {}
 

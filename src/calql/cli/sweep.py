@@ -27,29 +27,29 @@ def sweep(
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
-    """Run every task × method × seed; run it again and it goes on where it stopped.
+    """Run every task × method × seed; run the command again to continue where it stopped.
 
     Example: calql sweep --tasks pointmaze-medium-narrow --methods cal-ql cql --seeds 0 1 2 --out runs
 
     Args:
         tasks: Task ids.
         methods: Method ids.
-        plan: A TOML file that says all this, and options for some of the methods (see results/plans).
-        seeds: Seeds; by default those of the plan, or 0 to 4.
+        plan: A TOML file with tasks, methods, seeds and options for some of the methods (see results/plans).
+        seeds: Seeds; by default the plan's, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
         scale: smoke, laptop or paper; by default the plan's, or laptop.
-        data: Data reference, where it is not the task's own.
-        engine: Where to run.
-        workers: Runs at a time; by default one per core, or one where there is a GPU.
-        options: Any option by name, for all runs (after those of the plan).
+        data: Data URI; by default the task's own.
+        engine: Where the runs are executed.
+        workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
+        options: Any option by name, for all runs (applied after the plan's).
         print_config: Print the resolved settings of every task × method, and stop.
-        dry_run: List the runs and which of them are done, and stop.
+        dry_run: List the runs, which of them are done, and stop.
     """
     from calql.cli import common
     from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
     if plan is None and not (tasks and methods):
-        raise InputError("say what to run: --tasks and --methods, or --plan FILE.toml")
+        raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
         raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
     asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
@@ -70,7 +70,7 @@ def sweep(
 
 
 def run_jobs(jobs: list, workers: int | None = None) -> None:
-    """Run them on this machine with one bar a running job. Raises RunError, with the log, where a run failed."""
+    """Run the jobs on this machine, one progress bar per job. Raises RunError, naming the log, if a run failed."""
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 

@@ -1,4 +1,4 @@
-"""`calql theory`: Algorithm 2 against Hy-Q where everything is known, and Theorem E.5's quantities beside it."""
+"""`calql theory`: Algorithm 2 against Hy-Q on MDPs that are known exactly, with the quantities of Theorem E.5."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def theory(
     seed: int = 0,
     worlds: tuple[str, ...] = (),
 ) -> int:
-    """Regret of Algorithm 2 against Hy-Q on small MDPs, its two terms, and the bound of Theorem E.5. Minutes on a core.
+    """Regret of Algorithm 2 and Hy-Q on small MDPs, its two terms, and the bound of Theorem E.5. Minutes on one core.
 
-    Every learner on every world, with good, middling and poor references and with narrow and wide data: figures,
+    Every learner on every world, with good, middling and poor reference policies, narrow and wide data: figures,
     table.md, table.csv, and regret.csv with every round. The same seed gives the same files.
 
     Example: calql theory --out runs/theory
 
     Args:
-        out: Where tables and figures go.
+        out: Folder for tables and figures.
         runs: Runs of each learner in each setting.
-        rounds: K, rounds of a run; there are as many offline tuples a step.
+        rounds: K, rounds per run, and offline tuples per step.
         seed: Seed.
-        worlds: lock, maze, linear; all of them unless given.
+        worlds: lock, maze, linear; by default all of them.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -50,7 +50,7 @@ def theory(
             results += run(setting, runs, rounds, seed, lambda: progress.advance(bar))
     figures = write_theory(results, out)
     common.console.print((out / "table.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
-    named = [result for result in results if result.learner == LEARNERS[0]]  # of the others the theorem says nothing
+    named = [result for result in results if result.learner == LEARNERS[0]]  # the theorem covers no other
     below = sum(int((result.regret <= result.bounds).sum()) for result in named)
     common.console.print(f"{below} of {runs * len(named)} runs of Algorithm 2 stay below the bound of Eq. E.20")
     common.console.print(f"tables: table.md, table.csv, regret.csv in {out}; figures:", markup=False)

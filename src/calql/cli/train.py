@@ -28,24 +28,24 @@ def train(
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
-    """Pre-train on data, then fine-tune in the environment, and measure both.
+    """Pre-train on data, then fine-tune in the environment, evaluating throughout.
 
     Example: calql train --task pointmaze-medium-narrow --method cal-ql --seed 0 --out runs/first
 
     Args:
         task: A task id (see the README), or your own package.module:factory.
         method: A method id (see the README), or your own package.module:row.
-        seed: Decides networks, batches, resets and exploration; 0 by default.
+        seed: Seed of networks, batches, resets and exploration; 0 by default.
         scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
-        resume: Continue the run in --out from its newest checkpoint; where there is none yet, start it. With
-            --set online_steps=N a finished run is continued to a later end.
-        pretrained: Run directory whose pre-training is the same as this run's: only the fine-tuning is done.
+        resume: Continue the run in --out from its newest checkpoint, or start it if it has none yet. With
+            --set online_steps=N a finished run is extended.
+        pretrained: Run directory with the same pre-training as this run, which then only does the fine-tuning.
         init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
             with any settings; --set offline_steps=0 leaves the pre-training out.
         options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config and --explain).
         trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
-        explain: Print what an option is in this run: value, meaning, who set it, the paper's value; and stop.
+        explain: Print an option's value in this run, its meaning, who set it and the paper's value, and stop.
         print_config: Print the resolved settings and what differs from the paper, and stop.
         dry_run: Check task, data and environment, print what would run, and stop.
     """
@@ -59,7 +59,7 @@ def train(
     if resume and out is None:
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
     if resume and (pretrained or init_from):
-        raise InputError("--resume goes on with what the run began from; leave --pretrained and --init-from out")
+        raise InputError("--resume continues the run from its own checkpoints; leave --pretrained and --init-from out")
     changes, consumers = flat(options), flat(trackers)
     asked = common.Asked(task, method, scale, seed, data, changes)
     run_dir = RunDir(out or asked.default_folder())

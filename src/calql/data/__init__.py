@@ -1,4 +1,4 @@
-"""Experience at rest: readers of recorded data, transitions with returns, and the check before training."""
+"""Recorded data: readers, transitions with returns, and the check before training."""
 
 from calql.data.episodes import Episodes
 from calql.data.load import load, open_data

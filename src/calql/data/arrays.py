@@ -1,4 +1,4 @@
-"""Observations as nested dicts of arrays, and the check that every episode passes before anything learns from it."""
+"""Observations as nested dicts of arrays, and the validation of every episode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def named_leaves(name: str, tree: PyTree) -> Iterator[tuple[str, Any]]:
 
 
 def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
-    """The inverse of `named_leaves`: the array `name`, or nested dicts of `name/key/…`; None where there is neither."""
+    """The inverse of `named_leaves`: the array `name`, or nested dicts of `name/key/…`; None if there is neither."""
     if name in leaves:
         return leaves[name]
     tree: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
 
 
 def states_at(episodes: Sequence[Episode], steps: np.ndarray) -> PyTree:
-    """[N, …] states in which those steps were taken; steps are numbered through all episodes."""
+    """[N, …] states in which the given steps were taken; steps are numbered consecutively over all episodes."""
     firsts = np.cumsum([0] + [e.length for e in episodes[:-1]])
     owners = np.searchsorted(firsts, steps, side="right") - 1
     rows = [
@@ -58,7 +58,7 @@ def first_steps(episode: Episode, steps: int) -> Episode:
 
 
 def layout(episode: Episode) -> str:
-    """Keys, shapes and dtypes of one step, as text (for comparing and for showing)."""
+    """Keys, shapes and dtypes of one step, as text (to compare and to print)."""
     arrays = [*named_leaves("observations", episode.observations), ("actions", episode.actions)]
     return ", ".join(f"{name} {array.shape[1:]} {array.dtype}" for name, array in arrays)
 
@@ -66,7 +66,7 @@ def layout(episode: Episode) -> str:
 def numbers(
     where: str, name: str, value: Any, rows: int | None = None, axes: int | None = None, finite: bool = True
 ) -> np.ndarray:
-    """`value` as float32 (uint8 stays): (finite) numbers with that many rows and axes, else InputError."""
+    """`value` as float32 (uint8 stays). Raises InputError unless it is (finite) numbers with these rows and axes."""
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
@@ -88,7 +88,7 @@ def numbers(
 
 
 def checked(where: str, episode: Episode) -> Episode:
-    """The episode in canonical dtypes (float32, uint8 images, bool). Raises InputError where it is not sound."""
+    """The episode in canonical dtypes (float32, uint8 images, bool). Raises InputError if it is invalid."""
     rewards = numbers(where, "rewards", episode.rewards, axes=1).astype(np.float32, copy=False)
     steps = len(rewards)
     if steps == 0:
@@ -105,6 +105,6 @@ def checked(where: str, episode: Episode) -> Episode:
         actions=numbers(where, "actions", episode.actions, steps, axes=2).astype(np.float32, copy=False),
         rewards=rewards,
         terminations=ends,
-        truncated=bool(episode.truncated or not ends[-1]),  # what did not terminate was cut, flagged or not
+        truncated=bool(episode.truncated or not ends[-1]),  # an episode without termination was cut, flagged or not
         successes=None if wins is None else numbers(where, "successes", wins, steps, axes=1).astype(bool),
     )

@@ -1,4 +1,4 @@
-"""Making a task's local data set, by the builder that its row names."""
+"""Builds a task's local data set with the task's builder."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def build(
     progress: Progress | None = None,
     **options: Any,
 ) -> str:
-    """Make and store the task's local data, replacing older ones; returns their Minari id.
+    """Build and store the task's local data, replacing older ones; returns their Minari id.
 
     Args:
-        task: the row, whose `builder` makes the data.
-        seed: of everything that is drawn.
-        transitions: how many; None: as many as the row's recipe says.
-        workers: processes. The data do not depend on it. More than one need a main module that can be imported.
-        progress: is called as progress(done, total).
-        **options: of the builder's `Recipe`.
+        task: the task, whose `builder` makes the data.
+        seed: seed of all random numbers.
+        transitions: number of transitions; None: the number in the task's recipe.
+        workers: number of processes. The data do not depend on it. More than one needs an importable main module.
+        progress: called as progress(done, total).
+        **options: fields of the builder's `Recipe`.
 
     Raises:
         InputError: the task has no builder, an option is wrong, or a package is missing.
     """
     if task.builder is None:
-        raise InputError(f"task '{task.id}' has no builder of local data; name recorded data")
+        raise InputError(f"task '{task.id}' has no builder of local data; name a data set")
     return load_attribute(task.builder)(
         task, seed=seed, transitions=transitions, workers=workers, progress=progress, **options
     )
 
 
 def build_if_missing(task: Task, uri: str | None = None, workers: int = 1, progress: Progress | None = None) -> bool:
-    """Build the task's local data where `uri` (by default `task.data`) names them and they are not on this machine.
+    """Build the task's local data if `uri` (by default `task.data`) names them and they do not exist yet.
 
     Returns whether they were built. Arguments and errors are those of `build`.
     """

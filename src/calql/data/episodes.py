@@ -1,6 +1,6 @@
-"""Experience at rest: whole episodes, checked once when they are made (`transitions.py` makes transitions of them).
+"""Data sets of complete episodes, validated once when they are made (`transitions.py` makes transitions of them).
 
-Whatever was done to the recording on the way here is said in `Episodes.notes`, never silently.
+`Episodes.notes` tells everything that was done to the recording.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from calql.types import Episode, InputError, Spec, map_leaves
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """A data set: episodes as recorded, canonical in dtype (float32, uint8 images, bool) and known to be sound.
+    """A data set: episodes as recorded, in canonical dtypes (float32, uint8 images, bool) and validated.
 
-    Raises InputError when it is made of no episodes, of shapes that disagree, or of numbers that are not finite.
+    Raises InputError if there are no episodes, if shapes disagree, or if numbers are not finite.
     """
 
     episodes: tuple[Episode, ...]
-    """In the order of the recording; error messages count them, and their steps, from 0."""
+    """In the order of the recording; error messages number episodes and steps from 0."""
     uri: str = "memory"
     """Data URI that they came from, e.g. `d4rl:door.hdf5`."""
     notes: tuple[str, ...] = ()
-    """What a reader noticed or did, one plain sentence each."""
+    """What a reader noticed or did, one sentence each."""
 
     def __post_init__(self) -> None:
         if not self.episodes:
-            raise InputError(f"{self.uri}: there is not one whole episode in it; record or build more data")
+            raise InputError(f"{self.uri}: it holds no complete episode; record or build more data")
         episodes = tuple(checked(f"{self.uri}: episode {i}", e) for i, e in enumerate(self.episodes))
         expected = layout(episodes[0])
         for i, episode in enumerate(episodes):
             if (found := layout(episode)) != expected:
                 raise InputError(
-                    f"{self.uri}: a step of episode {i} holds {found}, of episode 0 {expected}; "
+                    f"{self.uri}: a step of episode {i} holds {found}, one of episode 0 {expected}; "
                     "all episodes must share their keys, shapes and dtypes"
                 )
         object.__setattr__(self, "episodes", episodes)
@@ -48,7 +48,7 @@ class Episodes:
 
     @property
     def num_transitions(self) -> int:
-        """Number of steps of all episodes together."""
+        """Total number of steps."""
         return sum(episode.length for episode in self.episodes)
 
     def spec(self) -> Spec:
@@ -57,7 +57,7 @@ class Episodes:
         return Spec(map_leaves(lambda x: x[0], first.observations), first.actions.shape[1])
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, dtypes, shapes and bytes of all arrays in order: equal data, equal text, everywhere."""
+        """SHA-256 over names, dtypes, shapes and bytes of all arrays in order; the same on every machine."""
         digest = hashlib.sha256()
         for episode in self.episodes:
             for name, value in named_leaves("episode", episode._asdict()):
@@ -68,7 +68,7 @@ class Episodes:
         return digest.hexdigest()
 
     def truncate_at_horizon(self, horizon: int) -> Episodes:
-        """Every episode cut (truncated, not terminated) after `horizon` steps, where the task's clock would stop it."""
+        """Every episode cut (truncated, not terminated) after `horizon` steps."""
         cut = tuple(e if e.length <= horizon else first_steps(e, horizon) for e in self.episodes)
         longer = sum(e.length > horizon for e in self.episodes)
         lost = self.num_transitions - sum(e.length for e in cut)

@@ -1,6 +1,6 @@
-"""From a data URI to episodes that a task can learn from: read, adapted, cut, checked.
+"""From a data URI to episodes that a task can learn from: reading, adapting, cutting, checking.
 
-`load` only reads, `load_for` gives what the task would have recorded, `open_data` also builds and checks.
+`load` only reads, `load_for` adapts to the task, `open_data` also builds and checks.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from calql.types import Episode, InputError
 
 
 def load(uri: str, **options: Any) -> Episodes:
-    """The episodes that a data URI names; `options` go to its reader. Raises InputError on bad input.
+    """The episodes that a data URI names; `options` go to its reader. Raises InputError for bad input.
 
-    The forms of a URI are those of `calql.data.readers`; what a task does with recordings is `load_for`'s business.
+    The forms of a URI are listed in `calql.data.readers`; `load_for` adapts recordings to a task.
     """
     scheme, _, rest = uri.partition(":")
     if rest and scheme in READERS:
         return READERS[scheme].read(rest, **options)
     name, hash_, argument = rest.partition("#")
     if not (name.isidentifier() and all(part.isidentifier() for part in scheme.split("."))):
-        raise InputError(f"'{uri}' is no data URI; write one of {FORMS}")
+        raise InputError(f"'{uri}' is not a data URI; use one of {FORMS}")
     try:
         read = load_attribute(f"{scheme}:{name}")
     except InputError as error:
-        raise InputError(f"'{uri}' is no data URI, nor a reader ({error}); write one of {FORMS}") from error
+        raise InputError(f"'{uri}' is neither a data URI nor a reader ({error}); use one of {FORMS}") from error
     try:
         made = read(*([argument] if hash_ else []), **options)
     except InputError:
@@ -62,26 +62,26 @@ def open_data(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Episodes, Report]:
-    """The data that a task is trained on: built where they are the task's own and absent, loaded, and checked.
+    """The data that a task is trained on: built if they are the task's own and missing, loaded, and checked.
 
-    Nothing is printed: `Episodes.notes` say what was done to the recording, `Report.warnings` what is odd.
+    Nothing is printed: `Episodes.notes` tells what was done to the recording, `Report.warnings` what is irregular.
 
     Args:
-        task: whose data they are.
-        uri: which; None: the task's own.
+        task: the task to be trained.
+        uri: data URI; None: the task's own.
         discount: γ of the returns that are checked.
         target_rate: τ, for the estimate of how many updates a critic needs.
         tail_bootstrap: see `calql.rewards.Rewards.returns`.
         cut_at_horizon: cut episodes that are longer than the task's horizon.
-        with_env: also compare with the task's environment (its spaces and its physics).
-        strict: raise InputError where the check finds errors; False leaves them in the report.
-        workers: processes that build.
+        with_env: also compare with the task's environment (spaces and physics).
+        strict: raise InputError if the check finds errors; False leaves them in the report.
+        workers: number of processes that build.
         progress: called as progress(done, total) while data are built.
 
     Raises:
         InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
     """
-    from calql.envs.make import make_env  # here, because Gymnasium is slow to import
+    from calql.envs.make import make_env  # here, because importing Gymnasium is slow
 
     uri = uri or task.data
     if uri is None:
@@ -97,13 +97,13 @@ def open_data(
 
 
 def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
-    """The episodes as the task would have recorded them; a note tells of everything that was done to them.
+    """The episodes as the task would have recorded them; a note tells everything that was done to them.
 
-    Recordings that the task's `sources` cover are read and adapted as said there. Where the task stops at success, an
-    episode that goes on after one is cut there. (AWAC's are not: see `read_awac`.) Episodes beyond the horizon are kept
+    Recordings that the task's `sources` cover are read and adapted as stated there. If the task stops at success, an
+    episode that continues after one is cut there. (AWAC's are not: see `read_awac`.) Longer episodes are kept
     whole, and `check` warns of them, unless `cut_at_horizon`.
 
-    Raises InputError where the URI is none, belongs to another task, or cannot be read or adapted.
+    Raises InputError if the URI is invalid, belongs to another task, or cannot be read or adapted.
     """
     source = task.source_of(uri)
     episodes = load(uri, **(source.reader if source else {}))
@@ -118,7 +118,7 @@ def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
 
 
 def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
-    """Every episode as the task would have recorded it, ending where the task ends; a note says by which function."""
+    """Every episode as the task would have recorded it, ending when the task ends; a note names the function."""
     function = load_attribute(adapt)
     changed: list[Episode] = []
     for number, episode in enumerate(episodes.episodes):
@@ -126,10 +126,10 @@ def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
             changed += split_at_terminations(function(episode, **task.env_options))
         except InputError as error:
             raise InputError(f"{episodes.uri}: episode {number}: {error}") from error
-        except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a quite different layout
+        except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a different layout
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(
-                f"{episodes.uri}: episode {number} is nothing that {adapt} knows ({reason}); "
+                f"{episodes.uri}: {adapt} cannot adapt episode {number} ({reason}); "
                 f"check that it was recorded in '{task.id}'"
             ) from error
     summary = (function.__doc__ or "").strip().splitlines()[0]

@@ -16,8 +16,8 @@ import calql
 from calql.extras import needed_for
 from calql.types import Episode
 
-PICTURES = 16
-"""Of an episode, that are deflated together."""
+IMAGES_PER_CHUNK = 16
+"""Images of an episode that are compressed together."""
 
 
 def write_minari(
@@ -25,10 +25,10 @@ def write_minari(
 ) -> str:
     """Store the episodes as `dataset_id` under MINARI_DATASETS_PATH (default ~/.minari/datasets); return the id.
 
-    The set is written beside its place and moved there when it is whole, so an interruption leaves what was there
-    before. Episodes are written as they come; images without loss, in a fraction of their space. The set's metadata
-    hold what `provenance`, asked last, says (JSON values: options, seed), and calql's version, under the key `calql`.
-    Where episodes have successes, `infos/success` holds them as Minari lays infos out: [T + 1], the first from the
+    The set is written next to its place and moved there when complete, so an interruption leaves what was there
+    before. Episodes are written as they arrive; images are compressed without loss. The set's metadata
+    hold what `provenance`, called last, returns (JSON values: options, seed), and calql's version, as key `calql`.
+    If episodes have successes, `infos/success` holds them in Minari's layout of infos: [T + 1], the first from the
     reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError without Minari.
     """
     with needed_for("a Minari data set"):
@@ -39,11 +39,11 @@ def write_minari(
     parse_dataset_id(dataset_id)
     home = get_dataset_path(dataset_id)
     home.parent.mkdir(parents=True, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=".calql-", dir=get_dataset_path())  # Minari does not look into hidden folders
+    staging = tempfile.mkdtemp(prefix=".calql-", dir=get_dataset_path())  # Minari ignores hidden folders
     fresh, old = os.path.join(staging, "fresh"), os.path.join(staging, "old")
     try:
         os.mkdir(fresh)
-        # Not `minari.create_dataset_from_buffers`: it writes in place, and so never replaces and may leave half a set.
+        # Not `minari.create_dataset_from_buffers`: it writes in place, so it never replaces and may leave half a set.
         data = os.path.join(fresh, "data")
         storage = MinariStorage.new(
             data, env.observation_space, env.action_space, env.unwrapped.spec, jpeg_encoding=False
@@ -52,7 +52,7 @@ def write_minari(
         storage.update_episodes(map(_buffer, episodes))
         storage.update_metadata(about | {"calql": {"version": calql.__version__, **provenance()}})
         if any(space.dtype == np.uint8 for space in _spaces(env.observation_space)):
-            _compress_pictures(Path(data) / "main_data.hdf5")
+            _compress_images(Path(data) / "main_data.hdf5")
         if home.exists():
             os.rename(home, old)
         os.rename(fresh, home)
@@ -67,8 +67,8 @@ def _spaces(space: gymnasium.Space) -> list[gymnasium.Space]:
     return list(space.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
 
 
-def _compress_pictures(file: Path) -> None:
-    """Rewrite the file with its images [T, H, W, C] deflated: Minari stores them as they are."""
+def _compress_images(file: Path) -> None:
+    """Rewrite the file with compressed images [T, H, W, C]: Minari stores them uncompressed."""
     import h5py
 
     packed = file.with_suffix(".packed")
@@ -78,7 +78,7 @@ def _compress_pictures(file: Path) -> None:
             if isinstance(part, h5py.Group):
                 new.require_group(name)
             elif part.dtype == np.uint8 and part.ndim == 4:
-                chunk = min(len(part), PICTURES), *part.shape[1:]
+                chunk = min(len(part), IMAGES_PER_CHUNK), *part.shape[1:]
                 options = dict(chunks=chunk, maxshape=part.maxshape, compression="gzip", compression_opts=1)
                 new.create_dataset(name, data=part[()], **options)
             else:
@@ -91,7 +91,7 @@ def _compress_pictures(file: Path) -> None:
 
 
 def _buffer(episode: Episode) -> Any:
-    """The `EpisodeBuffer` of an episode; its clock (`truncated`) becomes the last entry of `truncations`."""
+    """The `EpisodeBuffer` of an episode; `truncated` becomes the last entry of `truncations`."""
     from minari.data_collector import EpisodeBuffer
 
     truncations = np.zeros(episode.length, bool)

@@ -1,4 +1,4 @@
-"""What success is in a recording, and how recordings are cut that go on where the task would have ended."""
+"""Success in recordings, and cutting recordings that continue after the task's end."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from calql.types import Episode, InputError, map_leaves
 
 
 def success_steps(episode: Episode, rewards: Rewards) -> np.ndarray:
-    """[T] bool: the recorded signal; without one, what the rewards tell (see `Rewards.successes`).
+    """[T] bool: the recorded signal, or else what follows from the rewards (see `Rewards.successes`).
 
-    Raises InputError where neither does.
+    Raises InputError if neither tells.
     """
     found = episode.successes if episode.successes is not None else rewards.successes(episode.rewards)
     if found is None:
         raise InputError(
-            "no success signal was recorded, and rewards do not tell success from failure; record it, or state the "
+            "no success signal was recorded, and the rewards do not show success; record it, or state the "
             "task's rewards.failing or rewards.high"
         )
     return found
 
 
 def knows_success(episodes: Episodes, rewards: Rewards) -> bool:
-    """Whether `success_steps` can be told of every episode."""
+    """Whether `success_steps` is known for every episode."""
     told = rewards.failing is not None or rewards.high is not None
     return told or all(episode.successes is not None for episode in episodes.episodes)
 
@@ -33,8 +33,8 @@ def knows_success(episodes: Episodes, rewards: Rewards) -> bool:
 def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, keep_failures: bool = True) -> Episodes:
     """Every episode cut after its first (or `last`) success, with every success a termination.
 
-    `last=True, keep_failures=False` is what the official release does to the Adroit data (`nakamotoo/Cal-QL`,
-    `get_hand_dataset_with_mc_calculation`). Raises InputError where nothing remains, or success is unknown.
+    `last=True, keep_failures=False` is the official release's processing of the Adroit data (`nakamotoo/Cal-QL`,
+    `get_hand_dataset_with_mc_calculation`). Raises InputError if nothing remains, or success is unknown.
     """
     cut = []
     for episode in episodes.episodes:
@@ -55,10 +55,10 @@ def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, 
 
 
 def split_at_terminations(episode: Episode) -> list[Episode]:
-    """The parts of an episode that end in a termination, and what remains; as if each had been recorded by itself.
+    """The parts of an episode that end in a termination, and the rest, as if each had been recorded on its own.
 
-    So a recording that goes on behind the goal becomes what D4RL's flat files are read as: a way there, one-step
-    episodes for as long as it stays, and a way from there to nowhere.
+    So a recording that continues after the goal becomes what D4RL's flat files are read as: a way there, one-step
+    episodes for as long as it stays, and a way onwards.
     """
     ends = (np.flatnonzero(episode.terminations[:-1]) + 1).tolist()
     return [_steps(episode, start, stop) for start, stop in zip([0, *ends], [*ends, episode.length], strict=True)]

@@ -1,4 +1,4 @@
-"""Episodes → transitions: what recorded data and online experience become before anything learns from them."""
+"""Episodes → transitions, for recorded data and online experience alike."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def to_transitions(
     tail_bootstrap: bool = False,
     sequences: bool = False,
 ) -> Transition:
-    """All steps of the episodes, one after the other, as one Transition of [N, …] NumPy arrays.
+    """All steps of the episodes, in order, as one Transition of [N, …] NumPy arrays.
 
     Args:
         episodes: with raw rewards.
-        rewards: how they are mapped, and what returns are: see `Rewards.returns`.
+        rewards: the reward map and the rule of returns: see `Rewards.returns`.
         discount: γ of the returns.
-        action_clip: actions are clipped to ± this, where a tanh policy still has a finite density (recorded data; the
-            value is the official one). None: actions are taken as they are (the policy's own).
+        action_clip: actions are clipped to ± this, so that their density under a tanh policy is finite (for data; the
+            value is the official one). None: actions are not clipped (the policy's own).
         tail_bootstrap: see `Rewards.returns`.
-        sequences: also returns to go and numbers of steps.
+        sequences: also include returns-to-go and step numbers.
     """
     mapped = [np.asarray(rewards.map(e.rewards), np.float32) for e in episodes]
     actions = np.concatenate([e.actions for e in episodes]).astype(np.float32, copy=False)

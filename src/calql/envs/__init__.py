@@ -1,1 +1,1 @@
-"""Where experience comes from: one file a domain, one of wrappers, one of known-answer probes."""
+"""Environments: construction, wrappers, rollouts, and probes with known answers."""

@@ -1,4 +1,4 @@
-"""From a row of the task table to an environment that the learner can use."""
+"""Makes the environment of a task in the form that the learner needs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from calql.types import InputError
 def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     """The task's environment: float32 (or uint8) observations, actions in [−1, 1], raw rewards.
 
-    With a `render_mode` one frame is drawn, so that a missing GL library shows here and not after training.
-    Raises InputError where the environment cannot be made, drawn or used.
+    With a `render_mode` one frame is rendered, so that a missing GL library is found here and not after training.
+    Raises InputError if the environment cannot be made, rendered or used.
     """
     try:
         factory = task.factory()

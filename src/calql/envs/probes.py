@@ -1,7 +1,7 @@
-"""Five environments whose Q-functions are known, each of which a broken learner fails in its own way.
+"""Five environments with known Q-functions; each exposes another kind of broken learner.
 
 After Andy Jones, *Debugging RL, Without the Agonizing Pain* (2021), for continuous actions. Observations and actions
-have one dimension. They are ordered so that each adds one thing that can be wrong:
+have one dimension. Each adds one thing that can be wrong:
 
 | name          | observation     | steps | reward          | what fails if the answer is wrong                     |
 |---------------|-----------------|-------|-----------------|-------------------------------------------------------|
@@ -27,7 +27,7 @@ from calql.types import Episode
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One environment and its answers; the functions take numbers, or arrays that broadcast."""
+    """One environment and its answers; the functions take numbers or arrays that broadcast."""
 
     starts: tuple[float, ...]
     """First observations, equally likely; each further step adds 1."""
@@ -36,9 +36,9 @@ class Probe:
     reward: Callable[[Any, Any], Any]
     """r(s, a)."""
     q: Callable[[Any, Any, float], Any]
-    """Q*(s, a, γ). Where actions have no effect, also the Q of every other policy."""
+    """Q*(s, a, γ). If actions have no effect, also the Q of every other policy."""
     best_action: Callable[[Any], Any] | None = None
-    """argmax_a Q*(s, a); None where all actions are equal."""
+    """argmax_a Q*(s, a); None if all actions are equal."""
 
 
 PROBES: dict[str, Probe] = {
@@ -55,7 +55,7 @@ PROBES: dict[str, Probe] = {
 class ProbeEnv(gymnasium.Env):
     """The environment of a row of `PROBES`: observation [1] float32, action [1] in [−1, 1].
 
-    The observation after the last step repeats the one before, so that a learner that ignores `terminated` shows.
+    The observation after the last step repeats the previous one, which exposes a learner that ignores `terminated`.
     """
 
     def __init__(self, name: str):
@@ -81,9 +81,9 @@ class ProbeEnv(gymnasium.Env):
 def probe_dataset(
     name: str, episodes: int, seed: int = 0, behaviour: Literal["uniform", "expert"] = "uniform"
 ) -> list[Episode]:
-    """Episodes of a probe under uniform actions, or under the best ones (0 where all are equal)."""
+    """Episodes of a probe with uniform actions, or with optimal ones (0 if all are equal)."""
     rng, env, best = np.random.default_rng(seed), ProbeEnv(name), PROBES[name].best_action
-    env.reset(seed=seed)  # seeds it once: each later reset draws the next first observation
+    env.reset(seed=seed)  # seeds once; each later reset draws the next first observation
 
     def act(observation: np.ndarray, _: Step | None) -> np.ndarray:
         action = rng.uniform(-1.0, 1.0, 1)

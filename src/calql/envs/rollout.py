@@ -1,4 +1,4 @@
-"""Rolling out a policy: one episode to learn from, or many at once to measure it."""
+"""Rollouts of a policy: one episode to learn from, or many in parallel to evaluate it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from calql.types import Episode, PyTree, map_leaves
 
 Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 """(observations [B, …], steps [B], rewards [B]) → actions [B, A]. Steps (int32) count from 0 in every episode; rewards
-(float32) are what the step before paid, mapped, 0 at the first."""
+(float32) are the mapped rewards of the previous step, 0 at the first."""
 
 
 class Outcome(NamedTuple):
-    """What one evaluation episode came to."""
+    """Result of one evaluation episode."""
 
     score: float
     """In [0, 1], by the task's score rule."""
@@ -43,16 +43,16 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
 
 
 class Step(NamedTuple):
-    """What a step of an environment led to."""
+    """Result of one environment step."""
 
     observation: PyTree
     """State s′."""
     reward: float
-    """As the environment paid it."""
+    """Raw reward."""
     terminated: bool
     truncated: bool
     success: bool
-    """`info["success"]`; false where there is none."""
+    """`info["success"]`; false if there is none."""
 
 
 def roll(
@@ -62,16 +62,16 @@ def roll(
     horizon: int,
     over: Callable[[Step], bool] = lambda step: step.terminated or step.truncated,
 ) -> Episode:
-    """One episode of an environment that was just reset, as the environment recorded it. THE rollout loop.
+    """One episode of an environment that has just been reset, with raw rewards. All rollouts use this loop.
 
     Args:
         env: the environment.
         observation: what its `reset` returned.
-        act: (observation, the step that led to it, or None at first) → action [A] for the next step; None: stop here.
-        horizon: most steps.
-        over: whether the episode ends with that step.
+        act: (observation, previous step or None at the start) → action [A] for the next step; None ends the episode.
+        horizon: maximum number of steps.
+        over: whether the episode ends with a step.
     """
-    # Copies: an environment may hand out the same array again, filled anew.
+    # Copies: an environment may return the same array again with new contents.
     observations, actions, steps = [map_leaves(np.copy, observation)], [], []
     step: Step | None = None
     while len(steps) < horizon and (action := act(observation, step)) is not None:
@@ -94,13 +94,13 @@ def roll(
 
 
 def ending_at_success(episode: Episode) -> Episode:
-    """The episode with every success a termination, too."""
+    """The episode with a termination at every success."""
     terminations = episode.terminations | episode.successes
     return episode._replace(terminations=terminations, truncated=not terminations[-1])
 
 
 def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
-    """One whole episode, cut at the task's horizon; ends at the first success where the task says so."""
+    """One complete episode, truncated at the task's horizon; ends at the first success if the task says so."""
     observation, _ = env.reset(seed=seed)
     count = itertools.count()
 
@@ -117,7 +117,7 @@ def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
 
 
 def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]) -> list[Outcome]:
-    """One episode for each seed, stepped side by side in `envs` so that the policy runs on batches.
+    """One episode per seed, stepped in parallel in `envs` so that the policy runs on batches.
 
     An environment whose episode is over starts the next seed at once; `act` always sees len(envs) rows.
     """

@@ -1,4 +1,4 @@
-"""What every environment has in common when the learner sees it: float32 observations and actions in [−1, 1]."""
+"""Wrappers of every environment: float32 observations, and actions in [−1, 1]."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
 
 
 def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) action [A] in the environment's own unit, of an environment that `unit_actions` has wrapped."""
+    """(lowest, highest) action [A] in the environment's own units, for an environment wrapped by `unit_actions`."""
     while isinstance(env, gymnasium.Wrapper) and not isinstance(env, UnitActions):
         env = env.env
     space = env.env.action_space if isinstance(env, UnitActions) else env.action_space
@@ -39,11 +39,11 @@ def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
 
 
 class UnitActions(gymnasium.wrappers.TransformAction):
-    """Actions in [−1, 1] outside, the environment's own inside."""
+    """Maps actions in [−1, 1] to the environment's own bounds."""
 
 
 def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
-    """The environment with observations of float32, or of uint8 where they were (images): an array or a flat dict.
+    """The environment with float32 observations (uint8 images stay uint8): an array or a flat dict.
 
     Raises InputError unless the observation space is a Box or a Dict of Boxes.
     """

@@ -1,1 +1,1 @@
-"""Deterministic rollouts, the paper's measures, and the statistics over seeds."""
+"""The paper's metrics, values of a critic against rollouts, and statistics over seeds."""

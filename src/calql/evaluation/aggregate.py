@@ -1,7 +1,7 @@
 """Aggregates over runs and tasks (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice"), in the
 vocabulary and shapes of rliable: one matrix [runs, tasks] per method.
 
-Every statistic here reduces the two leading axes and keeps the rest. So trailing axes may hold a curve, and the
+Every statistic here reduces the two leading axes and keeps the rest, so trailing axes may hold a curve, and the
 bootstrap puts its replicates on the last axis and calls the statistic once instead of thousands of times.
 """
 
@@ -15,14 +15,14 @@ import numpy as np
 from scipy import stats
 
 FEWEST_RUNS = 5
-"""Runs per task from which an interval is given. Of three runs a bootstrap interval is their range, which holds the
-truth in three cases out of four, whatever confidence is asked for."""
+"""Minimum runs per task for an interval. The bootstrap interval of three runs is their range, which holds the
+truth in three cases out of four, whatever the nominal confidence."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
     """Interquartile mean over all runs and tasks, [runs, tasks, …] → […].
 
-    The lowest and the highest quarter are cut (rounded down: fewer than four values are simply averaged).
+    The lowest and the highest quarter are cut (rounded down, so fewer than four values are averaged).
     """
     scores = np.asarray(scores, float)
     return stats.trim_mean(scores.reshape(-1, *scores.shape[2:]), 0.25, axis=0)
@@ -38,11 +38,11 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def permutation_p(x: np.ndarray, y: np.ndarray, most: int = 20_000, seed: int = 0) -> float:
-    """Two-sided p-value of `probability_of_improvement` = 1/2 under "both methods are alike".
+    """Two-sided p-value of `probability_of_improvement` = 1/2 under "both methods have the same distribution".
 
-    x [runs_x, tasks] and y [runs_y, tasks]. The runs, each with its values on all tasks, are dealt out anew between the
+    x [runs_x, tasks] and y [runs_y, tasks]. The runs, each with its values on all tasks, are reassigned to the
     two methods: in every possible way (on one task, this is the exact Mann–Whitney test, ties included), or in `most`
-    random ways where there are more.
+    random ways if there are more.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     ours, total = len(x), len(x) + len(y)
@@ -54,7 +54,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, most: int = 20_000, seed: int = 
     # The probability is a linear function of the sum of ranks of x.
     ranks = stats.rankdata(np.concatenate([x, y]), axis=0).sum(axis=1)
     distance = np.abs(ranks[deals].sum(axis=1) - ours * ranks.mean())
-    return float((distance >= distance[0] - 1e-9).mean())  # the first deal is the one that was observed
+    return float((distance >= distance[0] - 1e-9).mean())  # the first assignment is the observed one
 
 
 def performance_profile(scores: np.ndarray, taus: np.ndarray) -> np.ndarray:
@@ -72,23 +72,21 @@ def bootstrap_interval(
     """Expanded percentile bootstrap interval [2, …] (low, high); runs are resampled within each task.
 
     With few runs the plain percentile interval is too narrow, by √((n − 1)/n) in the spread of the replicates and by
-    the normal quantile in place of Student's. Expanding it means to read the quantiles further out by just these two
+    the normal quantile in place of Student's t. Expanding it means reading the quantiles further out by these two
     factors (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.3). tests/evaluation simulates
     the coverage: at nominal 95 % it is 93 % to 94 % with five runs, where the plain interval and BCa have 88 % to 90 %,
-    and 96 % to 97 % with eight or ten. (For the IQM of five runs the ends are the lowest and the highest of them, which
-    hold the median of what the runs are drawn from in 1 − 2/2⁵ = 94 % of cases.)
+    and 96 % to 97 % with eight or ten. (For the IQM of five runs the ends are the lowest and the highest run, which
+    contain the median of the runs' distribution in 1 − 2/2⁵ = 94 % of cases.)
 
     `scores` is [runs, tasks, …]; trailing axes stay with their run. The same seed gives the same interval. Raises
     ValueError on missing values, on fewer than FEWEST_RUNS runs, and on a statistic that does not keep trailing axes.
     """
     scores = np.asarray(scores, float)
     if scores.ndim < 2 or not scores.size or np.isnan(scores).any():
-        raise ValueError(
-            f"scores must be a filled matrix [runs, tasks, …] without nan, not one of shape {scores.shape}"
-        )
+        raise ValueError(f"scores must be a non-empty matrix [runs, tasks, …] without nan; the shape is {scores.shape}")
     runs, tasks = scores.shape[:2]
     if runs < FEWEST_RUNS:
-        raise ValueError(f"{runs} runs are too few for an interval, which takes {FEWEST_RUNS}; show their range")
+        raise ValueError(f"{runs} runs are too few for an interval, which needs {FEWEST_RUNS}; show their range")
     picks = np.random.default_rng(seed).integers(runs, size=(runs, tasks, reps))
     replicates = np.asarray(statistic(np.moveaxis(scores[picks, np.arange(tasks)[:, None]], 2, -1)))
     if replicates.shape[-1:] != (reps,):

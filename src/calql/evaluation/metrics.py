@@ -1,4 +1,4 @@
-"""What a run is worth: regret, dip and relative improvement of a curve of scores in [0, 1] (pure NumPy).
+"""Metrics of a run: regret, dip and relative improvement of a curve of scores in [0, 1] (pure NumPy).
 
 Definitions: regret as in Table 1 of the Cal-QL paper, relative improvement as in Table 2. A curve is a pair of equally
 long sequences `(env_steps, scores)` of the online evaluations; it starts at step 0 with the pre-trained policy.
@@ -16,7 +16,7 @@ def regret(env_steps: Sequence[float], scores: Sequence[float]) -> float:
     """1 − mean score over a uniform grid of evaluations, step 0 included: 0 is perfect, 1 the worst.
 
     A grid that is not uniform is resampled by linear interpolation onto a uniform one with as many points between the
-    same ends, so that a region is not weighted by how often it was evaluated. Raises ValueError as `_curve` does.
+    same ends, so that a region is not weighted by its number of evaluations. Raises ValueError as `_curve` does.
     """
     steps, values = _curve(env_steps, scores)
     grid = np.linspace(steps[0], steps[-1], len(steps))
@@ -26,7 +26,7 @@ def regret(env_steps: Sequence[float], scores: Sequence[float]) -> float:
 def dip(env_steps: Sequence[float], scores: Sequence[float]) -> float | None:
     """Score at step 0 − lowest score in the first fifth of fine-tuning (both ends included), so never below 0.
 
-    None where nothing but step 0 was evaluated in that fifth: then nobody looked. Raises ValueError as `_curve` does.
+    None if only step 0 was evaluated in that fifth. Raises ValueError as `_curve` does.
     """
     steps, values = _curve(env_steps, scores)
     early = values[steps <= steps[-1] / 5]
@@ -34,16 +34,16 @@ def dip(env_steps: Sequence[float], scores: Sequence[float]) -> float | None:
 
 
 def relative_improvement(before: float, after: float) -> float | None:
-    """(after − before) / before; None where `before` is 0 and the ratio has no meaning."""
+    """(after − before) / before; None if `before` is 0 and the ratio has no meaning."""
     return (after - before) / before if before > 0 else None
 
 
 def summarise(eval_rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """The numbers of summary.json from the rows of eval.csv (values may be numbers or the text of a CSV cell).
 
-    score_before is the policy that fine-tuning starts from; what a run has not measured is None: an offline-only run
-    has no score_after, regret, dip or relative_improvement, and neither has one that was stopped at online step 0;
-    one that was first evaluated after a fifth of its fine-tuning has no dip; an online-only run has no
+    score_before is the score of the policy that fine-tuning starts from. Missing numbers are None: an offline-only run
+    has no score_after, regret, dip or relative_improvement, and neither has a run that was stopped at online step 0;
+    a run that was first evaluated after a fifth of its fine-tuning has no dip; an online-only run has no
     relative_improvement, because nothing was pre-trained.
     """
     rows = [row for row in eval_rows if np.isfinite(_number(row.get("score_mean")))]

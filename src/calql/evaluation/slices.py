@@ -1,4 +1,4 @@
-"""What a critic says of the actions at one state, and what they are worth (after Fig. 6 of the paper)."""
+"""A critic's values of the actions at one state, against their returns (after Fig. 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calql.types import Episode, PyTree
 POINTS = 21
 """Values of the varied action dimension, from −1 to 1."""
 ROLLOUTS = 10
-"""Episodes a point."""
+"""Episodes per point."""
 
 
 def q_slice(
@@ -27,12 +27,12 @@ def q_slice(
     policy: Callable[[int | None], Act],
     return_of: Callable[[Episode], float],
 ) -> Iterator[dict[str, float]]:
-    """Rows `action`, `q`, and returns: one component of the first action of an episode varies, all else is fixed.
+    """Rows `action`, `q`, and returns: one component of an episode's first action varies, the others are fixed.
 
     The state is the one of `reset(seed)`, the other components are those of `centre` [A]; `q`: (observation,
-    actions [N, A]) → [N]. `return_mean`, `return_sem`: `return_of` over ROLLOUTS episodes that begin with that action
-    and go on with `policy(number)`, which samples, as in the critic's own target; `return_deterministic`: of the one
-    that goes on with `policy(None)`, as in an evaluation.
+    actions [N, A]) → [N]. `return_mean`, `return_sem`: `return_of` over ROLLOUTS episodes that start with that action
+    and continue with `policy(number)`, which samples, as in the critic's own target; `return_deterministic`: of the one
+    that continues with `policy(None)`, as in an evaluation.
     """
     observation, _ = env.reset(seed=seed)
     actions = np.repeat(centre[None].astype(np.float32), POINTS, axis=0)
@@ -51,5 +51,5 @@ def q_slice(
 
 
 def _first(action: np.ndarray, act: Act) -> Act:
-    """That action, and then the policy's."""
+    """The given action first, then the policy's."""
     return lambda observations, steps, rewards: action[None] if steps[0] == 0 else act(observations, steps, rewards)

@@ -1,4 +1,4 @@
-"""Pure network modules: the only folder that imports the neural-network library."""
+"""Network modules: the only folder that imports the neural-network library."""
 
 from calql.networks.critic import Critic, CriticEnsemble, Value, choose_members, members
 from calql.networks.encoder import ENCODERS, LATENT, Encoder, flatten_observation

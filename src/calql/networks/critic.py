@@ -1,4 +1,4 @@
-"""Q-functions: an ensemble is one vectorised module, so that all members run as one batched multiplication."""
+"""Q-functions: an ensemble is one vectorised module, so all members run as one batched multiplication."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Critic(nn.Module):
     layer_norm: bool = False
     """Normalise each hidden layer."""
     encoder: str = "small"
-    """What pictures go through."""
+    """Kind of the `Encoder` of images."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
-        """States [B, …] with actions [B, A] → [B], or with several actions a state [B, N, A] → [B, N]."""
+        """States [B, …] with actions [B, A] → [B], or with N actions per state [B, N, A] → [B, N]."""
         state = Encoder(self.encoder, name="encoder")(observation)
         if action.ndim > state.ndim:
             state = jnp.broadcast_to(state[:, None, :], (*action.shape[:-1], state.shape[-1]))
@@ -47,7 +47,7 @@ class CriticEnsemble(nn.Module):
     layer_norm: bool = False
     """Normalise each hidden layer."""
     encoder: str = "small"
-    """What pictures go through."""
+    """Kind of the `Encoder` of images."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
@@ -60,25 +60,25 @@ class CriticEnsemble(nn.Module):
             out_axes=0,
             axis_size=self.members,
         )
-        # Inputs get the members' axis too: every layer is then a plain batched multiplication, and nothing transposes.
+        # Inputs get the members' axis too: every layer is then a plain batched multiplication without transposes.
         state = Encoder(self.encoder, name="encoder")(observation)
         inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (state, action))
         return ensemble(self.hidden, self.output_gain, self.layer_norm)(*inputs)
 
 
 def members(critic: PyTree) -> int:
-    """E of an ensemble with those parameters."""
+    """Number of members E of an ensemble with these parameters."""
     return jax.tree.leaves(_apart(critic)[0])[0].shape[0]
 
 
 def choose_members(critic: PyTree, chosen: jax.Array) -> PyTree:
-    """Parameters of an ensemble of the chosen members [N] alone."""
+    """Parameters of an ensemble of only the chosen members [N]."""
     parts, encoder = _apart(critic)
     return jax.tree.map(lambda x: x[chosen], parts) | encoder
 
 
 def _apart(critic: PyTree) -> tuple[PyTree, PyTree]:
-    """What each member has of its own, and the encoder that they share where there is one."""
+    """(parameters of the members, parameters of the shared encoder, if there is one)."""
     encoder = {name: part for name, part in critic.items() if name == "encoder"}
     return {name: part for name, part in critic.items() if name not in encoder}, encoder
 
@@ -93,7 +93,7 @@ class Value(nn.Module):
     layer_norm: bool = False
     """Normalise each hidden layer."""
     encoder: str = "small"
-    """What pictures go through."""
+    """Kind of the `Encoder` of images."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> jax.Array:

@@ -1,8 +1,8 @@
-"""From an observation to the vector that a network starts from; pictures go through convolutions on the way.
+"""Encodes an observation as the input vector of a network; images go through convolutions.
 
-An observation without pictures is concatenated and nothing else: there are then no parameters. A picture is a leaf of
+An observation without images is only concatenated, without parameters. An image is a leaf of
 type uint8 [B, H, W, C]; its latent is a linear layer with layer norm and tanh (Yarats et al. 2021, as in
-ikostrikov/jaxrl2, `networks/encoders`), and the rest of the observation stands beside it.
+ikostrikov/jaxrl2, `networks/encoders`), concatenated with the rest of the observation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from calql.types import PyTree, is_picture
+from calql.types import PyTree, is_image
 
 ENCODERS = ("small", "impala")
 LATENT = 50
-"""Numbers that a picture becomes (Asap7772/jaxrl2_finetuning_benchmark)."""
+"""Size of an image's latent (Asap7772/jaxrl2_finetuning_benchmark)."""
 
 
 def flatten_observation(observation: PyTree) -> jax.Array:
@@ -24,7 +24,7 @@ def flatten_observation(observation: PyTree) -> jax.Array:
 
 
 class Encoder(nn.Module):
-    """Pictures to latents, the rest as it is, all of it concatenated (dict keys in sorted order)."""
+    """Encodes images as latents and concatenates them with the other leaves (dict keys in sorted order)."""
 
     kind: str = "small"
     """`small`: two convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
@@ -33,18 +33,18 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, observation: PyTree) -> jax.Array:
         """[B, …] → [B, D]."""
-        leaves = [self.latent(leaf) if is_picture(leaf) else leaf for leaf in jax.tree.leaves(observation)]
+        leaves = [self.latent(leaf) if is_image(leaf) else leaf for leaf in jax.tree.leaves(observation)]
         return flatten_observation(leaves)
 
-    def latent(self, picture: jax.Array) -> jax.Array:
+    def latent(self, image: jax.Array) -> jax.Array:
         """[B, H, W, C] uint8 → [B, 50] in (−1, 1)."""
-        x = picture.astype(jnp.float32) / 255.0 - 0.5
+        x = image.astype(jnp.float32) / 255.0 - 0.5
         x = self.impala(x) if self.kind == "impala" else self.small(x)
         x = nn.Dense(LATENT, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
         return jnp.tanh(nn.LayerNorm()(x))
 
     def small(self, x: jax.Array) -> jax.Array:
-        """Two convolutions that halve the picture, and where 32 features of it are: [B, H, W, C] → [B, 64]."""
+        """Two convolutions of stride 2 and the positions of 32 features: [B, H, W, C] → [B, 64]."""
         for channels in (16, 32):
             x = nn.relu(Convolution(channels, strides=2)(x))
         return spatial_softmax(Convolution(32, width=1)(x))
@@ -60,9 +60,9 @@ class Encoder(nn.Module):
 
 
 def spatial_softmax(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] → [B, 2 C]: the mean place of each channel, weighted by the softmax of its values, in [−1, 1]².
+    """[B, H, W, C] → [B, 2 C]: the mean position of each channel, weighted by the softmax of its values, in [−1, 1]².
 
-    Levine et al. 2016 (arXiv 1504.00702), section 6.1: places, which an arm needs, from few pictures.
+    Levine et al. 2016 (arXiv 1504.00702), section 6.1: positions, which an arm needs, learned from few images.
     """
     _, height, width, _ = x.shape
     weights = jax.nn.softmax(x.reshape(len(x), height * width, -1), axis=1)
@@ -72,14 +72,14 @@ def spatial_softmax(x: jax.Array) -> jax.Array:
 
 
 class Convolution(nn.Module):
-    """Orthogonal weights of gain √2 and zero biases; zeros stand around the picture, as many as it needs."""
+    """A convolution with SAME padding, orthogonal weights of gain √2 and zero biases."""
 
     channels: int
-    """Channels of the result."""
+    """Number of output channels."""
     width: int = 3
-    """Side of the kernel."""
+    """Size of the square kernel."""
     strides: int = 1
-    """Pixels from one place of the kernel to the next."""
+    """Stride in pixels."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -98,9 +98,9 @@ def by_library(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
 
 def by_multiplication(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """The same as one matrix multiplication over shifted pictures.
+    """The same convolution as one matrix multiplication over shifted images.
 
-    On a CPU, XLA computes convolutions within loops by nested loops, many times slower than its multiplications.
+    On a CPU, XLA computes convolutions inside compiled loops naively, many times slower than matrix multiplications.
     """
     width, (out_h, out_w) = len(kernel), (-(-n // strides) for n in x.shape[1:3])
     missing = [max((out - 1) * strides + width - n, 0) for out, n in zip((out_h, out_w), x.shape[1:3], strict=True)]

@@ -31,7 +31,7 @@ class MLP(nn.Module):
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU."""
     dropout: float = 0.0
-    """Share of hidden units dropped where a `dropout` key is given."""
+    """Dropout rate of hidden units, applied if a `dropout` key is given."""
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:

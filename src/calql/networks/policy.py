@@ -35,7 +35,7 @@ class TanhGaussianPolicy(nn.Module):
     encoder: str = "small"
     """Kind of the `Encoder` of images."""
     learns_encoder: bool = True
-    """Gradients of the policy reach the encoder; no: it belongs to the critics."""
+    """Whether gradients of the policy reach the encoder; False: only the critics train it."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -49,7 +49,7 @@ class TanhGaussianPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """Mean through a tanh, Gaussian not squashed, one log-std per dimension for all states.
+    """A Gaussian with a tanh on its mean, not squashed, and one log-std per dimension for all states.
 
     Source: ikostrikov/implicit_q_learning, `policy.py`; ikostrikov/jaxrl, `networks/policies.py`.
     """
@@ -61,11 +61,11 @@ class GaussianPolicy(nn.Module):
     output_gain: float = 0.01
     """Orthogonal gain of the output layer."""
     dropout: float = 0.0
-    """Share of hidden units dropped in training."""
+    """Dropout rate of hidden units in training."""
     encoder: str = "small"
     """Kind of the `Encoder` of images."""
     learns_encoder: bool = True
-    """Gradients of the policy reach the encoder; no: it belongs to the critics."""
+    """Whether gradients of the policy reach the encoder; False: only the critics train it."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -77,12 +77,12 @@ class GaussianPolicy(nn.Module):
 
 
 def action_dim_of(actor: PyTree) -> int:
-    """|A| of a `TanhGaussianPolicy` with those parameters: mean and log-std share the output layer."""
+    """Number of action dimensions of a `TanhGaussianPolicy` with these parameters: mean and log-std share a layer."""
     return actor["mlp"]["output"]["bias"].shape[-1] // 2
 
 
 def seen_by_policy(module: nn.Module, observation: PyTree) -> jax.Array:
-    """[B, …] → [B, D], what the policy's layers start from; to be called while the module is applied."""
+    """[B, …] → [B, D], the input of the policy's layers; call it while the module is applied."""
     x = Encoder(module.encoder, name="encoder")(observation)
     return x if module.learns_encoder else jax.lax.stop_gradient(x)
 
@@ -116,7 +116,7 @@ def sample_actions(
     """
     mean, log_std, noise = _draw(key, mean, log_std, count)
     pre_tanh = mean + jnp.exp(log_std) * noise
-    # From the noise as it was drawn: (u − mean) / std would cancel where std is small.
+    # From the drawn noise: (u − mean) / std would lose precision if std is small.
     return jnp.tanh(pre_tanh), _normal_log_prob(noise, log_std) - _log_slope_of_tanh(pre_tanh)
 
 
@@ -127,7 +127,7 @@ def sample_gaussian(key: jax.Array, mean: jax.Array, log_std: jax.Array, count: 
 
 
 def _draw(key: jax.Array, mean: jax.Array, log_std: jax.Array, count: int | None) -> tuple[jax.Array, ...]:
-    """Mean and log-std as they broadcast against standard normal noise [B, A] or [B, N, A], and the noise."""
+    """Mean and log-std, broadcastable to the standard normal noise [B, A] or [B, N, A], and the noise."""
     shape = mean.shape
     if count is not None:
         mean, log_std, shape = mean[:, None, :], log_std[:, None, :], (mean.shape[0], count, mean.shape[-1])

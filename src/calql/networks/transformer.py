@@ -43,7 +43,7 @@ class DecisionTransformer(nn.Module):
     heads: int
     dropout: float
     max_timestep: int
-    """Episode steps that have an embedding of their own."""
+    """Number of episode steps with their own embedding."""
     action_dim: int
     ordering: bool = True
     """Add an embedding of the step in the episode to every token."""
@@ -74,7 +74,7 @@ class DecisionTransformer(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
         seen = jnp.repeat(valid, 3, axis=1)
         causal = jnp.tril(jnp.ones((3 * length, 3 * length), bool))[None] & seen[:, None, :]
-        mask = (causal | jnp.eye(3 * length, dtype=bool)[None])[:, None]  # a token without a past still sees itself
+        mask = (causal | jnp.eye(3 * length, dtype=bool)[None])[:, None]  # a token without a past attends to itself
         for _ in range(self.layers):
             x = Block(self.heads, self.dropout)(x, mask)
         at_state = nn.LayerNorm()(x).reshape(size, length, 3, self.width)[:, :, 1]

@@ -1,1 +1,1 @@
-"""The laboratory of the Cal-QL paper: its tasks, methods, environments, demonstrators and published numbers."""
+"""The experiments of the Cal-QL paper: tasks, methods, environments, demonstrators and published numbers."""

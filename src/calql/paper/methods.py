@@ -1,4 +1,4 @@
-"""THE table of methods: update rule × phases × data mix. A method id appears here and nowhere else."""
+"""The table of methods: update rule × phases × data mix. Method ids appear only here."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ ENSEMBLE = dict(
     actor_once_per_step=True,
     mixing=0.5,
 )
-"""RLPD's critics, twenty updates of them a step, half of each batch old (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
+"""RLPD's critics, UTD 20, half of each batch from the data (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
 FEWER = dict(utd=4)
-"""What a CPU can do of that in minutes."""
+"""The same for a CPU, in minutes."""
 SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
-"""Networks of the original baselines, whatever Cal-QL's are on a task."""
+"""Networks of the original baselines, whatever a task's networks for Cal-QL are."""
 RAW = {"rewards.scale": 1.0, "rewards.bias": 0.0}
-"""Rewards as the environment pays them."""
+"""Raw rewards of the environment."""
 
 DEFAULT_METHOD = "cal-ql"
-"""What a command means that names no method."""
+"""The default method."""
 RIVAL = "cql"
-"""What the default method is compared with."""
+"""The method that the default method is compared with."""
 
 METHODS: dict[str, Method] = {
     method.id: method
     for method in [
         Method("cal-ql", "Cal-QL", CalQL, CalQL, summary="calibrated Q-learning (Eq. 5.1)"),
-        Method("cql", "CQL", CQL, CQL, summary="conservative Q-learning, before and after (Eq. 3.1)"),
-        Method("cql-sac", "CQL+SAC", CQL, SAC, summary="CQL pre-training, then SAC on both data"),
+        Method("cql", "CQL", CQL, CQL, summary="conservative Q-learning in both phases (Eq. 3.1)"),
+        Method("cql-sac", "CQL+SAC", CQL, SAC, summary="CQL pre-training, then SAC on offline and online data"),
         Method("hybrid", "Hybrid RL", None, SAC, summary="SAC from scratch, fixed share of offline data"),
         Method(
             "sac-offline",
@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
             None,
             SAC,
             settings={"": dict(mixing=UNION)},
-            summary="SAC from scratch on the union of both data",
+            summary="SAC from scratch on the union of offline and online data",
         ),
         Method(
             "sac",
@@ -133,7 +133,7 @@ METHODS: dict[str, Method] = {
                     replay_capacity=1_500_000,
                 ),
             },
-            summary="online decision transformer: sequences that are told their return",
+            summary="online decision transformer: sequences conditioned on their return",
         ),
         Method(
             "rlpd",
@@ -148,7 +148,7 @@ METHODS: dict[str, Method] = {
                 "laptop": FEWER | dict(start_steps=500),
                 "paper": dict(actor_lr=3e-4, actor_hidden=(256,) * 3, critic_hidden=(256,) * 3),
             },
-            summary="SAC from scratch with ten critics and twenty updates a step, half of each batch from the data",
+            summary="SAC from scratch with ten critics and twenty updates per step, half of each batch from the data",
         ),
         Method(
             "cal-ql-utd20",
@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
             CalQL,
             CalQL,
             settings={"": ENSEMBLE, "smoke": dict(utd=2), "laptop": FEWER},
-            summary="Cal-QL on RLPD's critics, twenty updates a step (Fig. 7)",
+            summary="Cal-QL on RLPD's critics, twenty updates per step (Fig. 7)",
         ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
     ]
@@ -169,9 +169,9 @@ RIVAL = "cql"
 
 
 def get_method(name: str) -> Method:
-    """The row of that id, or the user's own from `package.module:row`.
+    """The method of that id, or the user's own from `package.module:row`.
 
-    Raises InputError on an unknown name, with the nearest ones.
+    Raises InputError for an unknown name, with the nearest ones.
     """
     if name in METHODS:
         return METHODS[name]
@@ -180,4 +180,4 @@ def get_method(name: str) -> Method:
     made = load_attribute(name)
     if not isinstance(made, Method):
         raise InputError(f"'{name}' is a {type(made).__name__}; it must be a calql.methods.Method")
-    return dataclasses.replace(made, id=name)  # under its own name a later --resume finds it again
+    return dataclasses.replace(made, id=name)  # a later --resume finds it by this name

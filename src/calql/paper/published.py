@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper (6 seeds, its own budget), to stand beside one's own numbers."""
+"""Tables 1 and 2 of the paper (6 seeds, its own budget), for comparison."""
 
 from __future__ import annotations
 

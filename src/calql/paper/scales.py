@@ -1,4 +1,4 @@
-"""THE table of scales: what each changes of the official defaults, before a task's and a method's own rows do."""
+"""The table of scales: changes to the official defaults, which a task's and a method's own settings override."""
 
 from __future__ import annotations
 

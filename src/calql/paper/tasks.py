@@ -1,7 +1,7 @@
-"""THE table of tasks. A task is a row of names and numbers; its id appears here and nowhere else.
+"""The table of tasks. A task is a row of names and numbers; task ids appear only here.
 
-Factories are named as `module:attribute` strings and imported only when they are used, so that reading the table costs
-nothing. `Task.scales` holds the *differences* from the library's defaults (which are the official code's settings) at
+Factories are named as `module:attribute` strings and imported only when they are used, so that reading the table is
+fast. `Task.scales` holds the *differences* from the library's defaults (which are the official code's settings) at
 each scale; any option of a run may be named there (`calql.training.options`).
 """
 
@@ -33,7 +33,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
         data=f"local:{id}",
         builder="calql.paper.demonstrators.antmaze:build",
         recipe={"maze": maze, "commands": commands, "on_arrival": "continue", "to_goal": 0.25, **(recipe or {})},
-        sources=() if commands == "narrow" else (published,),  # nobody has published a narrow set
+        sources=() if commands == "narrow" else (published,),  # no narrow set has been published
         horizon=1000,
         rewards=Rewards(scale=10.0, bias=-5.0, low=0.0, high=1.0, failing=0.0),
         scales={
@@ -47,7 +47,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
                 eval_episodes=20,
                 log_every=1_000,
                 checkpoint_every=25_000,
-                # A fixed weight: the gap of 0.8 belongs to the release's 30 sampled actions, not to the listing's 8.
+                # A fixed weight: the gap of 0.8 is for the release's 30 sampled actions, not for the listing's 8.
                 cql_alpha=5.0,
                 actor_lr=1e-3,
                 critic_lr=1e-3,
@@ -136,8 +136,8 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
                 batch_size=128,
                 eval_every_online=1_000,
                 checkpoint_every=10_000,
-                # Fewer and smaller updates than at `paper` scale: a faster critic, and a weight that it feels. Target
-                # actions between the listing's one and the release's ten (`results/README.md` says how chosen).
+                # Fewer and smaller updates than at `paper` scale: a faster critic and an effective weight. Target
+                # actions between the listing's one and the release's ten (chosen as told in `results/README.md`).
                 actor_lr=3e-4,
                 critic_lr=1e-3,
                 tau=0.01,
@@ -166,11 +166,11 @@ VISUAL = dict(
     variant="listing",
     num_target_actions=4,
 )
-"""Of the visual task, after the paper and Asap7772/jaxrl2_finetuning_benchmark, `examples/train_pixels_cql.py`."""
+"""The visual tasks, after the paper and Asap7772/jaxrl2_finetuning_benchmark, `examples/train_pixels_cql.py`."""
 
 
 def _visual(name: str, summary: str, **objects: str) -> Task:
-    """A task of the arm that sees (Appendix G.4; Asap7772/jaxrl2_finetuning_benchmark)."""
+    """A task of the arm with a camera (Appendix G.4; Asap7772/jaxrl2_finetuning_benchmark)."""
     return Task(
         id=f"visual-{name}",
         summary=f"{summary}; seen through a camera",
@@ -222,7 +222,7 @@ ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
 MIXED = ("microwave", "kettle", "bottom burner", "light switch")
 
 DEFAULT_TASK = "pointmaze-medium-narrow"
-"""What a command means that names no task."""
+"""The default task."""
 
 TASKS: dict[str, Task] = {
     task.id: task
@@ -310,10 +310,10 @@ DEFAULT_TASK = "pointmaze-medium-narrow"
 
 
 def get_task(name: str) -> Task:
-    """The row of that id, or the user's own task from `package.module:factory`.
+    """The task of that id, or the user's own from `package.module:factory`.
 
-    A factory may return a `Task` (full control) or a Gymnasium environment; the latter gives a row with the
-    environment's own horizon, raw rewards and success signal. Raises InputError on an unknown name.
+    A factory may return a `Task` (full control) or a Gymnasium environment; the latter gives a task with the
+    environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
     """
     if name in TASKS:
         return TASKS[name]
@@ -326,7 +326,7 @@ def get_task(name: str) -> Task:
     except Exception as error:
         raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); fix the factory") from error
     if isinstance(made, Task):
-        return dataclasses.replace(made, id=name)  # under its own name a later --resume finds it again
+        return dataclasses.replace(made, id=name)  # a later --resume finds it by this name
     horizon = getattr(getattr(made, "spec", None), "max_episode_steps", None)
     made.close()
     if horizon is None:

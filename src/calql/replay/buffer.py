@@ -1,9 +1,9 @@
-"""Replay on the device: the fixed data set, then a ring that admits whole online episodes, in one memory.
+"""Replay buffer on the device: the fixed data set, followed by a ring buffer of complete online episodes.
 
     storage   | 0 … N_off − 1: offline data, never overwritten | N_off … N_off + C − 1: ring of online transitions |
 
-Mixing offline and online data is then only a question of which indices are drawn, and every batch is one gather.
-Episodes enter whole because a transition's Monte-Carlo return exists only when its episode is over.
+Mixing offline and online data then only depends on which indices are drawn, and every batch is one gather.
+Episodes are added whole because a transition's Monte-Carlo return is only known when its episode is over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNION = -1.0
 
 
 class Replay(NamedTuple):
-    """Offline data and online ring; a pytree whose counters are arrays, so that no growth recompiles anything."""
+    """Offline data and online ring; a pytree whose counters are arrays, so that growth never recompiles."""
 
     storage: Transition
     """[N_off + C, …] transitions."""
@@ -31,14 +31,14 @@ class Replay(NamedTuple):
     online: jax.Array
     """Number of valid online transitions, at most C (int32)."""
     cursor: jax.Array
-    """Next position in the ring to be written, in [0, C) (int32)."""
+    """Next write position in the ring, in [0, C) (int32)."""
 
 
 def make_replay(offline: Transition | None, like: Transition, capacity: int = 0, one_buffer: bool = False) -> Replay:
-    """Put the data set on the device, with room for `capacity` online transitions behind it.
+    """Put the data set on the device, followed by room for `capacity` online transitions.
 
-    `like` is one transition (no batch axis) that gives shapes and dtypes where there are no offline data.
-    `one_buffer`: the data are the oldest rows of the ring, which new ones will overwrite; of data that are larger than
+    `like` is one transition (no batch axis) that gives shapes and dtypes if there are no offline data.
+    `one_buffer`: the data are the oldest rows of the ring, which new rows will overwrite; of data larger than
     the ring, which is first in, first out, the newest rows are kept (`rows_dropped` says how many are not).
     """
     count = 0 if offline is None else len(offline.rewards)
@@ -57,15 +57,15 @@ def make_replay(offline: Transition | None, like: Transition, capacity: int = 0,
 
 
 def rows_dropped(offline: Transition, capacity: int, one_buffer: bool) -> int:
-    """How many transitions of the data `make_replay` leaves out."""
+    """Number of transitions of the data that `make_replay` leaves out."""
     return max(len(offline.rewards) - capacity, 0) if one_buffer else 0
 
 
 @partial(jax.jit, donate_argnames="replay")
 def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Replay:
-    """Append an episode, padded to a fixed number of rows; only its first `length` rows are kept.
+    """Append an episode, padded to a fixed number of rows; only its first `length` rows are stored.
 
-    First in, first out once the ring is full. Padding keeps one compiled function for all lengths.
+    First in, first out once the ring is full. With padding, one compiled function serves all lengths.
     """
     capacity = replay.storage.rewards.shape[0] - replay.offline
     row = jnp.arange(episode.rewards.shape[0])
@@ -80,7 +80,7 @@ def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Repla
 
 
 def newest(replay: Replay, count: int) -> np.ndarray:
-    """Rows [N] of the storage that the newest `count` online transitions are in, or as many as the ring holds."""
+    """Rows [N] of the storage with the newest `count` online transitions, or as many as the ring holds."""
     first = int(replay.offline)
     capacity = replay.storage.rewards.shape[0] - first
     count = min(count, capacity)
@@ -89,9 +89,9 @@ def newest(replay: Replay, count: int) -> np.ndarray:
 
 @partial(jax.jit, donate_argnames="replay")
 def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
-    """A replay as `make_replay` left it, with the `newest` rows of one like it after `collected` online steps.
+    """A fresh replay from `make_replay`, with the `newest` rows of a saved one after `collected` online steps.
 
-    Where the ring's cursor stands follows from how many steps were collected, so it is never stored: a checkpoint
+    The ring's cursor follows from the number of collected steps, so it is never stored: a checkpoint
     from before fine-tuning serves runs with any ring.
     """
     capacity = replay.storage.rewards.shape[0] - replay.offline
@@ -109,14 +109,14 @@ def sample(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | 
     """Draw a batch [B] uniformly with replacement, floor(mixing · B) of it offline and the rest online.
 
     `mixing` is in [0, 1], or −1 for the union of both: then the offline share is N_off / (N_off + N_online)
-    (nakamotoo/Cal-QL, `conservative_sac_main.py`). Where one side is empty, the other fills the batch.
+    (nakamotoo/Cal-QL, `conservative_sac_main.py`). If one side is empty, the other fills the batch.
     """
     index = draw(replay, key, batch_size, mixing)
     return jax.tree.map(lambda memory: memory[index], replay.storage)
 
 
 def draw(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> jax.Array:
-    """The indices [B] of such a batch."""
+    """The indices [B] of a batch of `sample`."""
     share = jnp.where(mixing < 0, replay.offline / jnp.maximum(replay.offline + replay.online, 1), mixing)
     share = jnp.where(replay.online == 0, 1.0, jnp.where(replay.offline == 0, 0.0, share))
     from_offline = jnp.arange(batch_size) < jnp.floor(share * batch_size)

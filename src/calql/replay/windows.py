@@ -1,4 +1,4 @@
-"""Stretches of episodes, for methods that learn from sequences."""
+"""Windows of consecutive steps, for methods that learn from sequences."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from calql.types import Window
 
 
 def sample_windows(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float, length: int) -> Window:
-    """Stretches [B, K = length, …] that begin at uniformly drawn steps and end with their episode.
+    """Windows [B, K = length, …] that start at uniformly drawn steps and end with their episode at the latest.
 
-    A stretch goes on while the step in the episode counts up by one, and never past the end of the data, nor from the
-    newest online transition to the oldest, which lies behind it in the ring.
+    A window continues while the step in the episode increases by one, and never past the end of the data, nor from the
+    newest online transition to the oldest, which follows it in the ring.
     """
     first = draw(replay, key, batch_size, mixing)
     offset = jnp.arange(length)[None]

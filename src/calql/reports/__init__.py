@@ -3,4 +3,4 @@
 from calql.extras import needed_for
 
 with needed_for("a report"):
-    import matplotlib  # noqa: F401 (all figures need it: said once, here)
+    import matplotlib  # noqa: F401 (all figures need it: one message, here)

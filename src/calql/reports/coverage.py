@@ -1,6 +1,6 @@
-"""Where data have been: a maze's floor, the order of a kitchen's subtasks, pictures of episodes, or two components.
+"""Coverage of data: a maze's floor, the order of a kitchen's subtasks, images of episodes, or two components.
 
-Mazes and kitchens are known by the environment that a task makes, pictures by their type; every other task is shown by
+Mazes and kitchens are recognised by the task's environment, images by their type; every other task is shown by
 the first two principal components of its standardised states.
 """
 
@@ -23,39 +23,39 @@ from calql.envs.make import make_env
 from calql.reports.figures import INK
 from calql.reports.style import COLOURS
 from calql.tasks import Task
-from calql.types import is_picture
+from calql.types import is_image
 
 MAP = "Blues"
 HALO = withStroke(linewidth=2.5, foreground="white")
 BINS = 120
-"""Bins of a density along the longer side."""
+"""Bins of a density along its longer side."""
 SAMPLES = 50_000
-"""States that are projected."""
+"""Number of states that are projected."""
 MARKS = 500
-"""Most starts and successes that are marked."""
+"""Maximum number of starts and successes that are marked."""
 STRIPS = 5, 6
-"""Episodes, and pictures of each, that are shown."""
+"""Number of episodes that are shown, and of images per episode."""
 
 
 class Plan(NamedTuple):
     """A floor seen from above, in metres."""
 
     walls: np.ndarray
-    """[N, 2] middles of the square walls."""
+    """[N, 2] centres of the square walls."""
     cell: float
     """Side of a wall."""
     start: np.ndarray
-    """[2] middle of where episodes start."""
+    """[2] centre of the start region."""
     goal: np.ndarray
-    """[2] middle of where the goal is."""
+    """[2] centre of the goal region."""
     radius: float
-    """Of the goal."""
+    """Radius of the goal."""
     unit: np.ndarray | float
-    """What the first two entries of an observation are multiplied by to be metres."""
+    """Factors from the first two entries of an observation to metres."""
 
 
 def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
-    """Draw where the data have been, in the way that tells most of this task, with a title."""
+    """Draw the coverage of the data in the way that suits the task, with a title."""
     with make_env(task) as env:
         world: Any = env.unwrapped
         kind = type(world).__module__
@@ -63,8 +63,8 @@ def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
             _floor(axes, episodes, FLOORS[kind](world))
         elif kind == KITCHEN:
             _orders(axes, episodes, world.tasks)
-        elif pictures := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_picture(leaf)]:
-            _strips(axes, episodes, task, pictures[0])
+        elif images := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_image(leaf)]:
+            _strips(axes, episodes, task, images[0])
         else:
             _components(axes, episodes, task)
 
@@ -87,7 +87,7 @@ def _antmaze_plan(env: Any) -> Plan:
     maze = env.maze
     walls = np.array([maze.cell_center(cell) for cell in maze.walls])
     start = maze.cell_center(maze.start)
-    goal = maze.cell_center(maze.goal) + sum(map(np.mean, env.physics.goal_noise))  # in the middle of its draws
+    goal = maze.cell_center(maze.goal) + sum(map(np.mean, env.physics.goal_noise))  # the mean of its draws
     return Plan(walls, CELL, start, goal, env.physics.goal_radius, 1.0)
 
 
@@ -110,7 +110,7 @@ def _floor(axes: Axes, episodes: Episodes, plan: Plan) -> None:
     above = plan.goal + np.array([0.0, plan.radius])
     for name, point, side in (("start", plan.start, "center"), ("goal", above, "bottom")):
         axes.text(point[0], point[1], name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
-    rim = 0.75 * plan.cell  # of the outer walls, a quarter of which is enough
+    rim = 0.75 * plan.cell  # show only a quarter of the outer walls
     axes.set(
         xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal", xticks=[], yticks=[]
     )
@@ -119,14 +119,14 @@ def _floor(axes: Axes, episodes: Episodes, plan: Plan) -> None:
 
 
 def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """A two-dimensional histogram of points [N, 2] on a logarithmic colour scale; empty bins stay clear."""
+    """A two-dimensional histogram of points [N, 2] on a logarithmic colour scale; empty bins stay transparent."""
     sides = np.maximum(high - low, 1e-9)
     bins = np.maximum(1, np.ceil(BINS * sides / sides.max())).astype(int)
     counts, *_ = np.histogram2d(*points.T, bins=bins, range=np.stack([low, low + sides], axis=1))
     top = max(counts.max(), 2.0)
     image = np.ma.masked_equal(counts.T, 0)
     extent = (low[0], low[0] + sides[0], low[1], low[1] + sides[1])
-    # From below 1, so that a bin with one step can be seen.
+    # From below 1, so that a bin with one step is visible.
     axes.imshow(image, origin="lower", extent=extent, cmap=MAP, norm=LogNorm(0.3, top), interpolation="none")
 
 
@@ -134,7 +134,7 @@ def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) 
 
 
 def _orders(axes: Axes, episodes: Episodes, wanted: tuple[str, ...]) -> None:
-    """Of every subtask, the share of episodes that solve it first, second, …, or never."""
+    """For every subtask, the share of episodes that solve it first, second, …, or never."""
     from calql.paper.envs.kitchen import SUBTASKS
 
     names = [*wanted, *(name for name in SUBTASKS if name not in wanted)]
@@ -154,7 +154,7 @@ def _orders(axes: Axes, episodes: Episodes, wanted: tuple[str, ...]) -> None:
 
 
 def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
-    """[names] the place of each subtask in the order of their first solution, from 1; 0: never solved."""
+    """[names] rank of each subtask in the order of first solutions, from 1; 0: never solved."""
     from calql.paper.envs.kitchen import is_solved
 
     solved = np.stack([is_solved(name, joints) for name in names], axis=1)
@@ -163,17 +163,17 @@ def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
     return np.where(first < len(joints), ranks, 0)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------------------------
 
 
 def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
-    """Some episodes, a row each, from their first picture to their last."""
+    """Some episodes, one row per episode, from the first image to the last."""
     chosen = [episodes.episodes[i] for i in np.linspace(0, episodes.num_episodes - 1, STRIPS[0]).astype(int)]
     rows = []
     for episode in chosen:
-        pictures = dict(named_leaves("", episode.observations))[name]
+        images = dict(named_leaves("", episode.observations))[name]
         moments = np.linspace(0, episode.length, STRIPS[1]).round().astype(int)
-        framed = np.pad(pictures[moments], ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
+        framed = np.pad(images[moments], ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255)
         rows.append(np.concatenate(framed, axis=1))
     height = len(rows[0])
     axes.imshow(np.concatenate(rows), interpolation="nearest")
@@ -184,18 +184,18 @@ def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("some episodes, first to last picture", loc="left", fontsize=8.5)
+    axes.set_title("some episodes, first to last image", loc="left", fontsize=8.5)
 
 
 # -- everything else ---------------------------------------------------------------------------------------------------
 
 
 def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
-    """Density of the states' first two principal components; where episodes start, and where they first succeed."""
+    """Density of the states' first two principal components, with starts and first successes of episodes."""
     states = np.concatenate([features(e.observations) for e in episodes.episodes])
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
-    used[:2] |= not used.any()  # states that are all alike are one point
+    used[:2] |= not used.any()  # if all states are equal, they are one point
     states = (states[:, used] - center[used]) / np.maximum(scale[used], 1e-12)
     every = max(1, len(states) // SAMPLES)
     values, vectors = np.linalg.eigh(

@@ -1,4 +1,4 @@
-"""One figure of a data set: its returns, the lengths of its episodes, and where it has been."""
+"""One figure of a data set: returns, lengths of episodes, and coverage."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SUCCESS, FAILURE = COLOURS[0], "#b9bfc7"
 def draw_data(
     episodes: Episodes, task: Task, folder: Path, discount: float = 0.99, tail_bootstrap: bool = False
 ) -> Path:
-    """Save `data_figure` in the folder, as PNG and SVG, under a name made of the data's URI; returns the PNG's path.
+    """Save `data_figure` in the folder, as PNG and SVG, under a name made from the data's URI; returns the PNG's path.
 
-    Raises InputError where the folder cannot be written.
+    Raises InputError if the folder cannot be written.
     """
     stem = folder / slug(episodes.uri)
     try:
@@ -40,13 +40,13 @@ def draw_data(
 
 
 def data_figure(episodes: Episodes, task: Task, discount: float = 0.99, tail_bootstrap: bool = False) -> Figure:
-    """Returns (as quantiles), lengths (successes and failures apart) and coverage.
+    """Returns (as quantiles), lengths (successes and failures separately) and coverage.
 
     Episodes of one terminal step are left out, if there are others: they are leftovers of relabelled recordings.
 
     Args:
         episodes: the data.
-        task: how rewards are mapped, what success is, which environment.
+        task: gives the reward map, the rule of success and the environment.
         discount: γ of the returns.
         tail_bootstrap: see `calql.rewards.Rewards.returns`.
     """
@@ -79,7 +79,7 @@ def draw_returns(axes: Axes, episodes: Episodes, returns: np.ndarray, discount: 
         (firsts, "first steps", {"color": SUCCESS, "linewidth": 2.0}),
         (returns, "all steps", {"color": INK, "linewidth": 1.2, "linestyle": (0, (3, 1.5))}),
     ):
-        # A step curve through at most 1,000 quantiles, in which a share of equal returns is a flat stretch.
+        # A step curve through at most 1,000 quantiles; equal returns show as a flat segment.
         shares = np.linspace(0.0, 1.0, min(len(values), 1000) + 1)
         axes.plot(shares, np.quantile(values, shares, method="inverted_cdf"), drawstyle="steps-pre", label=name, **look)
     axes.set(xlabel="share of episodes, or of steps", xlim=(0, 1))

@@ -1,4 +1,4 @@
-"""Figures of one task: an overview and curves over the offline→online border; and performance profiles over several.
+"""Figures of one task: an overview, and curves across both phases; and performance profiles over several tasks.
 
 A curve figure has two panels that read as one: gradient steps of pre-training on the left, environment steps of
 fine-tuning on the right, one y axis. A line is the IQM over finished seeds, a band their range or, from five seeds on,
@@ -67,7 +67,7 @@ def bounding_figure(runs: Sequence[Run]) -> Figure | None:
 
 
 def slice_figure(runs: Sequence[Run]) -> Figure | None:
-    """Q and the truth over one component of the first action, a panel a seed (after Fig. 6 of the paper)."""
+    """Q and returns over one component of the first action, one panel per seed (after Fig. 6 of the paper)."""
     runs = [run for run in _on_one_scale(runs) if run.slice is not None]
     seeds = sorted({run.seed for run in runs})[:3]
     if not seeds:
@@ -99,7 +99,7 @@ def slice_figure(runs: Sequence[Run]) -> Figure | None:
 
 
 def overview_figure(runs: Sequence[Run]) -> Figure | None:
-    """Before → after, regret and dip of every method, with their spread, lowest regret first; None for a single one."""
+    """Before → after, regret and dip of every method, lowest regret first, with ranges; None for a single method."""
     rows = method_rows(runs)
     if len(rows) < 2:
         return None
@@ -131,12 +131,12 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         figure.canvas.draw()
         widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
         figure.subplots_adjust(left=max(0.2, 0.02 + widest))
-        _note(figure, "bars", runs, y=0.985, va="top")  # beside the titles: at the bottom there are ticks
+        _note(figure, "bars", runs, y=0.985, va="top")  # next to the titles, because there are ticks at the bottom
         return figure
 
 
 def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) -> None:
-    """A point with its range or interval, where there is one."""
+    """A point with its range or interval, if it has one."""
     if value is None:
         return
     axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
@@ -146,7 +146,7 @@ def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) ->
 
 
 def profile_figure(runs: Sequence[Run]) -> Figure | None:
-    """Over all tasks: share of runs whose 1 − regret lies above a threshold; None where no method has run them all."""
+    """Over all tasks: share of runs whose 1 − regret is above a threshold; None if no method has run on all tasks."""
     tasks = sorted({run.task for run in runs})
     taus = np.linspace(0, 1, 101)
     with mpl.rc_context(LOOK):
@@ -184,7 +184,7 @@ def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
     """[4, N]: steps, IQM, and the ends of its 95 % interval (of fewer than FEWEST_RUNS seeds, of their range), over the
     finished runs that measured `column`.
 
-    Seeds that were evaluated at different steps are interpolated onto all of these, as far as every seed reaches.
+    Seeds that were evaluated at different steps are interpolated onto all steps that every seed reaches.
     """
     curves = [curve for run in runs if run.done and len((curve := run.curve(phase, column))[0])]
     if not curves:
@@ -200,7 +200,7 @@ def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
 
 
 def spread_note(runs: Sequence[Run]) -> str:
-    """What the bands and bars of a figure of these runs are: "range of 3 seeds", "95 % interval", or both."""
+    """Meaning of the bands and bars in a figure of these runs: "range of 3 seeds", "95 % interval", or both."""
     seeds: dict[tuple[str, str], int] = {}
     for run in runs:
         seeds[run.label, run.task] = seeds.get((run.label, run.task), 0) + run.done
@@ -209,7 +209,7 @@ def spread_note(runs: Sequence[Run]) -> str:
 
 
 def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: str = "bottom") -> None:
-    """Say in a right corner what the bands or bars are."""
+    """Write the meaning of the bands or bars into a right corner."""
     if note := spread_note(runs):
         figure.text(0.99, y, f"{name}: {note}", ha="right", va=va, fontsize=7, alpha=0.75)
 
@@ -217,7 +217,7 @@ def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: 
 def _curves(
     runs: Sequence[Run], column: str, ylabel: str, ylim: tuple[float, float] | None = None, reference: str | None = None
 ) -> Figure | None:
-    """One column of eval.csv, and the dashed `reference` column where there is one; None where nobody measured it."""
+    """One column of eval.csv, and the dotted `reference` column if given; None if no run measured it."""
     phases = [phase for phase in PHASES if any(len(run.curve(phase, column)[0]) for run in runs)]
     if not phases:
         return None
@@ -252,13 +252,13 @@ def _curves(
 
 
 def _on_one_scale(runs: Sequence[Run]) -> list[Run]:
-    """Those whose values can share an axis with the first one's: the same mapping of rewards, and discount."""
+    """The runs whose values can share an axis with the first run's: the same reward map and discount."""
     scales = [run.record.scale_of_values() for run in runs]
     return [run for run, scale in zip(runs, scales, strict=True) if scale == scales[0]]
 
 
 def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:
-    """(label, runs, line look) of every method, the hero last and so on top."""
+    """(label, runs, line style) of every method, the hero last and thus on top."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.label, []).append(run)
@@ -272,7 +272,7 @@ def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:
 
 
 def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tuple[float, float] | None:
-    """Thin lines of the seeds, the band and the aggregate; returns where the line ends."""
+    """Draw thin lines of the seeds, the band and the aggregate; returns the end of the line."""
     curves = [(run, *run.curve(phase, column)) for run in runs]
     curves = [curve for curve in curves if len(curve[1])]
     for run, steps, values in curves:
@@ -288,7 +288,7 @@ def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tup
 
 
 def _draw_reference(axes, runs: Sequence[Run], phase: str, column: str) -> tuple[float, float] | None:
-    """The IQM over all runs as one dotted line: it belongs to the data, not to a method."""
+    """Draw the IQM over all runs as one dotted line, because it belongs to the data, not to a method."""
     middle = band(runs, phase, column)
     if middle is None:
         return None
@@ -308,12 +308,12 @@ def _dress(axes, phase: str) -> None:
 
 
 def _direct_labels(axes, ends: dict[str, tuple]) -> None:
-    """Names at the right edge, next to the ends of their lines and not on top of each other."""
+    """Names at the right edge, next to the ends of their lines and without overlap."""
     axes.figure.canvas.draw()
     texts = []
     to_axes = axes.transAxes.inverted().transform
     heights = {name: to_axes(panel.transData.transform((x, y)))[1] for name, (panel, x, y, _) in ends.items()}
-    for (name, wanted), height in zip(heights.items(), spread(list(heights.values()), gap=0.07), strict=True):
+    for (name, wanted), height in zip(heights.items(), moved_apart(list(heights.values()), gap=0.07), strict=True):
         panel, *_, look = ends[name]
         note = " (offline)" if panel is not axes else ""
         axes.plot([1.005, 1.025, 1.055], [wanted if not note else height, height, height], transform=axes.transAxes,
@@ -325,8 +325,8 @@ def _direct_labels(axes, ends: dict[str, tuple]) -> None:
     axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest), left=0.075 + max(0.0, 0.005 - overhang))
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Heights as near as is simple to the wanted ones in [0, 1], in the same order and at least `gap` apart."""
+def moved_apart(wanted: Sequence[float], gap: float) -> list[float]:
+    """Heights close to the wanted ones in [0, 1], in the same order and at least `gap` apart."""
     order = np.argsort(wanted, kind="stable")
     heights = np.clip(np.asarray(wanted, float)[order], 0.0, 1.0)
     for i in range(1, len(heights)):

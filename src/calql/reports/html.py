@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing but itself. Every function returns markup; all text is escaped here."""
+"""The page: one self-contained HTML file. Every function returns markup; all text is escaped here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, 
 
 
 def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple]) -> str:
-    """Verdict, table, figures and small print of one task, or verdict, table and figures of all of them."""
+    """Verdict, table, figures and details of one task, or verdict, table and figures of all tasks."""
     mine = [row for row in rows if row.task == group]
     why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
     parts = [
@@ -151,7 +151,7 @@ def _settings(runs: Sequence[Run]) -> str:
 
 
 def _provenance(runs: Sequence[Run]) -> str:
-    """Where the numbers come from: every distinct value, and how many runs have it where there are several."""
+    """Provenance of the numbers: every distinct value, and if there are several, the number of runs with each."""
     facts: dict[str, list[str]] = {}
     for run in runs:
         data = {f"data {name}": (value,) for name, value in run.record.data.items()}
@@ -166,7 +166,7 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 
 def _commands(runs: Sequence[Run]) -> str:
-    """The commands of every run, as they were recorded."""
+    """The recorded commands of every run."""
     lines = [str(line) for run in runs for line in run.record.commands or [f"# {run.name}: not recorded"]]
     return "<pre>" + escape("\n".join(lines)) + "</pre>"
 
@@ -195,7 +195,7 @@ def _value(value: Any) -> str:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """Names as in a sentence: a, b and c."""
+    """Names joined as in a sentence: a, b and c."""
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 

@@ -1,4 +1,4 @@
-"""Reads runs. Any program may have written them, so everything is checked before it is believed."""
+"""Reads runs. Any program may have written them, so everything is checked before it is used."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ STEP = {"offline": "grad_step", "online": "env_step"}
 """Phase → the column that counts its progress."""
 NEEDED = ("phase", "env_step", "grad_step", "score_mean")
 OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_rate")
-"""Columns of eval.csv that are read; others may be there."""
+"""Columns of eval.csv that are read; others are ignored."""
 SLICE = ("action", "q", "return_mean", "return_sem", "return_deterministic")
 """Columns of slice.csv."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run, checked."""
+    """One validated run."""
 
     record: Record
-    """What its configuration says."""
+    """Its configuration."""
     rows: list[dict[str, Any]]
     """Rows of eval.csv with the columns NEEDED + OPTIONAL: `phase` is text, the others floats (nan: not measured)."""
     done: bool
-    """The run finished; an unfinished one is shown, but no aggregate counts it."""
+    """Whether the run finished; unfinished runs are shown, but left out of aggregates."""
     label: str = ""
-    """Method as people read it, with the settings in which it differs from another variant of the same method."""
+    """Display name of the method, with the settings that differ from other variants of the same method."""
     slice: np.ndarray | None = None
-    """[N, SLICE]: Q against rollouts at one state; None where the run has not compared them."""
+    """[N, SLICE]: Q against rollouts at one state; None if the run has not compared them."""
     name: str = ""
-    """What it is called in tables: the end of its path, as long as it must be to be its own."""
+    """Name in tables: the shortest end of its path that is unique."""
     stored: Stored = dataclasses.field(kw_only=True)
-    """Where it was read from."""
+    """The files that it was read from."""
 
     @property
     def task(self) -> str:
@@ -65,11 +65,11 @@ class Run:
 
     @property
     def summary(self) -> dict[str, float | None]:
-        """The numbers of summary.json, computed anew from eval.csv so that all runs are measured alike."""
+        """The numbers of summary.json, recomputed from eval.csv so that all runs are measured the same way."""
         return summarise(self.rows)
 
     def curve(self, phase: str, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values), both [N]: where `column` was measured in that phase."""
+        """(steps, values), both [N], of the evaluations in a phase that measured `column`."""
         points = [(row[STEP[phase]], row[column]) for row in self.rows if row["phase"] == phase]
         steps, values = np.array(points, float).reshape(-1, 2).T
         return steps[np.isfinite(values)], values[np.isfinite(values)]
@@ -79,8 +79,8 @@ def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) 
     """Every run in or below `paths`, each with its label, ordered by task, label (the hero first) and seed.
 
     A path may be a run directory, a run table, or a folder that holds some (`calql.reports.stored.find_runs`); `only`
-    names the runs to take of each. Copies of one run count once. Raises InputError on a folder without runs, on a
-    damaged run, and where two runs have the same task, settings and seed and are no copies.
+    names the runs to take from each. Copies of one run count once. Raises InputError for a folder without runs, for a
+    damaged run, and if two runs have the same task, settings and seed but are not copies.
     """
     found: dict[Path, Stored] = {}
     for path in map(Path, paths):
@@ -103,13 +103,13 @@ def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) 
 
 
 def load_run(path: Path | str) -> Run:
-    """One run directory. Raises InputError, one line with file, cause and fix, on anything that cannot be used."""
+    """One run directory. Raises InputError, one line with file, cause and fix, if it cannot be used."""
     (stored,) = find_runs(Path(path).parent, [Path(path).name])
     return check(stored)
 
 
 def check(stored: Stored) -> Run:
-    """The run, believed. Raises InputError, one line with file, cause and fix, on anything that cannot be used."""
+    """The validated run. Raises InputError, one line with file, cause and fix, if it cannot be used."""
     record = read_record(stored.config, stored.config_path)
     return Run(
         record, _check_rows(stored.evaluations, stored.done), stored.done, record.title,
@@ -118,12 +118,12 @@ def check(stored: Stored) -> Run:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """Everything that was chosen for a run, and what follows from it, flat."""
+    """All settings of a run, and the values derived from them, as a flat dict."""
     return run.record.schedule | run.record.settings
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names whose value is not the same in all of `configs`."""
+    """Names whose values differ between `configs`."""
     names = dict.fromkeys(name for config in configs for name in config)
     return [name for name in names if len({json.dumps(config.get(name)) for config in configs}) > 1]
 
@@ -154,7 +154,7 @@ def _check_slice(table: Rows) -> np.ndarray:
 
 
 def _check_row(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
-    """One row with its numbers as floats; `where` opens the error message."""
+    """One row with its numbers as floats; error messages start with `where`."""
     if None in row or None in row.values():
         raise InputError(f"{where}: has more or fewer cells than the header; correct or delete the line")
     if row["phase"] not in STEP:
@@ -176,9 +176,9 @@ def _check_row(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
 
 
 def labelled(runs: Sequence[Run]) -> list[Run]:
-    """Gives every run its label: runs of one method that differ in a setting are variants, never seeds of one curve.
+    """The runs with labels: runs of one method that differ in a setting are variants, never seeds of one curve.
 
-    Two methods with one title have their ids behind it, and a method that was recorded in two formats the format,
+    If two methods share a title, the label adds their ids; if a method was recorded in two formats, it adds the format,
     because their settings have different names.
     """
     ids = defaultdict(set)
@@ -202,11 +202,11 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
 
 
 def variant_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each of these flat configurations has that not all of them have: "pretrain.cql_alpha=20, utd=5".
+    """The settings of each flat configuration that not all of them share, as text: "pretrain.cql_alpha=20, utd=5".
 
-    A setting has the shortest name that is its own: its last part, where no other path of the same last part has
-    another value in any of them; with the first part (the phase) before it, where one has; else its whole path. A
-    phase that some have not at all is told as "finetune=none", and not setting by setting.
+    A setting gets the shortest unambiguous name: its last part, if no other path with the same last part has
+    another value in any of them; otherwise the last part after the first part (the phase); else its whole path. A
+    phase that some configurations lack is given as "finetune=none", and not setting by setting.
     """
     leaves: dict[str, list[str]] = defaultdict(list)
     phases: dict[str, list[Mapping[str, Any]]] = {}
@@ -239,7 +239,7 @@ def variant_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
-    """Gives runs of one name longer ones: the ends of their paths, as long as they must be."""
+    """The runs with unique names: the ends of their paths, as long as necessary."""
     runs = list(runs)
     parts = 1
     while twice := [name for name, count in Counter(run.name for run in runs).items() if count > 1]:
@@ -252,11 +252,11 @@ def _named(runs: Sequence[Run]) -> list[Run]:
 
 
 def _short(value: Any) -> str:
-    """As people write it: 100 for 100.0."""
+    """A value as people write it: 100 for 100.0."""
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _as_read(label: str) -> list:
-    """What sorts labels as people do: without case, and 3 before 20."""
+    """Sort key for labels as people sort them: without case, and 3 before 20."""
     parts = re.split(r"(\d+(?:\.\d+)?)", label.casefold())
     return [float(part) if i % 2 else part for i, part in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""What the page looks like and what it explains: style sheet and glossary."""
+"""Style sheet and glossary of the page."""
 
 CSS = """
 :root {
@@ -54,22 +54,22 @@ GLOSSARY = {
     "is the policy that fine-tuning starts from, “after” the one at its end.",
     "Regret": "1 − mean score over a uniform grid of online evaluations, the one at step 0 included: what was lost, on "
     "average, against a policy that always succeeds. 0 is perfect, 1 the worst.",
-    "Dip": "Score at step 0 − lowest score in the first fifth of fine-tuning; “–” where nothing but step 0 was "
-    "evaluated there. As the lowest of noisy evaluations it is a little above 0 even where nothing was unlearned.",
-    "Relative improvement": "(after − before) / before, taken of the aggregates; not shown where “before” may be 0, or "
-    "where nothing was pre-trained.",
-    "IQM": "Interquartile mean: the mean of the middle half of the runs. Of fewer than four runs it is the plain mean.",
-    "(a to b), range of the seeds": "With fewer than five seeds: the lowest and the highest of them. It is no interval "
-    "of confidence: that of three seeds holds what many seeds would tend to in about three cases out of four.",
-    "[a, b], 95 % interval": "With five seeds or more: expanded percentile bootstrap (Hesterberg 2015), runs redrawn "
-    "with replacement within each task. In simulations of 5, 8 and 10 seeds it held the truth in 93 % to 97 % of "
-    "cases. It is about the noise between seeds, not about the choice of task or of settings.",
+    "Dip": "Score at step 0 − lowest score in the first fifth of fine-tuning; “–” if only step 0 was "
+    "evaluated there. As the lowest of noisy evaluations it is a little above 0 even if nothing was unlearned.",
+    "Relative improvement": "(after − before) / before, of the aggregates; not shown if “before” may be 0, or "
+    "if nothing was pre-trained.",
+    "IQM": "Interquartile mean: the mean of the middle half of the runs. For fewer than four runs it is the mean.",
+    "(a to b), range of the seeds": "With fewer than five seeds: the lowest and the highest of them. It is not a "
+    "confidence interval: that of three seeds contains the limit of many seeds in about three cases out of four.",
+    "[a, b], 95 % interval": "With five seeds or more: expanded percentile bootstrap (Hesterberg 2015), runs resampled "
+    "with replacement within each task. In simulations of 5, 8 and 10 seeds it held the true value in 93 % to 97 % of "
+    "cases. It covers the noise between seeds, not the choice of tasks or settings.",
     "Cal-QL's regret lower": "In how many pairs of a run of Cal-QL and a run of the other method Cal-QL has the lower "
     "regret, ties counting one half. With five seeds or more on both sides it is shown as a probability (0.5 means no "
     "difference) with the two-sided p-value of a permutation test over the seeds (exact Mann–Whitney on one task), not "
     "corrected for the number of methods. With three seeds on each side even 9 of 9 pairs has p = 0.1. Of several "
     "variants of Cal-QL, the one compared with is the one whose own row has a dash.",
-    "Settled": "A difference is called settled where that test has p < 0.05 with at least five seeds on both sides.",
+    "Settled": "A difference is called settled if that test has p < 0.05 with at least five seeds on both sides.",
     "Mean Q, return of the data": "Mean of Q(s, a) over pairs of the data set, and mean of the discounted return "
     "G = Σ γᵏ r that followed them. A Q far below the return has to be relearned when fine-tuning starts, and the "
     "policy with it: that is the dip.",

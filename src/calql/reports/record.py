@@ -1,4 +1,4 @@
-"""What a run's configuration says, in one small record: the one place that knows the formats of config.json."""
+"""A run's configuration as one small record; the only module of reports that knows the formats of config.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calql.types import InputError
 NOT_A_SETTING = {"seed", "out", "resume"}
 """Names in the settings of format 1 that may differ between the seeds of one method."""
 NAMES_OF_A_RUN = {"seed", "method", "title", "task.id", "task.title"}
-"""Paths in the experiment of format 2 that say which run it is, and not how it was set."""
+"""Paths in the experiment of format 2 that identify the run rather than set it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,27 +26,27 @@ class Record:
     """Method id."""
     seed: int
     task_title: str
-    """Task as people read it; its id where it has no title."""
+    """Display name of the task; its id if it has no title."""
     title: str
-    """Method as people read it: the run's own title, else the table's, else its id."""
+    """Display name of the method: the run's own title, else the table's, else its id."""
     format: int
     scale: str | None
     settings: dict[str, Any]
-    """Path → value of everything that was chosen, e.g. "cql_alpha" (format 1), "pretrain.algorithm.cql_alpha" (2). Like
-    the other mappings here it is in alphabetical order, because the order in the file says nothing."""
+    """Path → value of every setting, e.g. "cql_alpha" (format 1), "pretrain.algorithm.cql_alpha" (2). Like
+    the other mappings here it is in alphabetical order, because the order in the file has no meaning."""
     schedule: dict[str, Any]
-    """Path → value of what follows from the settings, e.g. "offline.gradient_steps"."""
+    """Path → value derived from the settings, e.g. "offline.gradient_steps"."""
     data: dict[str, Any]
-    """What was learned from: reference, fingerprint, episodes, transitions, as far as known."""
+    """The data: URI, fingerprint, episodes, transitions, as far as known."""
     differs: dict[str, Any]
-    """Setting → {"paper": value, "here": value}, where this run differs from the paper."""
+    """Setting → {"paper": value, "here": value} if this run differs from the paper."""
     commands: tuple[str, ...]
     """The command of every start."""
     about: dict[str, tuple[Any, ...]]
     """Commit, versions and machine: name → the distinct values over the starts."""
 
     def scale_of_values(self) -> frozenset[tuple[str, str]]:
-        """What decides the scale of Q: every setting of the rewards, and the discount, whatever phase has it."""
+        """The settings that determine the scale of Q: those of the rewards, and the discount of any phase."""
         return frozenset(
             (path.rpartition(".")[2], json.dumps(value))
             for path, value in self.settings.items()
@@ -55,9 +55,9 @@ class Record:
 
 
 def read_record(config: Any, where: object) -> Record:
-    """The record of a configuration as read from JSON; `where` opens the message of every InputError.
+    """The record of a configuration as read from JSON; messages of InputErrors start with `where`.
 
-    Raises InputError, one line with cause and fix, on a format that is not known and on parts of the wrong kind.
+    Raises InputError, one line with cause and fix, for an unknown format and for parts of the wrong type.
     """
     form = config.get("format", 1) if isinstance(config, dict) else None
     if form not in (1, 2) or isinstance(form, bool):
@@ -69,7 +69,7 @@ def read_record(config: Any, where: object) -> Record:
 
 
 def _format_1(config: dict[str, Any], where: object) -> Record:
-    """Any program may have written it: task, method and seed are enough."""
+    """A configuration that any program may have written: task, method and seed are enough."""
     _want(config, {"task": str, "method": str, "seed": int}, where)
     for name in ("settings", "data", "packages", "differs_from_paper"):
         if not isinstance(config.get(name, {}), dict):
@@ -93,7 +93,7 @@ def _format_1(config: dict[str, Any], where: object) -> Record:
 
 
 def _format_2(config: dict[str, Any], where: object) -> Record:
-    """A tree of settings under `experiment`, and beside it what was found out when the run started."""
+    """A tree of settings under `experiment`, and facts that were recorded when the run started."""
     _want(config, {"experiment": dict}, where)
     experiment = config["experiment"]
     _want(experiment, {"task": dict, "method": str, "seed": int}, where, "experiment.")

@@ -1,4 +1,4 @@
-"""Runs → tables, figures, report.html and the rows they are made of, in one folder."""
+"""Runs → tables, figures, report.html and the raw rows behind them, in one folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calql.tasks import nearest
 from calql.types import InputError
 
 Drawing = tuple[str, Callable[[Sequence[Run]], Figure | None], str, str]
-"""(file name, what draws it, title, caption); in the caption, {lines} and {spread} say what the seeds look like."""
+"""(file name, drawing function, title, caption); in the caption, {lines} and {spread} explain how seeds are shown."""
 LINES = "Thick: IQM over finished seeds; thin: single seeds (dotted: unfinished)"
 ONE_SCALE = "Methods that learn from rewards on another scale, or with another discount, are left out."
 DRAWINGS: list[Drawing] = [
@@ -64,11 +64,11 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     only: Collection[str] | None = None,
 ) -> Path:
-    """Read every run in or below `paths`, or those named `only`, write all into `out`, return the path of report.html.
+    """Read every run in or below `paths`, or those named `only`; write the report into `out`; return its page's path.
 
-    `comparisons` take the place of the curves of all runs, on the tasks of their runs. Besides the page:
-    table.{csv,md,tex}, runs.csv, figures/<task>-<name>.{png,svg}, and the run table (`calql.reports.stored`), of which
-    the report can be made again. Raises InputError on runs that cannot be used, on drawings that do not exist, and on
+    `comparisons` replace the curves of all runs, on the tasks of their runs. Besides the page:
+    table.{csv,md,tex}, runs.csv, figures/<task>-<name>.{png,svg}, and the run table (see `calql.reports.stored`), from
+    which the report can be made again. Raises InputError for runs that cannot be used, for unknown drawings, and for
     an `out` that cannot be written.
     """
     known = [name for name, *_ in DRAWINGS]
@@ -114,7 +114,7 @@ def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) 
 
 
 def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:
-    """The drawings of every comparison that has some of these runs, with names of their own."""
+    """The drawings of every comparison with some of these runs, under unique names."""
     for comparison in comparisons:
         places = {path.resolve() for path in comparison.run_dirs}
         group = labelled([run for run in runs if run.stored.path.resolve() in places])

@@ -1,8 +1,8 @@
-"""Runs as they lie on the disk: a directory per run, or many in one *run table*. Nothing is believed yet.
+"""Runs as they are stored: a directory per run, or many in one *run table*. Nothing is validated yet.
 
 A run table is a folder with `runs.json`, a list of {"run": name, "done": bool, "config": …}, and `evaluations.csv` and,
-where a run has one, `slices.csv`: the rows of all runs' eval.csv and slice.csv with a column `run` in front. Every
-report writes one beside its tables, so it carries its raw rows. In runs.json, `"like": name` says that the
+if runs have one, `slices.csv`: the rows of all runs' eval.csv and slice.csv with a first column `run`. Every
+report writes a run table next to its tables, so it contains its raw rows. In runs.json, `"like": name` means that the
 configuration is that of an earlier run with the objects under "config" merged into it and the paths under "without"
 left out.
 """
@@ -30,7 +30,7 @@ class Rows:
 
     path: Path
     columns: tuple[str, ...]
-    """() where there is no file, or nothing in it."""
+    """() if there is no file, or nothing in it."""
     rows: tuple[tuple[int, Cells], ...] = ()
     """(line number, cells)."""
 
@@ -40,7 +40,7 @@ class Stored:
     """One run."""
 
     path: Path
-    """Its directory, or where that would be below the run table."""
+    """Its directory, or the path that it would have below the run table."""
     name: str
     """The path below the folder that it was found in, e.g. TASK/METHOD/seed-0."""
     config: Any
@@ -49,13 +49,13 @@ class Stored:
     """The run finished."""
     evaluations: Rows
     slice: Rows | None
-    """None where the run has not compared Q with rollouts."""
+    """None if the run has not compared Q with rollouts."""
 
     def same(self, other: Stored) -> bool:
         """Whether both are copies of one run."""
 
         def cells(rows: Rows | None) -> list[Cells] | None:
-            """Without the empty ones: those of a table have the columns of all of its runs."""
+            """Rows without empty cells: rows of a table have the columns of all of its runs."""
             return None if rows is None else [{k: v for k, v in line.items() if v} for _, line in rows.rows]
 
         mine, theirs = ((s.config, s.done, cells(s.evaluations), cells(s.slice)) for s in (self, other))
@@ -63,12 +63,12 @@ class Stored:
 
 
 def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
-    """Every run in `path` or below, or the ones of these names: its run directories or, where it has none, the runs of
+    """Every run in `path` or below, or only those named: its run directories or, if it has none, the runs of
     its run tables.
 
-    So a report that was written into a folder of runs does not count them twice. The outermost ones count: nothing is
-    searched for inside a run directory or below a run table. Raises InputError on files that cannot be read, and on
-    names that are not there.
+    So a report that was written into a folder of runs does not count them twice. Only the outermost count: nothing is
+    searched inside a run directory or below a run table. Raises InputError for files that cannot be read, and for
+    names that do not exist.
     """
     directories = list(_below(path, "config.json")) if only is None else [path / name for name in only]
     directories = [folder for folder in directories if (folder / "config.json").is_file()]
@@ -86,7 +86,7 @@ def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
 
 
 def _below(path: Path, name: str) -> Iterator[Path]:
-    """The outermost folders with such a file."""
+    """The outermost folders that contain a file of this name."""
     if (path / name).is_file():
         yield path
     elif path.is_dir():
@@ -107,7 +107,7 @@ def _read_table(folder: Path) -> list[Stored]:
     path = folder / RUNS
     listed = _read_json(path)
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise InputError(f"{path}: must be a list of objects, a run each; make the table again with calql report")
+        raise InputError(f"{path}: must be a list of objects, one per run; make the table again with calql report")
     configs: dict[str, Any] = {}
     for entry in listed:
         name, done, like = entry.get("run"), entry.get("done"), entry.get("like")
@@ -141,7 +141,7 @@ def _split(path: Path, names: Mapping[str, Any]) -> dict[str, Rows]:
 
 
 def _read_csv(path: Path, whole: bool = True) -> Rows:
-    """The rows of a file; of one that is still being written, not its last half line."""
+    """The rows of a file; if it is still being written, without an incomplete last line."""
     try:
         text = path.read_text(encoding="utf-8")
         if not whole and not text.endswith("\n"):
@@ -149,7 +149,7 @@ def _read_csv(path: Path, whole: bool = True) -> Rows:
         reader = csv.DictReader(text.splitlines())
         rows = tuple((reader.line_num, cells) for cells in reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); leave this run out or make it anew") from error
+        raise InputError(f"{path}: cannot be read ({error}); leave this run out or run it again") from error
     return Rows(path, tuple(reader.fieldnames or ()), rows)
 
 
@@ -157,7 +157,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); leave this run out or make it anew") from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); leave this run out or run it again") from error
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ def run_table(runs: Sequence[Stored]) -> dict[str, str]:
 
 
 def _entries(runs: Sequence[Stored]) -> Iterator[dict[str, Any]]:
-    """A configuration is told as what differs from that of an earlier run, whichever of three tells it in fewest words:
-    the run before, the first of the same parent folder, which is one method's, or the first of all."""
+    """A configuration is stored as its differences from an earlier run, the one of three that gives the shortest text:
+    the previous run, the first of the same parent folder (that is, method), or the first of all."""
     runs = [dataclasses.replace(run, config=_ordered(run.config)) for run in runs]
     first: dict[str, Stored] = {}
     for number, run in enumerate(runs):
@@ -189,12 +189,12 @@ def _entries(runs: Sequence[Stored]) -> Iterator[dict[str, Any]]:
 
 
 def _ordered(tree: Any) -> Any:
-    """With its names in alphabetical order, so that a table of a table is the same file."""
+    """The tree with its names in alphabetical order, so that a table of a table is the same file."""
     return {name: _ordered(tree[name]) for name in sorted(tree)} if isinstance(tree, dict) else tree
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_patched` makes `new` of `old` from."""
+    """The entry from which `_patched` makes `new` out of `old`."""
     without: list[list[str]] = []
 
     def changes(a: Mapping[str, Any], b: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
             both = isinstance(value, dict) and isinstance(a.get(name), dict)
             if both and (inner := changes(a[name], value, (*path, name))):
                 found[name] = inner
-            # The types count, too: 1, 1.0 and true are three settings.
+            # Types count, too: 1, 1.0 and true are three settings.
             elif not both and (name not in a or json.dumps(a[name]) != json.dumps(value)):
                 found[name] = value
         return found
@@ -234,7 +234,7 @@ def _patched(old: Any, entry: Mapping[str, Any]) -> Any:
 
 
 def _to_csv(parts: Iterable[tuple[str, Rows]]) -> str:
-    """Rows of several files as one, with the columns of all."""
+    """Rows of several files as one CSV text, with the columns of all."""
     parts = list(parts)
     columns = dict.fromkeys(name for _, rows in parts for name in rows.columns)
     out = io.StringIO()

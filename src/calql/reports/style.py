@@ -1,4 +1,4 @@
-"""How a method looks, the same in every figure and every report: its place in the table of methods decides."""
+"""Colours and dashes of methods, the same in every figure and report: set by the place in the table of methods."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from matplotlib.colors import to_hex
 from calql.paper.methods import DEFAULT_METHOD, METHODS
 
 HERO = DEFAULT_METHOD
-"""The method that every other one is compared with, and that stands out in the figures."""
-# Okabe and Ito's colour-blind-safe hues; the first is the hero's alone, the others come round again with other dashes.
+"""The method that all others are compared with, and that is emphasised in figures."""
+# Okabe and Ito's colour-blind-safe hues; the first is only for the hero, the others are reused with other dashes.
 HERO_COLOUR, *COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 DASHES = ("-", "--", ":", "-.")
 
 
 def method_label(method: str) -> str:
-    """The name that people read; a method that is not in the table keeps its id."""
+    """Display name of a method; a method that is not in the table keeps its id."""
     return METHODS[method].title if method in METHODS else method
 
 
 def shades(count: int) -> list[str]:
-    """Colours from dark to light that grow evenly to the eye (Matplotlib's viridis without its faint end)."""
+    """Perceptually uniform colours from dark to light (Matplotlib's viridis without its faint end)."""
     ramp = matplotlib.colormaps["viridis"]
     return [to_hex(ramp(0.88 * i / max(count - 1, 1))) for i in range(count)]
 
@@ -28,7 +28,7 @@ def shades(count: int) -> list[str]:
 def styles(methods: dict[str, str]) -> dict[str, tuple[str, str]]:
     """{label: method id} → {label: (colour, dashes)}; variants of a method share its hue and differ in the dashes.
 
-    Where all are variants of one, they go from dark to light in the order given.
+    If all are variants of one method, they go from dark to light in the given order.
     """
     if len(methods) > 1 and len(set(methods.values())) == 1:
         return {label: (colour, DASHES[0]) for label, colour in zip(methods, shades(len(methods)), strict=True)}

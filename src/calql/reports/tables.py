@@ -1,4 +1,4 @@
-"""Rows of numbers with what the seeds say of them, and the same rows as CSV, Markdown and LaTeX."""
+"""Rows of numbers with their uncertainty over seeds, as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEED_COLUMNS += ("relative_improvement", "wall_s", "run")
 
 
 class Estimate(NamedTuple):
-    """An aggregate over seeds: of fewer than FEWEST_RUNS, low and high are the range of the seeds, else the ends of
+    """An aggregate over seeds: for fewer than FEWEST_RUNS, low and high are the range of the seeds, else the ends of
     the 95 % interval."""
 
     point: float
@@ -51,12 +51,12 @@ class Estimate(NamedTuple):
 
     @property
     def covers(self) -> bool:
-        """Whether low and high are an interval, and not the range."""
+        """Whether low and high are a confidence interval, not the range."""
         return self.seeds >= FEWEST_RUNS
 
 
 class Versus(NamedTuple):
-    """Cal-QL's regret against another method's."""
+    """Comparison of Cal-QL's regret with another method's."""
 
     won: float
     """Pairs of runs in which Cal-QL's is lower, a tie counting one half."""
@@ -66,7 +66,7 @@ class Versus(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """That a run of Cal-QL has the lower regret."""
+        """Probability that a run of Cal-QL has the lower regret."""
         return self.won / self.pairs
 
 
@@ -80,26 +80,26 @@ class Row:
     label: str
     method: str
     variant: bool
-    """There are settings in its label: it is not the method as such."""
+    """Whether its label has settings: it is not the unmodified method."""
     seeds: int
     """Finished runs behind the numbers (per task)."""
     unfinished: int
     """Runs that were left out because they did not finish."""
     measures: dict[str, Estimate | None]
-    """Every key of MEASURES; None where it was not, or could not be, measured."""
+    """Every key of MEASURES; None if it was not or could not be measured."""
     samples: dict[str, np.ndarray | None]
-    """[seeds, tasks] of the same keys: what the tests of a difference compare."""
+    """[seeds, tasks] of the same keys, for the tests of differences."""
     versus: Versus | None = None
-    """None for Cal-QL itself, and where there is none, or no regret."""
+    """Comparison with Cal-QL; None for Cal-QL itself, and without Cal-QL or regret."""
 
     @property
     def spread(self) -> str:
-        """What stands behind a number: "range of 3 seeds", "95 % interval"; "" for a single seed."""
+        """Meaning of the brackets: "range of 3 seeds", "95 % interval"; "" for a single seed."""
         return spread_text(self.seeds)
 
     @property
     def published(self) -> Published | None:
-        """What the paper reports; None where it reports nothing, and for variants of a method."""
+        """The paper's numbers; None if it has none, and for variants of a method."""
         return None if self.variant else published().get((self.task, self.method))
 
     def point(self, key: str) -> float:
@@ -110,14 +110,14 @@ class Row:
 
 
 def spread_text(seeds: int) -> str:
-    """What is shown beside an aggregate of that many seeds."""
+    """Kind of uncertainty that is shown for an aggregate of that many seeds."""
     return "" if seeds < 2 else f"range of {seeds} seeds" if seeds < FEWEST_RUNS else "95 % interval"
 
 
 def method_rows(runs: Sequence[Run]) -> list[Row]:
     """One row per task and method, lowest regret first; with several tasks, rows over all of them come first.
 
-    Aggregates are IQMs over the finished seeds. `versus` compares with Cal-QL (its first variant, where there are
+    Aggregates are IQMs over the finished seeds. `versus` compares with Cal-QL (its first variant, if there are
     several).
     """
     tasks = list(dict.fromkeys(run.task for run in runs))
@@ -164,10 +164,10 @@ def _group_rows(name: str, tasks: Sequence[str], runs: Sequence[Run]) -> list[Ro
 
 
 def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate | None:
-    """Statistic of [seeds, tasks, values] and what the seeds say of it; None without data or where it is not defined
-    throughout. The range is that of the statistic of each seed alone.
+    """Statistic of [seeds, tasks, values] with its uncertainty; None without data or if it is undefined
+    anywhere. The range is that of the statistic of single seeds.
 
-    The first of several trailing values is taken.
+    Of several trailing values, the first is used.
     """
     if scores is None:
         return None
@@ -176,7 +176,7 @@ def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate |
         point = np.ravel(statistic(scores))[0]
         if seeds < FEWEST_RUNS:
             single = [np.ravel(statistic(scores[i : i + 1]))[0] for i in range(seeds)]
-            ends = np.min(single), np.max(single)  # nan where one of them is
+            ends = np.min(single), np.max(single)  # nan if one of them is nan
         else:
             ends = (np.ravel(end)[0] for end in bootstrap_interval(scores, statistic))
     point, low, high = (float(value) for value in (point, *ends))
@@ -184,7 +184,7 @@ def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate |
 
 
 def compare(lower: np.ndarray, higher: np.ndarray | None) -> Versus | None:
-    """How often a run of the one has a lower value than a run of the other: [seeds, tasks] each."""
+    """How often a run of the first has a lower value than a run of the second: [seeds, tasks] each."""
     if higher is None:
         return None
     pairs = len(lower) * len(higher) * lower.shape[1]
@@ -196,7 +196,7 @@ def compare(lower: np.ndarray, higher: np.ndarray | None) -> Versus | None:
 def settled(a: Row, b: Row, key: str, choices: int = 1) -> float | None:
     """The p-value of the difference between two rows, if it is below LEVEL with at least FEWEST_RUNS seeds each.
 
-    `choices`: from how many the one was picked because of its value; the p-value is multiplied by it (Bonferroni).
+    `choices`: number of rows from which one was picked by its value; multiplies the p-value (Bonferroni).
     """
     x, y = a.samples[key], b.samples[key]
     if x is None or y is None or min(len(x), len(y)) < FEWEST_RUNS:
@@ -206,7 +206,7 @@ def settled(a: Row, b: Row, key: str, choices: int = 1) -> float | None:
 
 
 def best(rows: Sequence[Row], key: str) -> Row | None:
-    """The row that is better than each of the others, and that settled; None where there is none."""
+    """The row that is better than each other row by a settled difference; None if there is none."""
     rows = [row for row in rows if row.measures[key]]
     if len(rows) < 2:
         return None
@@ -221,7 +221,7 @@ def _relative(pairs: np.ndarray) -> np.ndarray:
 
 
 def _rank(row: Row) -> tuple:
-    """Lowest regret first, then highest score; what was not measured comes last."""
+    """Sort key: lowest regret first, then highest score; rows without them come last."""
     regret, after, before = (row.measures[key] for key in ("regret", "score_after", "score_before"))
     return (
         regret.point if regret else math.inf,
@@ -231,8 +231,8 @@ def _rank(row: Row) -> tuple:
 
 
 def text(key: str, value: Estimate | None) -> tuple[str, str]:
-    """(point, ends) as people read them: ("0.20", "[0.15, 0.25]") for an interval, ("0.20", "(0.15 to 0.25)") for the
-    range of the seeds; no ends for a single seed, and where they are the point."""
+    """(point, ends) as text: ("0.20", "[0.15, 0.25]") for an interval, ("0.20", "(0.15 to 0.25)") for the
+    range of the seeds; no ends for a single seed, or if they equal the point."""
     if value is None:
         return "–", ""
     show = (lambda x: f"{100 * x:+.0f}%") if key == "relative_improvement" else (lambda x: f"{round(x, 2) + 0.0:.2f}")
@@ -243,7 +243,7 @@ def text(key: str, value: Estimate | None) -> tuple[str, str]:
 
 
 def versus_text(versus: Versus | None) -> str:
-    """ "7 of 9 pairs" with few seeds; "0.92, p = 0.02" where the test can say something."""
+    """ "7 of 9 pairs" with few seeds; "0.92, p = 0.02" with enough seeds for the test."""
     if versus is None:
         return "–"
     if versus.p is None:
@@ -265,7 +265,7 @@ def seed_rows(runs: Sequence[Run]) -> list[dict[str, object]]:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Plain numbers, three columns per measure: name, name_low, name_high; `spread` says what low and high are."""
+    """Plain numbers, three columns per measure: name, name_low, name_high; `spread` tells what low and high are."""
     flat = []
     for row in rows:
         cells = {"task": row.task, "method": row.label, "seeds": row.seeds, "unfinished": row.unfinished}
@@ -331,5 +331,5 @@ def _cells(rows: Sequence[Row], show: Callable[[str, str], str]) -> tuple[list[s
 
 
 def _seeds(row: Row) -> str:
-    """Finished seeds, and how many runs are missing from the numbers."""
+    """Finished seeds, and the number of runs left out."""
     return f"{row.seeds} (+{row.unfinished} unfinished)" if row.unfinished else str(row.seeds)

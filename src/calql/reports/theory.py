@@ -1,4 +1,4 @@
-"""What `calql theory` writes: figures of regret, of its two terms and of the bound's arms, and the same as tables."""
+"""Output of `calql theory`: figures and tables of regret, of its two terms and of the bound's arms."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def curve_rows(result: Result) -> Iterator[dict[str, str]]:
-    """One row a round: medians over runs of the sums so far, and the 10 % and 90 % quantiles of the regret."""
+    """One row per round: medians over runs of the sums so far, and the 10 % and 90 % quantiles of the regret."""
     curves = {name: np.median(values, axis=0) for name, values in result.terms._asdict().items()}
     curves["regret_low"], curves["regret_high"] = np.quantile(result.terms.regret, (0.1, 0.9), axis=0)
     for k, numbers in enumerate(zip(*curves.values(), strict=True), 1):
@@ -88,7 +88,7 @@ def curve_rows(result: Result) -> Iterator[dict[str, str]]:
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Regret of every learner, a line a setting."""
+    """Regret of every learner, one line per setting."""
     head = ["world", "reference", "data", "V* − V^ref", "C", "C^ref", *(learner.name for learner in LEARNERS)]
     lines = []
     for names, group in itertools.groupby(rows, lambda row: [row[name] for name in NAMES[:3]]):
@@ -103,7 +103,7 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _grid(results: Results, world: str, title: str) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A panel for each width and reference."""
+    """One panel per width and reference."""
     figure = Figure(figsize=(8, 4.6))
     panels = figure.subplots(len(WIDTHS), len(REFERENCES), sharex=True, sharey="row", squeeze=False)
     figure.subplots_adjust(left=0.075, right=0.79, top=0.86, bottom=0.1, hspace=0.3, wspace=0.12)
@@ -157,7 +157,7 @@ def _name_lines(axes: Axes) -> None:
 
 
 def arms_figure(results: Results) -> Figure:
-    """Both arms of Theorem E.5 against K, with wide data; the smaller one is the bound. A dot is where they cross."""
+    """Both arms of Theorem E.5 against K, with wide data; the smaller one is the bound. A dot marks the crossing."""
     chosen = [r for r in results if r.setting.width == "wide" and r.learner == LEARNERS[0]]
     worlds = list(dict.fromkeys(result.setting.world for result in chosen))
     rounds = np.geomspace(10, 1e12, 200)

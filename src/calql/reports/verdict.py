@@ -1,4 +1,4 @@
-"""The verdict in words: computed from the numbers, and no surer than they are."""
+"""The verdict in words, computed from the numbers and as certain as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calql.reports.tables import ALL_TASKS, MEASURES, Row, p_text, settled, spre
 
 
 def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
-    """One paragraph about the rows of one task (or of all): who won, by how much, and whether that is sure."""
+    """One paragraph about the rows of one task (or of all): which method won, by how much, and if it is settled."""
     measured = [row for row in rows if row.measures["regret"]]
     key = "regret" if measured else "score_before"
     measured = measured or [row for row in rows if row.measures[key]]
@@ -30,7 +30,7 @@ def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
 
 
 def wins(rows: Sequence[Row]) -> str:
-    """On how many tasks Cal-QL has the lowest regret, and on how many that is settled, or "" where it or its rivals are
+    """On how many tasks Cal-QL has the lowest regret, and on how many that is settled, or "" if it or its rivals are
     missing."""
     lowest = sure = entered = 0
     for task in dict.fromkeys(row.task for row in rows if row.task != ALL_TASKS):
@@ -53,7 +53,7 @@ def wins(rows: Sequence[Row]) -> str:
 
 
 def calibration(runs: Sequence[Run]) -> str:
-    """What calibration had to do on these runs, or "" where the bounding rate was not measured."""
+    """How much calibration acted in these runs, or "" if the bounding rate was not measured."""
     rates = [run.curve("offline", "bounding_rate")[1] for run in runs if run.method == HERO and run.done]
     rates = [rate for rate in rates if len(rate)]
     if not rates:
@@ -67,13 +67,13 @@ def calibration(runs: Sequence[Run]) -> str:
     last = float(np.mean([rate[-1] for rate in rates]))
     return (
         f"At the end of pre-training, Cal-QL's Q lay below the reference value for {last:.0%} of the policy's actions "
-        f"({share:.0%} on average over pre-training): where it does, it is not pushed down further. Of a critic that "
-        "is still far from convergence the rate says nothing."
+        f"({share:.0%} on average over pre-training): there, Q is not pushed down further. For a critic that "
+        "is still far from convergence the rate has no meaning."
     )
 
 
 def border(runs: Sequence[Run]) -> str:
-    """Mean Q and mean return of the data where fine-tuning starts (Fig. 3 in numbers), or "" where not measured."""
+    """Mean Q and mean return of the data when fine-tuning starts (Fig. 3 in numbers), or "" if not measured."""
     ends: dict[str, list[float]] = {}
     returns = []
     for run in runs:
@@ -88,7 +88,7 @@ def border(runs: Sequence[Run]) -> str:
 
 
 def _outcome(row: Row, key: str) -> str:
-    """What one method did, in numbers."""
+    """The results of one method, in numbers."""
     seeds = f"({row.seeds} seed{'s' if row.seeds != 1 else ''})"
     if key == "score_before":
         return f"{row.label} reached a score of {_show(row, key)} by pre-training alone {seeds}."
@@ -98,13 +98,13 @@ def _outcome(row: Row, key: str) -> str:
 
 
 def _comparison(hero: Row, rivals: Sequence[Row], key: str) -> str:
-    """The hero against the best of the others, and whether the seeds settle that."""
+    """The hero against the best of the others, and whether the difference is settled."""
     best = (min if key == "regret" else max)(rivals, key=lambda row: row.point(key))
     name = MEASURES[key] if key == "regret" else "score"
     word = "lower" if key == "regret" else "higher"
     opening = f"The best of the others is {best.label} with a {name} of {_show(best, key)}"
     gap = (best.point(key) - hero.point(key)) * (1 if key == "regret" else -1)
-    # Where a rival is ahead, it was picked as the luckiest of several.
+    # If a rival is ahead, it was selected as the best of several.
     choices = 1 if gap >= 0 else len(rivals)
     p = settled(hero, best, key, choices)
     if p is None:
@@ -117,7 +117,7 @@ def _comparison(hero: Row, rivals: Sequence[Row], key: str) -> str:
 
 
 def _dips(hero: Row, rivals: Sequence[Row]) -> str:
-    """What the start of fine-tuning cost, or "" where it was not looked at."""
+    """The loss of score at the start of fine-tuning, or "" if it was not measured."""
     rivals = [row for row in rivals if row.measures["dip"]]
     if not hero.measures["dip"] or not rivals:
         return ""
@@ -129,7 +129,7 @@ def _dips(hero: Row, rivals: Sequence[Row]) -> str:
 
 
 def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
-    """Reasons to believe the numbers less."""
+    """Caveats about the numbers."""
     finished = [run for run in runs if run.done]
     hedges = []
     fewest = min(row.seeds for row in rows)
@@ -137,19 +137,19 @@ def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
         hedges.append("A single seed is an anecdote: run more before believing any of this.")
     elif fewest < FEWEST_RUNS:
         hedges.append(
-            f"In brackets: the {spread_text(fewest)}; it is no confidence interval, another seed may well fall outside."
+            f"In brackets: the {spread_text(fewest)}; it is not a confidence interval, another seed may fall outside."
         )
     if unfinished := sum(not run.done for run in runs):
         verb = "run is" if unfinished == 1 else "runs are"
         hedges.append(
-            f"{unfinished} unfinished {verb} left out of every aggregate; leaving out a failure flatters its method."
+            f"{unfinished} unfinished {verb} left out of every aggregate; leaving out failures flatters a method."
         )
     for task, title in {run.task: run.record.task_title for run in runs}.items():
         here = [run for run in finished if run.task == task]
         lengths = sorted(float(steps[-1]) for run in here if len(steps := run.curve("online", "score_mean")[0]) > 1)
         if any(b > 1.02 * a for a, b in pairwise(lengths)):
             hedges.append(
-                f"On {title} the runs had unequal numbers of online steps, so regrets are not quite comparable."
+                f"On {title} the runs had unequal numbers of online steps, so regrets are not fully comparable."
             )
         if len({run.record.data.get("fingerprint") for run in here}) > 1:
             hedges.append(f"On {title} not all runs used the same data set.")

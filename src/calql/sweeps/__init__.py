@@ -1,4 +1,4 @@
-"""A plan (task × method × seed) → runs, each in its own directory; an engine only places them."""
+"""A plan (task × method × seed) → runs, each in its own directory; an engine only executes them."""
 
 from calql.sweeps.plan import Comparison, Job, Plan, Variant, make_jobs, read_plan
 

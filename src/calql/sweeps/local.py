@@ -1,4 +1,4 @@
-"""The local engine: one process per run, on a core of its own; where there is a GPU, one run after the other."""
+"""The local engine: one process per run, each on its own core; on a machine with a GPU, one run after the other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from calql.machine import Core, has_accelerator, pin, take_core, threads
 from calql.sweeps.plan import Job, pretrained
 
 PROGRAM = (sys.executable, "-m", "calql.cli.child")
-"""`calql`, but for its end with the process that started it."""
+"""`calql`, except that it ends with the process that started it."""
 GRACE_S = 60.0
-"""Seconds that a run gets to save its work after it was asked to stop."""
+"""Seconds that a run has to save its state after it was asked to stop."""
 
 
 class Status(NamedTuple):
-    """What the engine yields once in a while: which jobs run, which have ended, and with what exit code."""
+    """What the engine yields at each poll: the running jobs, and the ended jobs with their exit codes."""
 
     running: list[Job]
     ended: dict[Job, int]
@@ -31,7 +31,7 @@ class _Run(NamedTuple):
     core: Core | None
 
     def free(self) -> None:
-        """Give back what an ended run had."""
+        """Release the resources of an ended run."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         if self.core:
@@ -39,12 +39,12 @@ class _Run(NamedTuple):
 
 
 def run_local(jobs: Sequence[Job], workers: int | None = None, poll_s: float = 1.0) -> Generator[Status, None, None]:
-    """Run the jobs that are not done, `workers` at a time (default: one per core; one where there is a GPU).
+    """Run the jobs that are not done, `workers` at a time (default: one per core; one on a machine with a GPU).
 
-    On a CPU each run is pinned to a core that no other sweep of this user has; where all are taken, runs share them.
-    Several runs on one GPU allocate its memory as they need it, not in advance. The output of a run goes to a log
-    beside its directory. Closing the generator, or the end of this process, however it comes about, stops the runs,
-    which save their work; started again, the same plan continues them.
+    On a CPU each run is pinned to a core that no other sweep of this user uses; if all are taken, runs share cores.
+    Several runs on one GPU allocate its memory on demand, not in advance. The output of a run goes to a log
+    next to its directory. Closing the generator, or the end of this process for any reason, stops the runs,
+    which save their state; the same plan, started again, continues them.
     """
     gpu = has_accelerator()
     workers = workers or (1 if gpu else threads())
@@ -82,24 +82,24 @@ def _stop(runs: Iterable[_Run]) -> None:
         pass
     finally:
         for run in runs:
-            run.process.kill()  # nothing, where it has ended
+            run.process.kill()  # no effect if it has ended
             run.process.wait()
             run.free()
 
 
 def _will_be_given(job: Job, running: Iterable[Job]) -> bool:
-    """Whether the job's pre-training is being done by another, so that waiting for it costs nothing."""
+    """Whether a running job is doing the same pre-training, so that waiting for it costs nothing."""
     begun = (job.out / "config.json").exists()
     return not begun and any(other.out in job.siblings and not pretrained(other.out) for other in running)
 
 
 def log_path(job: Job) -> Path:
-    """Where the output of a job goes."""
+    """Log file for the output of a job."""
     return job.out.with_name(f"{job.out.name}.log")
 
 
 def _start(job: Job, core: Core | None, settings: dict[str, str]) -> _Run:
-    """Start a run in a session of its own: Ctrl-C reaches this process alone, which then stops the run."""
+    """Start a run in its own session: Ctrl-C reaches only this process, which then stops the run."""
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path(job), "a") as log:
         process = subprocess.Popen(

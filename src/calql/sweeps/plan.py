@@ -1,6 +1,6 @@
 """A sweep is plain data: a list of runs, each fully described, each with its own directory.
 
-A plan file (TOML) names what one line of arguments cannot: methods with options of their own.
+A plan file (TOML) can express what a command line cannot: options for single methods.
 
     tasks = ["pointmaze-medium-narrow"]
     seeds = [0, 1, 2]
@@ -18,8 +18,8 @@ A plan file (TOML) names what one line of arguments cannot: methods with options
     draws = ["score", "q"]
     runs = ["cal-ql", "iql,iql_temperature=10"]
 
-A `set` before the first [[runs]] holds for all of them; what it names, none of them may name again. [[figures]] say
-what `calql report --plan` draws, each of some of the runs, by the names of their folders.
+A `set` before the first [[runs]] holds for all of them, and none of them may set the same option again. [[figures]] say
+what `calql report --plan` draws, each for some of the runs, which are named by their folders.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Job:
 
     experiment: Experiment
     options: tuple[str, ...]
-    """The texts that its overrides were read from."""
+    """Its options, as `name=value` texts."""
     out: Path
     """Its run directory."""
     siblings: tuple[Path, ...] = ()
@@ -55,18 +55,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        """`method seed`, the method as its folder names it (the task is the caller's choice)."""
+        """`METHOD seed N`, with the method's folder name (without the task)."""
         return f"{self.out.parent.name} seed {self.experiment.seed}"
 
     @property
     def done(self) -> bool:
-        """A run is done when its directory holds DONE: any engine, any machine, may have made it."""
+        """Whether the run directory holds DONE, which any engine on any machine may have written."""
         return (self.out / "DONE").exists()
 
     def arguments(self) -> list[str]:
-        """The arguments of `calql` that begin this run, or continue it where it was begun.
+        """The arguments of `calql` that start this run, or continue it if it has been started.
 
-        Where a sibling has finished the same pre-training by now, it is taken over: the run is the same, but sooner.
+        If a sibling has finished the same pre-training by then, it is reused: the run is the same, but faster.
         """
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out)]
@@ -81,20 +81,20 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A method, with options of its own where a plan gives it some."""
+    """A method, possibly with options of its own."""
 
     method: str
     options: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
-        """Its name on the disk: `iql`, or `iql,iql_temperature=10`."""
+        """Folder name: `iql`, or `iql,iql_temperature=10`."""
         return ",".join((self.method.replace(":", "."), *self.options)).replace("/", "_")
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Some of the runs, and what the report draws of them alone."""
+    """Some of the runs, and the figures of only these runs."""
 
     title: str
     draws: tuple[str, ...]
@@ -103,20 +103,20 @@ class Comparison:
     """In a plan, below the folder of the sweep."""
 
     def below(self, out: Path) -> Comparison:
-        """The same of a sweep into `out`."""
+        """The same comparison, with paths below the folder `out` of a sweep."""
         return dataclasses.replace(self, run_dirs=frozenset(out / path for path in self.run_dirs))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What shall be run: every task × variant × seed."""
+    """The runs of a sweep: every task × variant × seed."""
 
     tasks: tuple[str, ...]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     scale: str = "laptop"
     data: str | None = None
-    """Data reference, where it is not the task's own."""
+    """Data URI; None: the task's own."""
     options: tuple[str, ...] = ()
     """Options of all runs."""
     figures: tuple[Comparison, ...] = ()
@@ -124,7 +124,7 @@ class Plan:
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
         """(seed, task, variant) → run directory below `out`.
 
-        Seed by seed, so that the first finished runs already compare all methods.
+        Ordered by seed, so that the first finished runs already compare all methods.
         """
         return {
             (seed, task, variant): out / task.replace(":", ".") / variant.folder / f"seed-{seed}"
@@ -165,7 +165,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan file. Raises InputError where it is not one, with what is wrong."""
+    """Read a plan file. Raises InputError, naming the fault, if it is not a valid one."""
     try:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except msgspec.ValidationError as error:
@@ -174,13 +174,13 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: cannot be read as a plan ({error})") from error
     variants = tuple(Variant(method, runs.set) for runs in file.runs for method in runs.methods)
     if len(set(variants)) < len(variants):
-        raise InputError(f"{path}: two [[runs]] are the same; leave one out")
+        raise InputError(f"{path}: two [[runs]] are the same; remove one")
     own, common = (
         {option.partition("=")[0] for option in options}
         for options in (itertools.chain(*(variant.options for variant in variants)), file.set)
     )
     if twice := sorted(own & common):
-        raise InputError(f"{path}: '{twice[0]}' is set for all runs and for some; say it in one place")
+        raise InputError(f"{path}: '{twice[0]}' is set both for all runs and for some; set it in one place")
     plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
 
     def comparison(figure: _Figure) -> Comparison:
@@ -194,23 +194,23 @@ def read_plan(path: Path) -> Plan:
 
 
 def _what_is_wrong(said: str) -> str:
-    """msgspec's sentence, with the place as the file writes it and, for a wrong name, the right ones."""
+    """msgspec's message, with the place in the file's terms and, for a wrong name, the valid names."""
     sentence, _, place = said.partition(" - at `$")
     place = place.strip("`.")
     if "field `" in sentence:
         table = {"runs": _Runs, "figures": _Figure}.get(place.partition("[")[0], _File)
-        sentence += f"; here there may be {', '.join(sorted(table.__struct_fields__))}"
+        sentence += f"; valid names here: {', '.join(sorted(table.__struct_fields__))}"
     return f"'{place}': {sentence}" if place else sentence
 
 
 def make_jobs(plan: Plan, out: Path) -> list[Job]:
     """Every combination, in the plan's order.
 
-    Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs; so is a
+    Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs, and so is a
     directory that holds a different run.
     """
     if plan.data and len(plan.tasks) > 1:
-        raise InputError("--data names one data set; sweep its task alone")
+        raise InputError("--data names one data set; sweep only its task")
     options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
     made = {
         (task, variant): experiment(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])

@@ -1,8 +1,8 @@
-"""Algorithm 2 of the paper, Hy-Q, and the regret bound of Theorem E.5, on MDPs of which everything is known.
+"""Algorithm 2 of the paper, Hy-Q, and the regret bound of Theorem E.5, on MDPs that are known exactly.
 
-NumPy only; nothing here imports the rest of calql. Read it beside Appendix E and F: `mdp.py` has the worlds and
-their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the theorem, `experiment.py` what
-`calql theory` runs.
+NumPy only; nothing here imports the rest of calql. Read it with Appendices E and F: `mdp.py` has the worlds and
+their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the theorem, `experiment.py` the runs of
+`calql theory`.
 """
 
 from calql.theory.bound import Terms, arms, decomposition, regret_bound, transfer_coefficient, transfer_ratio

@@ -13,9 +13,9 @@ from calql.theory.mdp import MDP, Array, bellman, optimal_q
 def transfer_coefficient(mdp: MDP, visited: Array, nu: Array, floor: Array | None = None) -> float:
     """C_π, or with a floor C_π^ref (Definitions F.2, E.4) of the class of all f with floor ≤ f ≤ Q*.
 
-    Exact for tables. By Cauchy and Schwarz no ratio is larger than √Σ d²/ν over the cells in which f may be below Q*:
-    elsewhere T f − f ≤ 0. And it is attained, by errors T f − f that are small and proportional to d/ν there. For
-    linear features: the same bound for errors that are any linear function, which a floor does not tighten.
+    Exact for tables. By Cauchy–Schwarz no ratio is larger than √Σ d²/ν over the cells in which f may be below Q*:
+    elsewhere T f − f ≤ 0. It is attained by errors T f − f that are small and proportional to d/ν there. For
+    linear features: the same bound for errors that are any linear function; a floor does not tighten it.
 
     Args:
         mdp: the world.
@@ -23,7 +23,7 @@ def transfer_coefficient(mdp: MDP, visited: Array, nu: Array, floor: Array | Non
         nu: ν [H, S, A].
         floor: Q^ref [H, S, A] of some policy, or None: 0.
 
-    Returns ∞ where the policy goes and the data do not.
+    Returns ∞ if the policy visits cells that the data do not.
     """
     if mdp.features is not None:
         return _linear_coefficient(mdp, visited, nu)
@@ -44,7 +44,7 @@ def _linear_coefficient(mdp: MDP, visited: Array, nu: Array) -> float:
 
 
 def transfer_ratio(mdp: MDP, visited: Array, nu: Array, f: Array) -> Array:
-    """What C_π is the maximum of, for functions f [..., H, S, A]; 0 where it is negative, or 0/0."""
+    """The ratio whose maximum is C_π, for functions f [..., H, S, A]; 0 if it is negative or 0/0."""
     error = bellman(mdp, f) - f
     above, below = (visited * error).sum(axis=(-3, -2, -1)), np.sqrt((nu * error**2).sum(axis=(-3, -2, -1)))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -93,15 +93,15 @@ def regret_bound(
     tuples: tuple[int, int],
     delta: float,
 ) -> float:
-    """The right side of Eq. E.20, with its constants.
+    """The right-hand side of Eq. E.20, with its constants.
 
     Args:
         mdp: the world: H, V_max, |F|.
         transfer: C^ref of the comparator π*.
         gap: E_ρ [V* − V^ref].
-        above: K₁; K₂ are the other rounds.
+        above: K₁; K₂ is the number of other rounds.
         rounds: K.
-        ranks: d and d_ref; what a run's X_h(f^k) span is enough for the proof (Lemma F.8).
+        ranks: d and d_ref; the rank of a run's X_h(f^k) is enough for the proof (Lemma F.8).
         tuples: m_off, m_on.
         delta: δ.
     """
@@ -122,10 +122,10 @@ def regret_bound(
 def arms(
     mdp: MDP, *, transfer: float, gap: float, rounds: int, ranks: tuple[int, int], delta: float
 ) -> tuple[float, float]:
-    """Both arms of Theorem E.5, without constants, as it is stated.
+    """Both arms of Theorem E.5, as stated there, without constants.
 
-    C^ref H √(d K log(|F|/δ)): what the coverage of the data is worth; K (V* − V^ref) + H √(d_ref K log(|F|/δ)):
-    what the reference is worth.
+    C^ref H √(d K log(|F|/δ)): the arm of the data's coverage; K (V* − V^ref) + H √(d_ref K log(|F|/δ)):
+    the arm of the reference.
     """
-    spread = mdp.shape[0] * np.sqrt(rounds * (log_size(mdp, rounds) + np.log(1 / delta)))
-    return float(transfer * np.sqrt(ranks[0]) * spread), float(rounds * gap + np.sqrt(ranks[1]) * spread)
+    deviation = mdp.shape[0] * np.sqrt(rounds * (log_size(mdp, rounds) + np.log(1 / delta)))
+    return float(transfer * np.sqrt(ranks[0]) * deviation), float(rounds * gap + np.sqrt(ranks[1]) * deviation)

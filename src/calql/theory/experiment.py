@@ -1,4 +1,4 @@
-"""What `calql theory` measures: every learner on worlds × references × data, N runs of K rounds."""
+"""The experiment of `calql theory`: every learner on worlds × references × data, N runs of K rounds."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from calql.theory.mdp import (
 
 WORLDS: dict[str, Callable[[], MDP]] = {"lock": combination_lock, "maze": maze, "linear": linear_mdp}
 REFERENCES = {"good": 0.05, "middling": 0.3, "poor": 1.0}
-"""The share of actions of the reference policy that are the worst."""
+"""Share of the reference policy's actions that are the worst ones."""
 WIDTHS = {"narrow": 0.02, "wide": 0.5}
-"""The share of the data that is of any state and action; the rest is the reference policy's."""
+"""Share of the data with uniform states and actions; the rest comes from the reference policy."""
 LEARNERS = (
     Learner("Cal-QL", pessimistic=True, calibrated=True),
     Learner("Hy-Q", pessimistic=False, calibrated=False),
@@ -42,7 +42,7 @@ DELTA = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A world, a reference policy in it, and offline data from that."""
+    """A world, a reference policy in it, and offline data from that policy."""
 
     world: str
     reference: str
@@ -66,38 +66,38 @@ class Result:
     transfer: float
     """C_π* in the class of all f ≤ Q*."""
     transfer_ref: float
-    """C_π*^ref: of those above Q^ref."""
+    """C_π*^ref in the class of all f with Q^ref ≤ f ≤ Q*."""
     gap: float
     """E_ρ [V* − V^ref], V^ref = max_a Q^ref."""
     bounds: Array
-    """[N] Eq. E.20 of each run."""
+    """[N] bound of Eq. E.20 for each run."""
 
     @property
     def regret(self) -> Array:
-        """[N] of all rounds."""
+        """[N] regret over all rounds."""
         return self.terms.regret[:, -1]
 
 
 def settings() -> list[Setting]:
-    """Every combination."""
+    """Every combination of world, reference and width of the data."""
     return list(itertools.starmap(Setting, itertools.product(WORLDS, REFERENCES, WIDTHS)))
 
 
 def run(
     setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Result]:
-    """Every learner on the same offline data, m_off = K tuples a step, with the same luck online, m_on = 1.
+    """Every learner on the same offline data, m_off = K tuples per step, with the same random numbers online, m_on = 1.
 
-    Run i depends on `seed` and i alone.
+    Run i depends only on `seed` and i.
     """
     mdp, reference, nu = setting.build()
     q = optimal_q(mdp)
     horizon = mdp.shape[0]
-    luck = [np.random.default_rng([seed, i]) for i in range(runs)]
+    rngs = [np.random.default_rng([seed, i]) for i in range(runs)]
     offline = sample(
-        mdp, np.broadcast_to(nu, (runs, *nu.shape)), np.stack([r.random((horizon, rounds, 3)) for r in luck])
+        mdp, np.broadcast_to(nu, (runs, *nu.shape)), np.stack([r.random((horizon, rounds, 3)) for r in rngs])
     )
-    uniforms = np.stack([r.random((rounds, horizon, 1, 3)) for r in luck])
+    uniforms = np.stack([r.random((rounds, horizon, 1, 3)) for r in rngs])
     best = occupancy(mdp, greedy(q))
     transfer, transfer_ref = (transfer_coefficient(mdp, best, nu, floor) for floor in (None, reference))
     gap = optimal_value(mdp) - float(reference[0].max(axis=-1) @ mdp.start)

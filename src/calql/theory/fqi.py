@@ -1,4 +1,4 @@
-"""Algorithm 2 of the paper: fitted Q iteration on offline and online data, in a class, and with a reference.
+"""Algorithm 2 of the paper: fitted Q iteration on offline and online data, in a function class, with a reference.
 
 Without the class's pessimistic ceiling and without the reference it is Hy-Q (Song et al. 2023, Algorithm 1).
 """
@@ -15,36 +15,36 @@ from calql.theory.mdp import MDP, Array, greedy, occupancy, value
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """Which parts of Algorithm 2 are in use."""
+    """The parts of Algorithm 2 that are in use."""
 
     name: str
     pessimistic: bool
-    """Whether the class is the conservative one (line 8): f ≤ Q^{π^e}, in place of f ≤ V_max."""
+    """Whether the class is the conservative one (line 8): f ≤ Q^{π^e} instead of f ≤ V_max."""
     calibrated: bool
     """Whether f ← max(f, Q^ref) (line 9)."""
     offline: bool = True
-    """Whether offline data are learned from."""
+    """Whether offline data are used."""
     online: bool = True
-    """Whether online data are."""
+    """Whether online data are used."""
 
 
 @dataclasses.dataclass
 class Data:
-    """Tuples (s, a, r, s′) of every step, counted: all that least squares needs of them. Leading axes are runs."""
+    """Counts of tuples (s, a, r, s′) per step, which is all that least squares needs. Leading axes are runs."""
 
     counts: Array
-    """[..., H, S, A, S] how often."""
+    """[..., H, S, A, S] number of tuples."""
     paid: Array
     """[..., H, S, A] sum of rewards."""
 
     @classmethod
     def none(cls, mdp: MDP, *batch: int) -> Data:
-        """Of no tuples."""
+        """No tuples."""
         return cls(np.zeros((*batch, *mdp.shape, mdp.shape[1])), np.zeros((*batch, *mdp.shape)))
 
     @classmethod
     def unlimited(cls, mdp: MDP, distribution: Array) -> Data:
-        """As many as there can be from ν [..., H, S, A]: expectations in place of counts."""
+        """Infinitely many tuples from ν [..., H, S, A]: expectations instead of counts."""
         return cls(distribution[..., None] * mdp.transitions, distribution * mdp.rewards)
 
     def __add__(self, other: Data) -> Data:
@@ -57,7 +57,7 @@ def sample(mdp: MDP, distribution: Array, uniforms: Array) -> Data:
     Args:
         mdp: the world.
         distribution: d [..., H, S, A].
-        uniforms: [..., H, M, 3] numbers in [0, 1) that decide M tuples a step.
+        uniforms: [..., H, M, 3] numbers in [0, 1) that determine M tuples per step.
     """
     horizon, _, actions = mdp.shape
     cells = _draw(distribution.reshape(*distribution.shape[:-2], -1), uniforms[..., 0])
@@ -80,14 +80,14 @@ def _draw(probabilities: Array, uniforms: Array) -> Array:
     return np.minimum(drawn, last[..., None])
 
 
-def fit(mdp: MDP, data: Data, ceiling: Array, reference: Array | None = None) -> Array:
+def fit_q(mdp: MDP, data: Data, ceiling: Array, reference: Array | None = None) -> Array:
     """Lines 6 to 10 of Algorithm 2: f [..., H, S, A] from the last step to the first.
 
     Args:
-        mdp: the world; only its features, or that there are none, are looked at.
-        data: what has been seen. Every tuple counts the same, as Lemma F.4 needs it.
-        ceiling: [H, S, A], linear in the features: the class is that of all f with weights between 0 and this one's.
-        reference: Q^ref [H, S, A], or None: line 9 is left out.
+        mdp: the world, of which only the features are used.
+        data: all data so far. Every tuple counts the same, as Lemma F.4 requires.
+        ceiling: [H, S, A], linear in the features: the class is all f with weights between 0 and the ceiling's.
+        reference: Q^ref [H, S, A], or None: line 9 is skipped.
     """
     f = np.zeros((*data.paid.shape[:-3], *mdp.shape))
     following = np.zeros((*data.paid.shape[:-3], mdp.shape[1]))
@@ -102,12 +102,12 @@ def fit(mdp: MDP, data: Data, ceiling: Array, reference: Array | None = None) ->
 
 
 def least_squares(features: Array | None, counts: Array, targets: Array, ceiling: Array) -> Array:
-    """The f in the class that is nearest to the targets (Eq. E.1); 0 where they do not say.
+    """The f in the class that is nearest to the targets (Eq. E.1); 0 where there are none.
 
     Args:
         features: [S, A, d], or None: a table.
-        counts: [..., S, A] how many targets there are.
-        targets: [..., S, A] their sums.
+        counts: [..., S, A] numbers of targets.
+        targets: [..., S, A] sums of targets.
         ceiling: [S, A].
     """
     if features is None:
@@ -121,9 +121,9 @@ def least_squares(features: Array | None, counts: Array, targets: Array, ceiling
 
 
 def bounded_minimum(gram: Array, aim: Array, most: Array, sweeps: int = 500, accuracy: float = 1e-6) -> Array:
-    """argmin ½ w·G·w − b·w over 0 ≤ w ≤ most, one coordinate after the other: [..., d].
+    """argmin ½ w·G·w − b·w over 0 ≤ w ≤ most, by coordinate descent: [..., d].
 
-    G [..., d, d] is positive semidefinite. Begins at the unbounded minimum of least norm, clipped, and stops where no
+    G [..., d, d] is positive semidefinite. Starts at the unbounded minimum of least norm, clipped, and stops when no
     coordinate moves by more than `accuracy`, or after `sweeps`.
     """
     weights = np.clip(np.einsum("...de,...e->...d", np.linalg.pinv(gram, hermitian=True), aim), 0.0, most)
@@ -142,7 +142,7 @@ def bounded_minimum(gram: Array, aim: Array, most: Array, sweeps: int = 500, acc
 
 @dataclasses.dataclass
 class Trace:
-    """What happened in K rounds of N runs."""
+    """Record of K rounds of N runs."""
 
     values: Array
     """[N, K] E_ρ V^{π^k}."""
@@ -163,15 +163,15 @@ def fine_tune(
     uniforms: Array,
     tick: Callable[[], None] = lambda: None,
 ) -> Trace:
-    """Algorithm 2: K rounds of N runs at once. f^1 is 0 (line 2), so that the first policy knows nothing.
+    """Algorithm 2: K rounds of N parallel runs. f^1 is 0 (line 2), so the first policy is uninformed.
 
     Args:
-        mdp: the world; the learner sees samples of it only.
-        learner: which parts are in use.
+        mdp: the world; the learner only sees samples of it.
+        learner: the parts of the algorithm in use.
         offline: the offline data of N runs.
         reference: Q^ref [H, S, A].
         ceiling: Q^{π^e} [H, S, A], of the pessimistic class.
-        uniforms: [N, K, H, m_on, 3] numbers in [0, 1) that decide the online data.
+        uniforms: [N, K, H, m_on, 3] numbers in [0, 1) that determine the online data.
         tick: called after every round.
     """
     runs, rounds = uniforms.shape[:2]
@@ -192,7 +192,7 @@ def fine_tune(
         if learner.online:
             known = known + sample(mdp, visited, uniforms[:, k])
         if learner.online or k == 0:
-            f = fit(mdp, known, class_ceiling, reference if learner.calibrated else None)
+            f = fit_q(mdp, known, class_ceiling, reference if learner.calibrated else None)
         tick()
     spans = [x * chosen[:, None, :, None] for chosen in (trace.above > 0, trace.above < 1)]
     grams = np.stack([np.matmul(span.swapaxes(-1, -2), span) for span in spans])

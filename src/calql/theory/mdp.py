@@ -1,7 +1,7 @@
-"""Finite-horizon MDPs of which everything is known, and what dynamic programming says of them (Appendix E.1, E.2).
+"""Finite-horizon MDPs that are known exactly, and their solution by dynamic programming (Appendix E.1, E.2).
 
 Functions f and policies π are arrays [..., H, S, A] (step, state, action); leading axes are independent problems, so
-that many runs are computed at once. A policy holds probabilities. Rewards are 0 or 1 at random; `rewards` are their
+that many runs are computed in parallel. A policy holds probabilities. Rewards are 0 or 1 at random; `rewards` holds the
 means.
 """
 
@@ -26,7 +26,7 @@ class MDP:
     start: Array
     """[S] probabilities of the first state, ρ."""
     features: Array | None = None
-    """[S, A, d], each a distribution over d; None: one for each state and action (a table)."""
+    """[S, A, d], each a distribution over d; None: one feature per state and action (a table)."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -37,7 +37,7 @@ class MDP:
     def rank(self) -> int:
         """d: the bilinear rank (Definition E.2) of the class of all f that are linear in the features.
 
-        E_{d^π}[g_h − T g_{h+1}] = ⟨X_h, W_h⟩ with X_h = E_{d^π} φ and W_h the difference of the weights of both.
+        E_{d^π}[g_h − T g_{h+1}] = ⟨X_h, W_h⟩ with X_h = E_{d^π} φ and W_h the difference of the two weights.
         """
         _, states, actions = self.shape
         return states * actions if self.features is None else self.features.shape[-1]
@@ -53,7 +53,7 @@ class MDP:
 
 
 def bellman(mdp: MDP, f: Array) -> Array:
-    """T f (Eq. E.4) for every h at once: [..., H, S, A] → the same, where f_H = 0."""
+    """T f (Eq. E.4) for all h: [..., H, S, A] → the same shape, with f_H = 0."""
     best = f.max(axis=-1)
     following = np.concatenate([best[..., 1:, :], np.zeros_like(best[..., :1, :])], axis=-2)
     return mdp.rewards + np.einsum("hsat,...ht->...hsa", mdp.transitions, following)
@@ -79,7 +79,7 @@ def _backward(mdp: MDP, value_of, batch: tuple[int, ...] = ()) -> Array:
 
 
 def greedy(f: Array) -> Array:
-    """π^f: the first of the best actions, with certainty. [..., H, S, A]."""
+    """π^f: deterministically the first of the best actions. [..., H, S, A]."""
     return (f.argmax(axis=-1)[..., None] == np.arange(f.shape[-1])).astype(float)
 
 
@@ -106,7 +106,7 @@ def mixed(mdp: MDP, mistakes: float) -> Array:
 
 
 def offline_distribution(mdp: MDP, policy: Array, width: float) -> Array:
-    """ν_h: what a policy visits, and to the share `width` any state and action. [H, S, A]."""
+    """ν_h: the occupancy of a policy, mixed with a share `width` of uniform states and actions. [H, S, A]."""
     _, states, actions = mdp.shape
     return (1 - width) * occupancy(mdp, policy) + width / (states * actions)
 
@@ -115,10 +115,10 @@ def offline_distribution(mdp: MDP, policy: Array, width: float) -> Array:
 
 
 def combination_lock(horizon: int = 8, actions: int = 4, consolation: float = 0.1, seed: int = 0) -> MDP:
-    """One right action a step leads on, every other one to where nothing leads back from (after Song et al. 2023).
+    """One right action per step leads on, every other action to an absorbing state (after Song et al. 2023).
 
-    The last right action pays 1 with probability 0.9. Who is lost is consoled: a step there pays 1 with the probability
-    `consolation`, which looks like the better way to whoever has seen little. Transitions are certain. States: on the
+    The last right action pays 1 with probability 0.9. In the absorbing state every step pays 1 with probability
+    `consolation`, which looks better to a learner with little data. Transitions are deterministic. States: on the
     way, lost.
     """
     code = np.random.default_rng(seed).integers(actions, size=horizon)
@@ -140,10 +140,10 @@ MAZE = """
 
 
 def maze(plan: str = MAZE, horizon: int = 10, slip: float = 0.1) -> MDP:
-    """A maze in which one waits at G for pay: a step there pays 1 with probability 0.5, a step elsewhere with 0.05.
+    """A maze with an absorbing goal G: a step there pays 1 with probability 0.5, a step elsewhere with 0.05.
 
-    `plan`: `#` is a wall; it begins in the upper left corner. The four actions are right, down, left and up; with
-    probability `slip` another one of them is taken; walls stop. G is never left.
+    `plan`: `#` is a wall; episodes start in the upper left corner. The four actions are right, down, left and up; with
+    probability `slip` another action is taken; walls block. G is never left.
     """
     rows = plan.split()
     cells = [(i, j) for i, row in enumerate(rows) for j, sign in enumerate(row) if sign != "#"]
@@ -160,7 +160,7 @@ def maze(plan: str = MAZE, horizon: int = 10, slip: float = 0.1) -> MDP:
 
 
 def linear_mdp(states: int = 12, actions: int = 3, rank: int = 4, horizon: int = 6, seed: int = 0) -> MDP:
-    """Every state and action is a mixture of `rank` kinds, each with next states and a pay of its own: rank d."""
+    """Every state and action is a mixture of `rank` kinds, each with its own next states and reward: rank d."""
     random = np.random.default_rng(seed)
     features = random.dirichlet(np.full(rank, 0.3), size=(states, actions))
     kinds = random.dirichlet(np.full(states, 0.2), size=(horizon, rank))

@@ -1,1 +1,1 @@
-"""The only place where time passes: phases, the loop, checkpoints."""
+"""Running an experiment: phases, the loop, evaluations, checkpoints."""

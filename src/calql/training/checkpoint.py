@@ -1,10 +1,10 @@
-"""Checkpoints: arrays as safetensors, the rest as JSON, written atomically, verified before they are believed.
+"""Checkpoints: arrays as safetensors, the rest as JSON, written atomically, verified before they are used.
 
     checkpoints/step-000012000/   state.safetensors · replay.safetensors · meta.json (written last, with checksums)
-    checkpoints/step-000012000+001/   the same gradient step, but later: episodes came in between
+    checkpoints/step-000012000+001/   the same gradient step later: more episodes were collected in between
 
-A folder gets its final name only when everything in it is on the disk, so a folder of that name is complete unless
-the disk itself failed; the checksums find that out.
+A folder gets its final name only when everything in it is on disk, so a folder with that name is complete unless
+the disk failed, which the checksums detect.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """The tree of the same structure as `like`, with leaves taken from `arrays`.
+    """The tree with the structure of `like` and leaves from `arrays`.
 
-    Raises InputError where a leaf is not there in that shape and dtype.
+    Raises InputError if a leaf is missing or has another shape or dtype.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [arrays.get(jax.tree_util.keystr(path)) for path, _ in paths]
@@ -50,11 +50,11 @@ def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/step-…` atomically and remove all but the newest `keep` (those marked `"milestone"` stay).
+    """Write `folder/step-…` atomically and remove all but the newest `keep` checkpoints (milestones are kept).
 
-    Nothing is deleted before its successor is safe. Where the step has a complete checkpoint already, it gets the new
-    meta if the arrays are the same; other arrays, and what comes after a milestone, get a name of their own.
-    Raises RunError where it cannot be written, and leaves what was there.
+    Nothing is deleted before its successor is on disk. If the step already has a complete checkpoint, it gets the new
+    meta if the arrays are equal; other arrays, and anything after a milestone, get a name of their own.
+    Raises RunError if it cannot be written; older checkpoints then stay.
     """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
 
 
 def _place(path: Path, checksums: dict[str, str], milestone: bool) -> Path:
-    """The first of step-…, step-…+001, … that is free, or damaged, or only needs the new meta."""
+    """The first of step-…, step-…+001, … that is free or damaged, or has the same arrays."""
     names = itertools.chain([path.name], (f"{path.name}+{number:03d}" for number in itertools.count(1)))
 
     def fits(here: Path) -> bool:
@@ -105,7 +105,7 @@ def _write(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, An
 
 
 def at(folder: Path, step: int) -> Path:
-    """Where the (first) checkpoint of that gradient step is, or would be."""
+    """Path of the (first) checkpoint of a gradient step, whether it exists or not."""
     return folder / f"step-{step:09d}"
 
 
@@ -115,12 +115,12 @@ def step_of(path: Path) -> int:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a checkpoint is there, whole and undamaged."""
+    """Whether a checkpoint exists and is undamaged."""
     return path.exists() and _verify(path) is None
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest complete checkpoint, or None; and one line for each newer one that had to be passed over."""
+    """The newest complete checkpoint, or None, and one message for each newer checkpoint that is damaged."""
     complaints = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         problem = _verify(path)
@@ -154,7 +154,7 @@ def _verify(path: Path) -> str | None:
 
 
 def _prune(written: Path, keep: int) -> None:
-    """Remove the oldest up to the one just written; newer ones are damaged, and will be written again."""
+    """Keep the last `keep` checkpoints up to the one just written; newer ones are damaged and get written again."""
     metas = {path: _meta(path) for path in sorted(written.parent.glob("step-*")) if path <= written}
     for path in [path for path, meta in metas.items() if meta and not meta.get("milestone")][:-keep]:
         shutil.rmtree(path, ignore_errors=True)

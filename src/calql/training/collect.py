@@ -1,4 +1,4 @@
-"""The environments of a run, opened when they are needed, and episodes as rows of the replay."""
+"""The environments of a run, opened when first used, and episodes as rows of the replay buffer."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from calql.types import Transition
 
 
 class EnvironmentFailed(RuntimeError):
-    """The environment raised an exception while it was reset or stepped; `__cause__` is that exception."""
+    """The environment raised an exception in `reset` or `step`; `__cause__` is that exception."""
 
 
 class Watched(gymnasium.Wrapper):
-    """Tells an environment's own failures from everything else that may go wrong."""
+    """Turns exceptions of the environment into EnvironmentFailed, to tell them from errors elsewhere."""
 
     def reset(self, **options: Any) -> tuple[Any, dict]:
-        """As the environment. Raises EnvironmentFailed where it fails."""
+        """Reset the environment. Raises EnvironmentFailed if that raises."""
         try:
             return self.env.reset(**options)
         except Exception as error:
             raise EnvironmentFailed(f"{type(error).__name__}: {error}") from error
 
     def step(self, action: np.ndarray) -> tuple:
-        """As the environment. Raises EnvironmentFailed where it fails."""
+        """Step the environment. Raises EnvironmentFailed if that raises."""
         try:
             return self.env.step(action)
         except Exception as error:
@@ -36,7 +36,7 @@ class Watched(gymnasium.Wrapper):
 
 
 class Environments:
-    """One environment to collect in and some to evaluate in, each opened at its first use."""
+    """One environment to collect episodes in and some to evaluate in, each opened at its first use."""
 
     def __init__(self, task: Task, eval_envs: int, eval_episodes: int) -> None:
         self.task = task
@@ -54,7 +54,7 @@ class Environments:
 
     @property
     def evaluation(self) -> list[gymnasium.Env]:
-        """The environments that policies are evaluated in; the training environment where one shall do for all."""
+        """The environments that policies are evaluated in; the training environment if `eval_envs` is 1."""
         if self.share:
             return [self.training]
         while len(self._evaluation) < self.count:
@@ -62,7 +62,7 @@ class Environments:
         return self._evaluation
 
     def close(self) -> None:
-        """Close those that were opened."""
+        """Close the environments that were opened."""
         for env in [*self._evaluation, *([self._training] if self._training is not None else [])]:
             env.close()
         self._training, self._evaluation = None, []

@@ -1,14 +1,14 @@
-"""What a run is: one typed record. config.json is this record; every command but the first start decodes it.
+"""The definition of a run: one typed record. config.json holds it; every later command decodes it from there.
 
     Experiment
       task          environment, horizon, rewards, score        (`calql.tasks.Task`)
-      data          which recording, and what is done to it
+      data          which data set, and how it is preprocessed
       pretrain      update rule and schedule of the offline phase; None: no offline phase
       finetune      update rule, schedule and replay of the online phase; None: no online phase
       measurement   evaluations, logs, checkpoints
-      seed          decides networks, batches, resets and exploration
+      seed          of networks, batches, resets and exploration
 
-`calql.training.options.experiment` lays the tables and the user's options together. Nothing else looks at a table.
+`calql.training.options.experiment` combines the tables with the user's options. Nothing else reads a table.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Any0 = Annotated[int, msgspec.Meta(ge=0)]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The recording that a run learns from."""
+    """The data set that a run learns from."""
 
     uri: str | None = None
-    """`local:TASK`, `minari:ID`, `npz:FILE`, …; None where the task has no data of its own and none was named."""
+    """`local:TASK`, `minari:ID`, `npz:FILE`, …; None if the task has no data of its own and none was given."""
     action_clip: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.99999
-    """Actions of the data are clipped to ± this, where a tanh policy still has a finite density."""
+    """Actions of the data are clipped to ± this, so that their density under a tanh policy is finite."""
     tail_bootstrap: bool = False
-    """Monte-Carlo returns continue after a cut with the last reward for ever, r / (1 − γ): what was reached lasts."""
+    """Monte-Carlo returns of truncated episodes continue with the last reward for ever, r / (1 − γ)."""
     cut_at_horizon: bool = False
     """Cut recorded episodes that are longer than the task's horizon (a note says how many)."""
 
@@ -65,7 +65,7 @@ class Pretrain:
     random_crop: Any0 = 4
     """Largest shift in pixels of the images in a batch (DrQ)."""
     eval_every_offline: Some = 50_000
-    """Gradient steps between evaluations during pre-training (both ends are always evaluated)."""
+    """Gradient steps between evaluations during pre-training (its start and end are always evaluated)."""
 
     name: ClassVar[str] = "offline"
     mixing: ClassVar[float] = 1.0
@@ -94,20 +94,20 @@ class Finetune:
     online_steps: Any0 = 1_000_000
     """Environment steps of fine-tuning."""
     utd: Some = 1
-    """Gradient steps per environment step, done in one block after each whole episode."""
+    """Update-to-data ratio: gradient steps per environment step, done in one block after each episode."""
     updates_per_episode: Some | None = None
-    """Gradient steps after each episode, however long it was (ODT); None: `utd` times its length."""
+    """Gradient steps per episode, whatever its length (ODT); None: `utd` per environment step."""
     start_steps: Any0 = 0
-    """Environment steps with uniformly random actions before anything is learned (RLPD); the last episode of them is
+    """Environment steps with uniformly random actions before the first update (RLPD); the last of these episodes is
     completed."""
     batch_size: Some = 256
     """Transitions per gradient step."""
     mixing: float = 0.5
     """Offline share of a batch, in [0, 1], or −1 for the union of both buffers (Appendix H.2)."""
     replay_capacity: Some = 1_000_000
-    """Online transitions that are kept, first in, first out."""
+    """Capacity of the replay buffer in online transitions, first in, first out."""
     one_buffer: bool = False
-    """The data are put into that buffer too, as its oldest rows, and new transitions overwrite them (AWAC, ODT)."""
+    """The offline data go into the same buffer, as its oldest rows, and new transitions overwrite them (AWAC, ODT)."""
     random_crop: Any0 = 4
     """Largest shift in pixels of the images in a batch (DrQ)."""
     eval_every_online: Some = 2_000
@@ -130,7 +130,7 @@ class Finetune:
         return self.eval_every_online
 
     def gradient_steps(self, horizon: int) -> int:
-        """Gradient steps of the whole phase; those that go by the episode are counted for episodes of full length."""
+        """Gradient steps of the whole phase; updates per episode are counted for episodes of full length."""
         if self.updates_per_episode is not None:
             return self.online_steps * self.updates_per_episode // horizon
         return max(self.online_steps - self.start_steps, 0) * self.utd
@@ -138,15 +138,15 @@ class Finetune:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """How a run is watched. Apart from the number of evaluation environments, none of it changes what is learned."""
+    """Evaluations, logs and checkpoints. Only the number of evaluation environments can change what is learned."""
 
     eval_episodes: Some = 20
     """Deterministic episodes per evaluation."""
     eval_envs: Some = 10
-    """Environments opened for evaluations, side by side (never more than `eval_episodes`); 1: the training environment
-    is used, so that the run opens a single one."""
+    """Environments for evaluations, stepped side by side (at most `eval_episodes`); 1: evaluate in the training
+    environment, so that the run opens only one."""
     slice_dimension: Any0 | None = None
-    """Component of the action along which Q is compared with rollouts after pre-training (Fig. 6); None: not."""
+    """Action dimension along which Q is compared with rollouts after pre-training (Fig. 6); None: no comparison."""
     log_every: Some = 1_000
     """Gradient steps averaged into one row of train.csv."""
     checkpoint_every: Some = 50_000
@@ -167,7 +167,7 @@ class InitFrom:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run. Two runs of equal experiments on one machine are equal bit for bit."""
+    """Everything that determines a run. Two runs of equal experiments on one machine are equal bit for bit."""
 
     task: Task
     data: Data
@@ -176,13 +176,13 @@ class Experiment:
     measurement: Measurement
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     method: str = ""
-    """Name of the row that the rules and their settings came from."""
+    """Name of the method that the update rules and their settings come from."""
     title: str = ""
     """Name of the method in tables and figures."""
     scale: Scale = "laptop"
-    """Name of the scale that the settings came from."""
+    """Name of the scale that the settings come from."""
     init_from: InitFrom | None = None
-    """Where the networks came from, if not from the seed."""
+    """Run whose networks this run starts from; None: networks are initialised from the seed."""
 
     @property
     def phases(self) -> tuple[Pretrain | Finetune, ...]:
@@ -199,7 +199,7 @@ class Experiment:
 
 
 def encode(experiment: Experiment) -> dict[str, Any]:
-    """The record as JSON values. Infinite numbers become text ("inf", "-inf"), tuples lists."""
+    """The record as JSON values. Infinite numbers become text ("inf", "-inf"), tuples become lists."""
     task = dataclasses.replace(experiment.task, env=name_of(experiment.task), scales={})
     record = _plain(msgspec.to_builtins(dataclasses.replace(experiment, task=task)))
     for phase in experiment.phases:
@@ -209,10 +209,10 @@ def encode(experiment: Experiment) -> dict[str, Any]:
 
 
 def decode(record: Mapping[str, Any]) -> Experiment:
-    """The experiment that a record describes; what it does not name takes its default.
+    """The experiment that a record describes; missing fields take their defaults.
 
-    Raises InputError, with the place, where a value is missing, of another type or out of bounds, and where a rule or
-    a factory of the user's own cannot be imported.
+    Raises InputError, naming the field, if a value is missing, of the wrong type or out of bounds, and if an update
+    rule or a factory of the user's own cannot be imported.
     """
     record = dict(record)
     for name in ("pretrain", "finetune"):
@@ -223,11 +223,11 @@ def decode(record: Mapping[str, Any]) -> Experiment:
     try:
         return msgspec.convert(record, Experiment, strict=False, dec_hook=_rule)
     except msgspec.ValidationError as error:
-        raise InputError(f"the record of the run cannot be read: {error}; it was changed, or is damaged") from error
+        raise InputError(f"the record of the run cannot be read: {error}; it was edited or is damaged") from error
 
 
 def unknown(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    """Paths that a record has and this version does not know."""
+    """Paths of fields that a record has and this version does not know."""
 
     def extra(found: Any, known: Any, path: str) -> list[str]:
         if not (isinstance(found, Mapping) and isinstance(known, Mapping)):
@@ -252,15 +252,15 @@ def rule_name(rule: type) -> str:
 
 
 def rule_named(name: str) -> type:
-    """The inverse of `rule_name`. Raises InputError where there is no such rule."""
+    """The inverse of `rule_name`. Raises InputError if there is no such rule."""
     found = load_attribute(name) if ":" in str(name) else getattr(calql.algorithms, str(name), None)
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        raise InputError(f"'{name}' is no update rule (a dataclass with init, update and act)")
+        raise InputError(f"'{name}' is not an update rule (a dataclass with init, update and act)")
     return found
 
 
 def name_of(task: Task) -> str:
-    """The text by which the task's environment is found again: `package.module:factory`."""
+    """The import name of the task's environment: `package.module:factory`."""
     if isinstance(task.env, str):
         return task.env
     name = _import_name(task.env)
@@ -297,7 +297,7 @@ def differences(one: Experiment, other: Experiment) -> list[str]:
 
 
 def before_fine_tuning(experiment: Experiment) -> Experiment:
-    """What decides the pre-training: experiments in which this is equal share it, bit for bit."""
+    """The part that determines pre-training: experiments that are equal in it share it, bit for bit."""
     return dataclasses.replace(experiment, finetune=None, method="", title="", scale="paper")
 
 

@@ -1,4 +1,4 @@
-"""Writing that survives a full disk, a crash and a power loss: a file is there whole under its name, or not at all."""
+"""Writing that survives a full disk, a crash and a power loss: a file is complete under its name, or absent."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from calql.types import RunError
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What is written to `path` inside. Raises RunError where the file system refuses (full, read-only, gone)."""
+    """Context of writing to `path`. Raises RunError if the file system refuses (full, read-only, gone)."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RunError(
-            f"cannot write {path}: {reason}; make room or give access, then run the same command again (a begun run: "
+            f"cannot write {path}: {reason}; free space or grant access, then run the same command again (a begun run: "
             "add --resume)"
         ) from error
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk itself."""
+    """Wait until a file, or a folder's list of names, is on disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -35,7 +35,7 @@ def sync(path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the content of a file at once and durably. Raises RunError where it cannot; the old content stays."""
+    """Replace the content of a file atomically and durably. Raises RunError on failure; the old content then stays."""
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         try:
@@ -49,7 +49,7 @@ def write(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, all of it or nothing; durable only after `sync`. Raises RunError as `write`."""
+    """Append text to a file, all of it or nothing; durable only after `sync`. Raises RunError on failure."""
     with writing(path), path.open("ab", buffering=0) as file:
         size, rest = file.seek(0, os.SEEK_END), text.encode()
         try:

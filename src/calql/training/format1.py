@@ -1,7 +1,6 @@
-"""Reads config.json of format 1 (calql 0.1.0), which held options by flat names and left the task to its table.
+"""Reads config.json of format 1 (calql 0.1.0), which held options by flat names and only the name of the task.
 
-What the table of that version said of each task is kept in `format1.json`, so that those runs stay readable whatever
-becomes of today's.
+`format1.json` keeps that version's table of tasks, so that its runs stay readable when the current table changes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ONLINE = {"cql_alpha_online": "cql_alpha", "iql_temperature_online": "iql_temper
 
 
 def experiment_of(raw: Mapping[str, Any]) -> Experiment:
-    """The experiment of a record of format 1. Raises InputError where it is not whole, or names what is not there."""
+    """The experiment of a record of format 1. Raises InputError if it is incomplete or names an unknown task."""
     try:
         settings, method, uri = raw["settings"], raw["method"], raw["data"]["reference"]
         known = json.loads(files("calql.training").joinpath("format1.json").read_text(encoding="utf-8"))
@@ -47,7 +46,7 @@ def experiment_of(raw: Mapping[str, Any]) -> Experiment:
             rule = _rule(method, phase)
             record[part] = {"rule": rule_name(rule), "algorithm": _fields(rule, own)} | _fields(kind, own)
     except (KeyError, TypeError) as error:
-        raise InputError(f"the record of the run (format 1) is not whole: {error!r}") from error
+        raise InputError(f"the record of the run (format 1) is incomplete: {error!r}") from error
     return decode(record)
 
 
@@ -76,5 +75,5 @@ def _rule(method: str, phase: Mapping[str, Any]) -> type:
 
 
 def _fields(kind: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that are fields of a record."""
+    """The settings that are fields of a record class."""
     return {field.name: settings[field.name] for field in dataclasses.fields(kind) if field.name in settings}

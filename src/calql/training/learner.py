@@ -1,4 +1,4 @@
-"""The compiled part of training: many gradient steps in one program, and what critics say of the data."""
+"""The compiled part of training: many gradient steps in one program, and the critics' values on the data."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def train_steps(
         algorithm: the update rule (static).
         batch_size: transitions per gradient step (static).
         crop: largest shift of images in pixels (static).
-        state: what the rule learns; its memory is reused.
-        replay: what batches are drawn from.
+        state: the rule's state; its memory is donated.
+        replay: buffer that batches are drawn from.
         key: step number i draws everything from fold_in(key, i).
         first: number of the first step, int32 [].
         count: number of steps, int32 []; traced, so that episodes of any length share one program.
@@ -79,7 +79,7 @@ def measure_values(
 
 
 def with_statistics(spec: Spec, data: Transition) -> Spec:
-    """The spec with what a learner of sequences takes from its data: mean and deviation of states, best return."""
+    """The spec with the statistics of the data that sequence models need: mean and deviation of states, best return."""
     mean, std = (jax.tree.map(partial(f, axis=0), data.observations) for f in (np.mean, np.std))
     best = data.to_go[data.timesteps == 0].max()
     return spec._replace(mean=mean, std=jax.tree.map(lambda x: x + 1e-6, std), best_return=float(best))

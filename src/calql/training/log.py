@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: sums of training metrics, rows of train.csv and eval.csv, alarms."""
+"""The log of a run: sums of training metrics, rows of train.csv and eval.csv, warnings of divergence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAIN_COLUMNS = ("phase", "env_step", "grad_step")
 
 
 class Log:
-    """Rows of a run, and the metrics that wait for the next one."""
+    """Rows of a run's CSV files, and the metrics to be averaged into the next one."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self.run_dir = run_dir
@@ -27,15 +27,15 @@ class Log:
         self.alarmed = False
 
     def updates(self, sums: Mapping[str, jax.Array], count: int, first: int) -> dict[str, float]:
-        """Take in the metric sums of `count` gradient steps; returns their means.
+        """Add the metric sums of `count` gradient steps; returns their means.
 
-        Raises RunError where one is not finite: the run has diverged.
+        Raises RunError if a metric is not finite: the run has diverged.
         """
         totals = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
         if bad := [name for name, value in totals.items() if not np.isfinite(value)]:
             raise RunError(
                 f"diverged near gradient step {first} ({', '.join(bad)} not finite); the last good "
-                "checkpoint is kept; start anew with --set target_q_clamp=true or a smaller cql_alpha"
+                "checkpoint is kept; start a new run with --set target_q_clamp=true or a smaller cql_alpha"
             )
         for name, value in totals.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -43,7 +43,7 @@ class Log:
         return {name: value / count for name, value in totals.items()}
 
     def implausible(self, metrics: Mapping[str, float], bounds: tuple[float, float] | None) -> str | None:
-        """A warning, once, when mean Q of the batch leaves what any return can be by more than a fifth."""
+        """A warning, given once, when the batch's mean Q exceeds the largest possible return by more than a fifth."""
         limit = np.inf if bounds is None else 1.2 * max(map(abs, bounds))
         q = metrics.get("q_data", 0.0)
         if self.alarmed or abs(q) <= limit:
@@ -52,14 +52,14 @@ class Log:
         return f"mean Q is {q:.4g}, beyond ±{limit:.4g}: values diverge; consider --set target_q_clamp=true"
 
     def flush(self, where: Mapping[str, Any]) -> None:
-        """One row of train.csv with the means since the last one, if there were any updates."""
+        """Write a row of train.csv with the means since the last row, if there were any updates."""
         if self.summed:
             row = {name: total / self.summed for name, total in self.sums.items()}
             self._append("train.csv", {**where, **row}, TRAIN_COLUMNS)
             self.sums, self.summed = {}, 0
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
-        """One row of eval.csv."""
+        """Write a row of eval.csv."""
         self.last_evaluation = dict(row)
         self._append("eval.csv", row, EVAL_COLUMNS)
 

@@ -1,4 +1,4 @@
-"""The loop: evaluate, collect, update, save, in the order that the schedule says."""
+"""The training loop: evaluate, collect, update and save as the schedule decides."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from calql.training.state import Training
 
 
 class Event(NamedTuple):
-    """What just happened (`update`, `episode`, `evaluation`, `notice`), and where the run is."""
+    """What has just happened (`update`, `episode`, `evaluation`, `notice`), and the run's progress."""
 
     kind: str
     phase: str
     step: int
     """On the phase's own clock: gradient steps offline, environment steps online."""
     total: int
-    """Where that clock ends."""
+    """End of the phase on that clock."""
     info: dict[str, Any]
-    """Metrics of an update, outcome of an episode, row of an evaluation, text of a notice."""
+    """Metrics of an update, outcome of an episode, row of an evaluation, or text of a notice."""
 
 
 def run(training: Training) -> Iterator[Event]:
-    """Train to the end, from wherever the counters stand; may be left at any event and continued from a checkpoint."""
+    """Train from the current counters to the end; may be left at any event and continued from a checkpoint."""
     steps = {"evaluate": evaluate, "collect": collect, "update": update}
     for text in training.notes:
         yield event(training, "notice", {"text": text})
@@ -50,10 +50,10 @@ def run(training: Training) -> Iterator[Event]:
 
 
 def evaluate(t: Training) -> Iterator[Event]:
-    """One row of eval.csv. The pre-trained policy is measured once: it ends one phase and begins the next."""
+    """One row of eval.csv. The pre-trained policy is evaluated once, at the end of one phase and start of the next."""
     point, row = t.counters.total_grad_step, t.log.last_evaluation
     if not row or int(row["grad_step"]) != point:
-        # Every evaluation of a run, and of every run of its seed, begins its episodes alike: differences are not luck.
+        # All evaluations of all runs with this seed start from the same states (common random numbers).
         seeds = [t.streams.seed("evaluate", i) for i in range(t.experiment.measurement.eval_episodes)]
         rule, task = t.phase.algorithm, t.experiment.task
         where = f"the evaluation at gradient step {point}"
@@ -65,7 +65,7 @@ def evaluate(t: Training) -> Iterator[Event]:
 
 
 def collect(t: Training) -> Iterator[Event]:
-    """One whole episode with the current sampled policy, into replay with its own Monte-Carlo returns."""
+    """Collect one episode with the current stochastic policy and store it with its Monte-Carlo returns."""
     index, task = t.counters.episode, t.experiment.task
     key, seed = t.streams.key("collect", index), t.streams.seed("collect", index)
     act = uniform_policy(t.spec, key) if t.schedule.random_actions(t.counters) else t.acting(key)
@@ -79,7 +79,7 @@ def collect(t: Training) -> Iterator[Event]:
 
 
 def update(t: Training) -> Iterator[Event]:
-    """Gradient steps up to the next boundary of any kind."""
+    """Gradient steps up to the next evaluation, episode, log row or checkpoint."""
     phase, c = t.phase, t.counters
     count = t.schedule.updates(c)
     settings, key = (phase.algorithm, phase.batch_size, phase.random_crop), t.streams.key("update")
@@ -97,7 +97,7 @@ def update(t: Training) -> Iterator[Event]:
 
 
 def end_phase(t: Training) -> Iterator[Event]:
-    """The last row of train.csv, the comparison of Q with rollouts where it is wanted, and a checkpoint that stays."""
+    """Write the last row of train.csv, the comparison of Q with rollouts if asked for, and a lasting checkpoint."""
     t.log.flush(t.where())
     dimension, rule, task = t.experiment.measurement.slice_dimension, t.phase.algorithm, t.experiment.task
     if dimension is not None and t.phase.name == "offline" and isinstance(rule, HasValues):

@@ -1,4 +1,4 @@
-"""What a policy and its critics are worth: one row of eval.csv, and the comparison of Q with rollouts (slice.csv)."""
+"""Evaluation of a policy and its critics: one row of eval.csv, and the comparison of Q with rollouts (slice.csv)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATA_SAMPLE = 2_048
 
 
 def data_sample(offline: Transition) -> Transition:
-    """The transitions of the data that every evaluation of every run on them looks at: [at most DATA_SAMPLE, …]."""
+    """The transitions of the data that every evaluation of every run uses: [at most DATA_SAMPLE, …]."""
     rows = np.random.default_rng(0).permutation(len(offline.rewards))[:DATA_SAMPLE]
     return jax.tree.map(lambda x: jnp.asarray(x[rows]), offline)
 
@@ -36,7 +36,7 @@ def data_sample(offline: Transition) -> Transition:
 def policy_row(
     envs: Sequence[gymnasium.Env], task: Task, algorithm: UpdateRule, spec: Spec, state: PyTree, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Deterministic episodes, one for each seed: their columns of eval.csv."""
+    """Columns of eval.csv from deterministic episodes, one per seed."""
     outcomes = evaluate(envs, task, acting(algorithm, spec, state, len(envs)), seeds)
     scores, n = np.array([outcome.score for outcome in outcomes]), len(seeds)
     return {
@@ -49,7 +49,7 @@ def policy_row(
 
 
 def values_row(algorithm: UpdateRule, state: PyTree, sample: Transition, key: jax.Array) -> dict[str, float]:
-    """Q on the data against the return: their columns of eval.csv."""
+    """Columns of eval.csv that compare Q on the data with the return."""
     row = {"mc_return_mean": float(sample.returns.mean())}
     if isinstance(algorithm, HasValues):
         q_data, bounding = measure_values(algorithm, state, sample, key)

@@ -1,8 +1,8 @@
-"""The one place where tables and options meet: (task, method, scale, options) → `Experiment`.
+"""Combines tables and options: (task, method, scale, options) → `Experiment`. No other module does.
 
 Every leaf of the record has a path, e.g. `finetune.algorithm.cql_alpha` or `task.env.image_size`. An option names a
-leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql_alpha`); a name that stands in both
-phases means both. What a run does not read has no leaf, so it cannot be set.
+leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql_alpha`); a name that occurs in both
+phases means both. A setting that a run does not read has no leaf, so it cannot be set.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ HIDDEN = {
     "task": {"id", "env", "data", "builder", "recipe", "sources", "scales", "domain", "summary"},
     "data": {"uri"},
 }
-"""Fields of the record that are no options: they are chosen by naming a task and its data."""
+"""Fields of the record that are not options: choosing a task and its data sets them."""
 SHORTHANDS = {"variant": str, "target_q_clamp": bool, "actor_once_per_step": bool}
 """Names that stand for several options:
 
-* `variant`: a named set of sampled actions (`calql.algorithms.VARIANTS`), below everything else.
+* `variant`: a named set of sampled actions (`calql.algorithms.VARIANTS`), which every other layer overrides.
 * `target_q_clamp`: `target_q_range` is [r_min, r_max]/(1 − γ) of the task.
-* `actor_once_per_step`: fine-tuning moves the policy with the last of the `utd` updates only (`actor_every = utd`).
+* `actor_once_per_step`: in fine-tuning the policy moves only with the last of the `utd` updates (`actor_every = utd`).
 """
 
 
@@ -75,7 +75,7 @@ def experiment(
     data: str | None = None,
     options: Mapping[str, Any] | Sequence[str] = (),
 ) -> Experiment:
-    """The record of a run: official defaults, then the scale's, the task's and the method's rows, then `options`.
+    """The record of a run: official defaults, overridden by the scale, the task, the method and `options`, in turn.
 
     Options are values by name, or texts `name=value` as on the command line. Raises InputError for an unknown task,
     method, scale or option, for an option that this run does not read, and for values out of bounds.
@@ -91,7 +91,7 @@ def laid_together(
     data: str | None = None,
     options: Mapping[str, Any] | Sequence[str] = (),
 ) -> tuple[Experiment, dict[str, str]]:
-    """The same, with who set each option: {path: layer}; a path that is not there has the library's default."""
+    """The same, and who set each option: {path: layer}; an option that no layer set has the library's default."""
     row = task if isinstance(task, Task) else get_task(task)
     how = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
@@ -124,7 +124,7 @@ def laid_together(
     set_by: dict[str, str] = {}
     for who, values in [Layer(f"variant {variant}", VARIANTS[variant]), *layers]:
         strict = who == "you"
-        for name in sorted(values.keys() - SHORTHANDS, key=lambda name: name.count(".")):  # the more special come later
+        for name in sorted(values.keys() - SHORTHANDS, key=lambda name: name.count(".")):  # the more specific last
             for leaf in chosen(made, name) if strict else matching(made, name):
                 made = _replaced(made, leaf, values[name])
                 set_by[leaf.name] = who
@@ -136,14 +136,14 @@ def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) 
     given = dict(options) if isinstance(options, Mapping) else read_options(options)
     for name in sorted(given, key=lambda name: name.count(".")):
         if name in SHORTHANDS:
-            raise InputError(f"{name} stands for other options; name those")
+            raise InputError(f"{name} stands for other options; set those")
         for leaf in chosen(experiment, name):
             experiment = _replaced(experiment, leaf, given[name])
     return _checked(experiment, experiment.task)
 
 
 def read_options(texts: Sequence[str]) -> dict[str, str]:
-    """`name=value` texts by name; of a name given twice, the last counts. Raises InputError on a malformed one."""
+    """`name=value` texts by name; if a name is given twice, the last counts. Raises InputError if one is malformed."""
     given = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -154,7 +154,7 @@ def read_options(texts: Sequence[str]) -> dict[str, str]:
 
 
 def fields_of(record: type, texts: Sequence[str]) -> dict[str, Any]:
-    """`name=value` texts as values of a dataclass's fields (e.g. a builder's recipe). Raises InputError on others."""
+    """`name=value` texts as values of a dataclass's fields (e.g. a recipe). Raises InputError for other names."""
     given, hints = read_options(texts), _hints(record)
     for name in given:
         if name not in hints:
@@ -184,7 +184,7 @@ def leaves(record: Any, path: Path = ()) -> Iterator[Leaf]:
 
 
 def matching(experiment: Experiment, name: str) -> list[Leaf]:
-    """The leaves that an option's name means; none where this run does not read it."""
+    """The leaves that an option's name refers to; none if this run does not read it."""
     *above, last = name.split(".")
     found = []
     for leaf in leaves(experiment):
@@ -195,7 +195,7 @@ def matching(experiment: Experiment, name: str) -> list[Leaf]:
 
 
 def chosen(experiment: Experiment, name: str) -> list[Leaf]:
-    """The same for an option that the user names: InputError where it means nothing, or things that differ."""
+    """The leaves of an option that the user names. Raises InputError if there are none, or if their values differ."""
     found = matching(experiment, name)
     if not found and name.split(".")[:-1] in (["env"], ["task", "env"]):
         found = [_factory_option(experiment.task, name.split(".")[-1])]
@@ -203,11 +203,11 @@ def chosen(experiment: Experiment, name: str) -> list[Leaf]:
         rules = " and ".join(dict.fromkeys(type(phase.algorithm).__name__ for phase in experiment.phases))
         known = {leaf.path[-1] for leaf in leaves(experiment)} | {leaf.name for leaf in leaves(experiment)}
         error = nearest(name, known | SHORTHANDS.keys(), "option")
-        raise InputError(f"{error} (a run of {rules} reads no other of that name)")
+        raise InputError(f"{error} (a run of {rules} reads no option of that name)")
     alike = len({leaf.path[1:] for leaf in found}) == 1 and {leaf.path[0] for leaf in found} <= {"pretrain", "finetune"}
     if len(found) > 1 and not (alike and all(leaf.value == found[0].value for leaf in found)):
         values = " and ".join(f"{leaf.name} (now {_text(leaf.value)})" for leaf in found)
-        raise InputError(f"'{name}' means {values}; name the one that you mean, or each")
+        raise InputError(f"'{name}' means {values}; set one or each")
     return found
 
 
@@ -241,13 +241,13 @@ def _replaced(record: Any, leaf: Leaf, value: Any) -> Any:
 
 
 def _read(leaf: Leaf, value: Any) -> Any:
-    """A value, or its text, as the option's own type and within its bounds."""
+    """A value, or its text, converted to the option's type and checked against its bounds."""
     given, kind = value, leaf.kind
     if kind is Any and leaf.value is not None:
         kind = type(leaf.value)
     if isinstance(value, str):
         if not value.strip():
-            raise InputError(f"option '{leaf.name}' is given no value; write {leaf.name}=VALUE")
+            raise InputError(f"option '{leaf.name}' has no value; write {leaf.name}=VALUE")
         if value.strip().lower() in ("none", "null"):
             value = None
         elif _holds_tuple(kind):
@@ -277,12 +277,12 @@ def _hints(owner: type) -> dict[str, Any]:
 
 @cache
 def field_docs(owner: type) -> dict[str, str]:
-    """{field: the text below it in the source} of a dataclass and those it inherits from."""
+    """{field: its docstring in the source} of a dataclass and its parents."""
     docs: dict[str, str] = {}
     for cls in reversed(owner.__mro__):
         try:
             (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        except (OSError, TypeError, SyntaxError):  # no source at hand
+        except (OSError, TypeError, SyntaxError):  # no source available
             continue
         assert isinstance(tree, ast.ClassDef)
         for field, text in zip(tree.body, tree.body[1:], strict=False):
@@ -297,7 +297,7 @@ def field_docs(owner: type) -> dict[str, str]:
 
 
 def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
-    """With the shorthands carried out. Raises InputError where one that the user gave has nothing to act on."""
+    """The experiment with the shorthands applied. Raises InputError if one that the user gave does not apply."""
 
     def on(name: str) -> bool:
         try:
@@ -306,7 +306,7 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
             raise InputError(f"option '{name}' cannot be '{short[name]}': it is true or false") from error
 
     if "variant" in given and not any(matching(made, name) for name in VARIANTS[given["variant"]]):
-        raise InputError("variant names sets of sampled actions, and this method samples none; leave it out")
+        raise InputError("variant names a set of sampled actions, and this method samples none; leave it out")
     if on("target_q_clamp"):
         ranges = [leaf for leaf in matching(made, "target_q_range") if leaf.value is None]
         if "target_q_clamp" in given and not matching(made, "target_q_range"):
@@ -329,7 +329,7 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
 
 
 def _checked(made: Experiment, row: Task) -> Experiment:
-    """The experiment, if its parts fit together. Raises InputError where they do not."""
+    """The experiment, if its parts are compatible. Raises InputError if they are not."""
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
         raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
@@ -340,7 +340,7 @@ def _checked(made: Experiment, row: Task) -> Experiment:
             one, other = (jax.tree.structure(jax.eval_shape(lambda k, r=rule: r.init(k, spec), key)) for rule in rules)
             if one != other:
                 names = " and ".join(type(rule).__name__ for rule in rules)
-                raise InputError(f"{names} learn different things, so that fine-tuning cannot go on from pre-training")
+                raise InputError(f"{names} have different states, so fine-tuning cannot continue from pre-training")
     return made
 
 
@@ -360,7 +360,7 @@ def differs_from_paper(made: Experiment, task: str | Task, method: str | Method)
 def explained(
     name: str, task: str | Task, method: str | Method, scale: str, seed: int, data: str | None, options: Sequence[str]
 ) -> str:
-    """What an option is in a run: its value, its meaning, who set it, and its value at `paper` scale."""
+    """An option of a run in words: its value, its meaning, who set it, and its value at `paper` scale."""
     made, set_by = laid_together(task, method, scale, seed, data, options)
     paper = {leaf.path: leaf.value for leaf in leaves(experiment(task, method, "paper", seed, data))}
     found = matching(made, name) or chosen(made, name)

@@ -1,4 +1,4 @@
-"""From a run directory to a policy that acts, without its data or its optimisers."""
+"""Loads the policy of a run directory, without data or optimisers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SEED = 1_000_003
 
 
 class Policy:
-    """A trained policy: `act` and `q` in the environment's own units, one episode at a time.
+    """A trained policy: `act` and `q` in the environment's units, one episode at a time.
 
-    A policy with a memory (ODT) remembers the episode that it acts in: call `reset` where a new one begins.
+    A policy with a memory (ODT) remembers the current episode: call `reset` at the start of each episode.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Policy:
         self._act, self._steps = self.side_by_side(1), 0
 
     def act(self, observation: PyTree, reward: float = 0.0) -> np.ndarray:
-        """The deterministic action [A] for one observation, in the environment's unit.
+        """The deterministic action [A] for one observation, in the environment's units.
 
-        `reward`: what the step before paid, raw; only a policy with a memory looks at it.
+        `reward`: the raw reward of the previous step; only a policy with a memory uses it.
         """
         one = jax.tree.map(lambda x: np.asarray(x)[None], observation)
         paid = self.task.rewards.map(reward) if self._steps else 0.0
@@ -55,9 +55,9 @@ class Policy:
         return np.clip(self.low + (unit.astype(np.float64) + 1.0) * 0.5 * (self.high - self.low), self.low, self.high)
 
     def q(self, observation: PyTree, action: np.ndarray) -> np.ndarray:
-        """Q of every critic [E] for one observation and an action [A] in the environment's unit, on mapped rewards.
+        """Q of every critic [E] for one observation and an action [A] in the environment's units, on mapped rewards.
 
-        With actions [N, A]: [E, N]. Raises InputError where the method learns no Q.
+        With actions [N, A]: [E, N]. Raises InputError if the method learns no Q.
         """
         if not isinstance(self.algorithm, HasValues):
             raise InputError(f"{self.title} learns no Q")
@@ -68,14 +68,14 @@ class Policy:
         return values if np.ndim(action) > 1 else values[:, 0]
 
     def side_by_side(self, episodes: int) -> Act:
-        """What acts in so many episodes at once, in [−1, 1], as rollouts call it."""
+        """The policy for rollouts of that many parallel episodes, with actions in [−1, 1]."""
         return acting(self.algorithm, self.spec, self.state, episodes)
 
 
 def load_policy(run: Path | str, step: str = "newest") -> Policy:
     """The policy of a run's checkpoint: `newest`, `best`, `pretrained`, or a gradient step.
 
-    Raises InputError where there is no such run or checkpoint.
+    Raises InputError if there is no such run or checkpoint.
     """
     run_dir = RunDir(run)
     experiment = read_record(run_dir).experiment

@@ -1,4 +1,4 @@
-"""config.json: the experiment of a run, with where it came from and a line for every start.
+"""config.json: the experiment of a run, its origin, and an entry for every start.
 
 {"format": 2, "experiment": {…}, "options": {…}, "data": {"fingerprint": …, …}, "code": {…},
  "differs_from_paper": {…}, "starts": [{"command": …, "git_commit": …, "device": …, …}, …]}
@@ -18,13 +18,13 @@ from calql.types import InputError
 
 
 class Saved(NamedTuple):
-    """A run's record as it was read."""
+    """A run's record, as read from config.json."""
 
     experiment: Experiment
     raw: dict[str, Any]
     """config.json."""
     notes: list[str]
-    """What a reader should know: the user's own code has changed, names that this version does not know."""
+    """Notes for the user: the user's own code has changed, or there are fields that this version does not know."""
 
     @property
     def fingerprint(self) -> str | None:
@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 
 
 def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a run that begins now; `told`: the `options` that the user gave, what `differs_from_paper`."""
+    """config.json of a new run; `told`: the user's `options`, and what `differs_from_paper`."""
     about = {"fingerprint": data.fingerprint(), "episodes": data.num_episodes, "transitions": data.num_transitions}
     return {
         "format": FORMAT,
@@ -47,17 +47,17 @@ def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) 
 
 
 def read_record(run_dir: RunDir) -> Saved:
-    """The record of a run directory, of this format or of an earlier one. Looks at no table of tasks or methods.
+    """The record of a run directory, in this format or an earlier one. Reads no table of tasks or methods.
 
-    Raises InputError where there is none, or where it cannot be read.
+    Raises InputError if there is none or it cannot be read.
     """
     raw = run_dir.read_config()
     if raw.get("format", 1) == 1:
         return Saved(format1.experiment_of(raw), raw, [])
     if raw["format"] != FORMAT or not isinstance(raw.get("experiment"), dict):
-        raise InputError(f"{run_dir.path}/config.json is of format {raw['format']}; read it with a newer calql")
+        raise InputError(f"{run_dir.path}/config.json is of format {raw['format']}; use a newer calql")
     experiment = decode(raw["experiment"])
-    notes = [f"'{path}' of config.json is not known to this version" for path in unknown(raw["experiment"], experiment)]
+    notes = [f"'{path}' in config.json is unknown to this version" for path in unknown(raw["experiment"], experiment)]
     now = own_code(experiment)
     changed = [module for module, digest in raw.get("code", {}).items() if now.get(module) != digest]
     notes += [f"the code of {module} has changed since the run began" for module in changed]
@@ -65,9 +65,9 @@ def read_record(run_dir: RunDir) -> Saved:
 
 
 def go_on(run_dir: RunDir, saved: Saved, experiment: Experiment) -> None:
-    """Write down that a run is continued here and now, by which code, and as which experiment.
+    """Record that a run is continued: when, by which code, and as which experiment.
 
-    A record of an earlier format is written anew in today's.
+    A record of an earlier format is rewritten in the current one.
     """
     raw = saved.raw
     if raw.get("format", 1) != FORMAT:

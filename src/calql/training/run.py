@@ -1,4 +1,4 @@
-"""Training from Python: a generator of events, and a call that just runs it."""
+"""Training from Python: a generator of events, and a function that runs it to the end."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def events(
     init_from: str | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> Generator[Event]:
-    """Do a run; yields an event for every evaluation, episode, block of updates and notice.
+    """Do a run; yields an event per evaluation, episode, block of updates and notice.
 
-    Left at any event (`break`, `close()`), it saves; called again with `resume=True`, it goes on from there.
+    Left at an event (`break`, `close()`), it saves; called again with `resume=True`, it continues from there.
 
     Args:
         experiment: the run (see `calql.experiment`).
-        out: its directory; everything that remains of the run is there.
-        data: what it learns from; None: what `experiment.data.uri` names, checked first.
-        resume: go on with the run in `out`, perhaps to a later end; where there is none, begin it.
-        pretrained: a run whose pre-training is the same, bit for bit: only the fine-tuning is done.
+        out: the run directory, which holds all output of the run.
+        data: episodes to learn from; None: load and check `experiment.data.uri`.
+        resume: continue the run in `out`, possibly with more steps; if there is none, start it.
+        pretrained: a run with the same pre-training, bit for bit; only the fine-tuning is done.
         init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
-        told: more for config.json: the `options` that the user gave, and what `differs_from_paper`.
+        told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
 
     Raises:
         InputError: the data, the environment, the folder or the other run cannot be used.
-        RunError: the run cannot go on; what it had is saved.
+        RunError: the run cannot continue; its state is saved.
     """
     run_dir = RunDir(out)
     with run_dir.lock():
@@ -64,7 +64,7 @@ def events(
             for event in loop.run(training):
                 try:
                     yield event
-                except BaseException:  # left here, between two events, where a run is consistent
+                except BaseException:  # the generator was left between two events, where a run is consistent
                     training.save()
                     raise
         finally:

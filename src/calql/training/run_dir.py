@@ -1,4 +1,4 @@
-"""A run directory: config.json, eval.csv, train.csv, summary.json, checkpoints/, DONE. Any program may write one."""
+"""A run directory: config.json, eval.csv, train.csv, summary.json, checkpoints/, DONE. Other programs may write one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer of this run directory, on every machine that sees it; one `with` for a whole training.
+        """Be the only writer of this run directory, on every machine that sees it, for the whole of a training.
 
-        The lock ends with the process, however that ends. What an earlier writer left half-written is removed first.
-        On a file system without locks (some network ones) there is a warning instead, and no protection.
-        Raises InputError where another process writes here.
+        The lock ends with the process, however that ends. Incomplete files of an earlier writer are removed first.
+        On a file system without locks (some network file systems) there is only a warning, and no protection.
+        Raises InputError if another process writes to the directory.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
@@ -66,43 +66,43 @@ class RunDir:
             shutil.rmtree(path)
 
     def refuse_what_is_there(self) -> None:
-        """Raises InputError where the folder holds something, so that no run can begin in it."""
+        """Raise InputError if the folder is not empty, so that no run can start in it."""
         if (self.path / "config.json").exists():
             raise InputError(f"{self.path} already holds a run; add --resume to continue it, or choose another --out")
         if self.path.exists() and (not self.path.is_dir() or list(self.path.glob("[!.]*"))):
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Start a new run here. Raises InputError where the folder already holds something."""
+        """Start a new run in this directory. Raises InputError if it is not empty."""
         self.refuse_what_is_there()
         with files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self.write_json("config.json", config)  # first: a folder without it can be started anew after any crash
+        self.write_json("config.json", config)  # first: after a crash, a folder without it counts as empty
         with files.writing(self.checkpoints):
             self.checkpoints.mkdir()
 
     def reopen(self) -> None:
-        """Take the mark away that the run is done: it goes on."""
+        """Remove the mark that the run is done."""
         (self.path / "DONE").unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:
-        """The saved configuration. Raises InputError where there is none."""
+        """The saved configuration. Raises InputError if there is none or it is damaged."""
         try:
             return json.loads((self.path / "config.json").read_text())
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no run (no config.json); start one without --resume") from None
         except ValueError as error:
-            raise InputError(f"{self.path}/config.json is damaged ({error}); start the run anew elsewhere") from None
+            raise InputError(f"{self.path}/config.json is damaged ({error}); start the run in another folder") from None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON file atomically and durably; NaN becomes null. Raises RunError where it cannot be written."""
+        """Write a JSON file atomically and durably; NaN becomes null. Raises RunError if it cannot be written."""
         files.write(self.path / name, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
     def append(self, name: str, row: Mapping[str, Any], columns: Iterable[str]) -> None:
-        """Append one row to a CSV file; empty cells for what was not measured.
+        """Append one row to a CSV file; values that were not measured become empty cells.
 
-        Columns that the file does not have yet are added at the end (and the file is rewritten once). The row is on
-        the disk itself only after `sync`. Raises RunError where it cannot be written.
+        New columns are added at the end (which rewrites the file once). The row is on
+        disk only after `sync`. Raises RunError if it cannot be written.
         """
         path = self.path / name
         header = self._header(path)
@@ -114,13 +114,13 @@ class RunDir:
         files.append(path, text.getvalue())
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk itself: before a checkpoint that counts them is written."""
+        """Wait until all rows are on disk, before a checkpoint that counts them is written."""
         for path in (*self.path.glob("*.csv"), self.path):
             with files.writing(path):
                 files.sync(path)
 
     def read_rows(self, name: str) -> list[dict[str, str]]:
-        """All rows of a CSV file (empty where there is none)."""
+        """All rows of a CSV file; no rows if there is no file."""
         path = self.path / name
         if not path.exists():
             return []
@@ -128,13 +128,13 @@ class RunDir:
             return list(csv.DictReader(file))
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a whole CSV file atomically; the first row names the columns."""
+        """Write a whole CSV file atomically; the columns are the keys of the first row."""
         self._rewrite(self.path / name, list(rows[0]), rows)
 
     def truncate(self, name: str, rows: int) -> int:
-        """Keep only the first rows: what came after the checkpoint will be done again.
+        """Keep only the first `rows` rows: what came after the checkpoint will be repeated.
 
-        Returns how many of those rows are missing: 0, but for a file that was damaged or edited.
+        Returns how many of these rows are missing: 0, unless the file was damaged or edited.
         """
         path = self.path / name
         kept = self.read_rows(name)[:rows]
@@ -143,7 +143,7 @@ class RunDir:
         return rows - len(kept)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and mark the run as done, once all rows are on the disk itself."""
+        """Write the summary and mark the run as done, once all rows are on disk."""
         self.sync()
         self.write_json("summary.json", summary)
         files.write(self.path / "DONE", "")
@@ -167,7 +167,7 @@ class RunDir:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[TextIO]:
-    """The lock file, open and locked. Raises InputError where another process has it."""
+    """The lock file, open and locked. Raises InputError if another process holds the lock."""
     while True:
         with files.writing(path):
             file = path.open("a+", encoding="utf-8")
@@ -180,10 +180,10 @@ def _locked(path: Path) -> Iterator[TextIO]:
                 raise InputError(f"{path.parent} is being written by {who}; wait for it or stop it") from None
             except OSError as error:
                 text = (
-                    f"{path.parent}: no locks on this file system ({error.strerror}); let one process alone write here"
+                    f"{path.parent}: no locks on this file system ({error.strerror}); only one process may write here"
                 )
                 warnings.warn(text, stacklevel=4)
-            if not _is_named(file, path):  # removed by its owner between our opening and our locking
+            if not _is_named(file, path):  # its owner removed it between our `open` and our lock
                 continue
             yield file
             return
@@ -203,7 +203,7 @@ def _cell(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """JSON values only: tuples become lists, NaN null, infinities text."""
+    """The value as JSON: tuples become lists, NaN null, infinities text."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

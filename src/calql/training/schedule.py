@@ -1,9 +1,9 @@
-"""The clock of a run: which step is next, as pure functions of a few counters. No environment, no network, no file.
+"""The schedule of a run: what comes next, as pure functions of a few counters, without environments or networks.
 
-Online, a whole episode is collected with the current policy, then length × UTD gradient steps follow
+Online, one episode is collected with the current policy, then length × UTD gradient steps follow
 (nakamotoo/Cal-QL, `conservative_sac_main.py`). The phase's own clock counts gradient steps offline, and online the
 environment steps that have been *learned from*, gradient steps / UTD, so that evaluations fall on one grid whatever
-the lengths of the episodes. Where an episode brings fewer updates than it has steps, an evaluation comes with the
+the lengths of the episodes. If an episode brings fewer updates than it has steps, an evaluation comes with the
 first update past the grid's step.
 """
 
@@ -15,21 +15,21 @@ from typing import Literal
 from calql.training.experiment import Experiment, Finetune, Pretrain
 
 CHUNK = 50
-"""Most gradient steps in one call of the compiled loop, so that progress shows; results do not depend on it."""
+"""Maximum number of gradient steps per call of the compiled loop, for progress reports; results do not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """Where a run is. Everything that happens next follows from these and from the experiment."""
+    """The position of a run. With the experiment, it determines everything that happens next."""
 
     phase: int = 0
-    """Index of the current phase; the number of phases where the run is over."""
+    """Index of the current phase; equal to the number of phases when the run is over."""
     grad_step: int = 0
     """Gradient steps done in the current phase."""
     env_step: int = 0
     """Environment steps collected in the current phase."""
     due: int = 0
-    """Gradient steps that all collected episodes together allow."""
+    """Gradient steps that the collected episodes allow in total."""
     before: tuple[int, int] = (0, 0)
     """`env_step` and `due` before the newest episode."""
     episode: int = 0
@@ -37,11 +37,11 @@ class Counters:
     total_grad_step: int = 0
     """Gradient steps over all phases."""
     evaluated: int = -1
-    """Last point of the phase's own clock that was evaluated."""
+    """Time of the last evaluation on the phase's own clock."""
 
 
 Want = Literal["evaluate", "collect", "update", "end"]
-"""What comes next; `end`: the phase is over."""
+"""The next action; `end`: the phase is over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Schedule:
         return min(env_step + learned, phase.length)
 
     def wants(self, c: Counters) -> Want:
-        """What comes next."""
+        """The next action."""
         phase, now = self.phase(c), self.now(c)
         at_end = now >= phase.length
         if now // phase.eval_every > c.evaluated // phase.eval_every or (at_end and c.evaluated != now):
@@ -80,12 +80,12 @@ class Schedule:
         return "collect" if isinstance(phase, Finetune) and c.grad_step == c.due else "update"
 
     def random_actions(self, c: Counters) -> bool:
-        """Whether the next episode is one of uniformly random actions."""
+        """Whether the next episode takes uniformly random actions."""
         assert self.experiment.finetune is not None
         return c.env_step < self.experiment.finetune.start_steps
 
     def updates(self, c: Counters) -> int:
-        """Gradient steps up to the next boundary of any kind."""
+        """Gradient steps up to the next evaluation, episode, log row or checkpoint."""
         phase, now, m = self.phase(c), self.now(c), self.experiment.measurement
         to_grid = phase.eval_every - now % phase.eval_every
         ends = [self._grad_step_at(c, clock) for clock in (now + to_grid, phase.length)]
@@ -98,22 +98,22 @@ class Schedule:
         )
 
     def logs(self, c: Counters) -> bool:
-        """Whether a row of train.csv is complete after an update."""
+        """Whether a row of train.csv is due after an update."""
         return c.total_grad_step % self.experiment.measurement.log_every == 0
 
     def saves(self, c: Counters) -> bool:
-        """Whether a checkpoint is due after an update; the end of a phase has one anyway."""
+        """Whether a checkpoint is due after an update; the end of a phase always has one."""
         due = c.total_grad_step % self.experiment.measurement.checkpoint_every == 0
         return due and self.now(c) < self.phase(c).length
 
-    # -- what has happened ---------------------------------------------------------------------------------------------
+    # -- transitions ---------------------------------------------------------------------------------------------------
 
     def after_updates(self, c: Counters, count: int) -> Counters:
-        """After so many gradient steps."""
+        """The counters after `count` gradient steps."""
         return dataclasses.replace(c, grad_step=c.grad_step + count, total_grad_step=c.total_grad_step + count)
 
     def after_episode(self, c: Counters, length: int) -> Counters:
-        """After a collected episode of that many steps."""
+        """The counters after a collected episode of `length` steps."""
         phase = self.experiment.finetune
         assert phase is not None
         due = 0 if self.random_actions(c) else phase.updates_per_episode or phase.utd * length
@@ -121,16 +121,16 @@ class Schedule:
         return dataclasses.replace(c, before=(c.env_step, c.due), **moved)
 
     def after_evaluation(self, c: Counters) -> Counters:
-        """After an evaluation at this point."""
+        """The counters after an evaluation."""
         return dataclasses.replace(c, evaluated=self.now(c))
 
     def next_phase(self, c: Counters) -> Counters:
-        """At the beginning of the next phase."""
+        """The counters at the start of the next phase."""
         anew = dict(grad_step=0, env_step=0, due=0, before=(0, 0), evaluated=-1)
         return dataclasses.replace(c, phase=c.phase + 1, **anew)
 
     def _grad_step_at(self, c: Counters, clock: int) -> int:
-        """The first gradient step of the phase at which its clock, in the newest episode, is there."""
+        """The first gradient step at which the phase's clock reaches `clock`, within the newest episode."""
         if isinstance(self.phase(c), Pretrain):
             return clock
         env_step, due = c.before

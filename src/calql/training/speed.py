@@ -1,8 +1,8 @@
-"""How fast the learner is, and how near that is to what this machine can do at all.
+"""How fast the learner is, and how close that is to the peak of this machine.
 
-What is timed is `train_steps` itself, on a replay of synthetic data: draw, losses, optimisers and
-target update in one compiled loop. The yardstick is the fastest square float32 matrix multiplication of the same
-process, measured in turns with the learner, so that a change of clock frequency or a busy neighbour meets both.
+`train_steps` itself is timed, on a replay buffer of synthetic data: draw, losses, optimisers and
+target update in one compiled loop. The peak is the fastest square float32 matrix multiplication of the same
+process; the two are measured alternately, so that changes of clock frequency and other programs affect both.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from calql.replay import make_replay
 from calql.tasks import Task
 from calql.training.learner import train_steps, with_statistics
 from calql.training.options import experiment
-from calql.types import InputError, Spec, Transition, is_picture
+from calql.types import InputError, Spec, Transition, is_image
 
 BATCH = 256
 ROUNDS = 8
-"""Blocks of gradient steps a configuration; the multiplications are timed before each of them and after the last."""
+"""Blocks of gradient steps per configuration; the multiplications are timed before each block and after the last."""
 
 
 class Size(NamedTuple):
@@ -43,11 +43,11 @@ class Size(NamedTuple):
     action: int
     """|A|."""
     settings: dict[str, Any]
-    """Fields of `CalQL` that are not the default ones, which are those of the antmaze script."""
+    """Fields of `CalQL` that differ from the defaults, which are those of the antmaze script."""
 
     @property
     def spec(self) -> Spec:
-        """The same as an example."""
+        """A spec of these shapes."""
         return Spec(np.zeros(self.observation, np.float32), self.action)
 
 
@@ -57,22 +57,22 @@ SIZES = {
     "antmaze": Size(29, 8, dict(cql_target_gap=0.8)),
     "laptop": Size(4, 2, dict(actor_hidden=(128, 128), critic_hidden=(128, 128), **LISTING)),
 }
-"""nakamotoo/Cal-QL `scripts/run_adroit.sh` (pen) and `run_antmaze.sh`; and what a laptop runs, with the actions of
+"""nakamotoo/Cal-QL `scripts/run_adroit.sh` (pen) and `run_antmaze.sh`; and a size for laptops, with the actions of
 Listing 1 of the paper."""
 
 
 def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
     """Floating-point operations of the matrix multiplications in one update (a multiply-add is two).
 
-    A network with c weights costs 2c for a row forwards, 2c for the gradient of its weights, and 2c less its first
-    layer for the gradients of its activations. With n (state, action) pairs a state in the critic loss, m target
-    actions, E critics of c and a policy of p weights, the rows of a transition are:
+    A network with c weights costs, per row, 2c forward, 2c for the gradient of its weights, and 2c minus its first
+    layer for the gradients of its activations. With n (state, action) pairs per state in the critic loss, m target
+    actions, E critics of c weights and a policy of p weights, the rows per transition are:
 
-    * critics: n forwards and backwards; target critics: m forwards;
-    * policy loss: 1 critic row forwards and back to the action, 1 policy row forwards and backwards;
-    * policy at s′: 1 row forwards (its value at s is shared with the policy loss).
+    * critics: n forward and backward; target critics: m forward;
+    * policy loss: 1 critic row forward and back to the action, 1 policy row forward and backward;
+    * policy at s′: 1 row forward (its value at s is shared with the policy loss).
 
-    Element-wise work, sampling and optimisers are left out.
+    Element-wise operations, sampling and optimisers are not counted.
     """
     observation = sum(int(np.shape(leaf)[-1]) for leaf in jax.tree.leaves(spec.observation))
     action = spec.action_dim
@@ -84,7 +84,7 @@ def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
 
 
 def _weights(inputs: int, hidden: tuple[int, ...], outputs: int) -> tuple[int, int]:
-    """Entries of all weight matrices of an MLP, and those of the first one."""
+    """Number of entries of all weight matrices of an MLP, and of the first matrix."""
     widths = (inputs, *hidden, outputs)
     layers = [a * b for a, b in pairwise(widths)]
     return sum(layers), layers[0]
@@ -96,7 +96,7 @@ def synthetic(spec: Spec, count: int = 10_000) -> Transition:
 
     def some(leaf: np.ndarray) -> np.ndarray:
         shape = (count, *leaf.shape)
-        return random.integers(256, size=shape, dtype=np.uint8) if is_picture(leaf) else normal(shape)
+        return random.integers(256, size=shape, dtype=np.uint8) if is_image(leaf) else normal(shape)
 
     def normal(shape: tuple[int, ...]) -> np.ndarray:
         return random.normal(size=shape).astype(np.float32)
@@ -108,7 +108,7 @@ def synthetic(spec: Spec, count: int = 10_000) -> Transition:
 
 
 def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int], None], float, float]:
-    """Compile `train_steps` for a size: (run that many gradient steps, seconds to compile, FLOPs an update)."""
+    """Compile `train_steps` for a size: (run that many gradient steps, seconds to compile, FLOPs per update)."""
     algorithm, spec = CalQL(**size.settings), size.spec
     data = data or synthetic(spec)
     return *compiled(algorithm, spec, data, BATCH), flops_per_update(algorithm, spec, BATCH)
@@ -117,7 +117,7 @@ def stepper(size: Size, data: Transition | None = None) -> tuple[Callable[[int],
 def compiled(
     algorithm: UpdateRule, spec: Spec, data: Transition, batch_size: int, crop: int = 4
 ) -> tuple[Callable[[int], None], float]:
-    """Compile `train_steps` for an algorithm on those data: (run that many gradient steps, seconds to compile)."""
+    """Compile `train_steps` for an algorithm and data: (run that many gradient steps, seconds to compile)."""
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state = algorithm.init(jax.random.key(0), spec)
     rest = (replay, jax.random.key(1), jnp.int32(0))
@@ -134,7 +134,7 @@ def compiled(
 
 
 def spec_of(task: Task) -> Spec:
-    """An example of what the task's environment shows, and its action dimensions."""
+    """An example of the observations of the task's environment, and its number of action dimensions."""
     env = make_env(task)
     observation, _ = env.reset(seed=0)
     env.close()
@@ -142,24 +142,24 @@ def spec_of(task: Task) -> Spec:
     return Spec(observation, env.action_space.shape[0])
 
 
-def without_pictures(spec: Spec) -> Spec:
-    """The spec with what an encoder makes of each picture in its place."""
+def without_images(spec: Spec) -> Spec:
+    """The spec with each image replaced by a latent as an encoder computes it."""
     latent = np.zeros(LATENT, np.float32)
-    return spec._replace(observation=jax.tree.map(lambda x: latent if is_picture(x) else x, spec.observation))
+    return spec._replace(observation=jax.tree.map(lambda x: latent if is_image(x) else x, spec.observation))
 
 
 def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None = None) -> list[dict[str, Any]]:
-    """Update steps a second of fine-tuning on a task (the default one) at `laptop` scale, in turns.
+    """Update steps per second of fine-tuning on a task (or the default one) at `laptop` scale, measured alternately.
 
-    `relative`: to the first method's. `encoder_share`: of an update's time, what pictures cost (crops, convolutions):
-    the rest is that of the same updates on latents. `refused`: why a method does not take the task's observations.
+    `relative`: to the first method. `encoder_share`: the share of an update's time for images (crops, convolutions);
+    the rest is the time of the same updates on latents. `refused`: why a method cannot take the task's observations.
     """
     task = task or DEFAULT_TASK
     spec = spec_of(experiment(task, methods[0]).task)
-    pictures = any(map(is_picture, jax.tree.leaves(spec.observation)))
-    specs = [spec, without_pictures(spec)] if pictures else [spec]
+    images = any(map(is_image, jax.tree.leaves(spec.observation)))
+    specs = [spec, without_images(spec)] if images else [spec]
     data = list(map(synthetic, specs))
-    specs = specs if pictures else [with_statistics(spec, data[0])]
+    specs = specs if images else [with_statistics(spec, data[0])]
     rows, runs, refused = [], [], []
     for name in methods:
         made_for = experiment(task, name)
@@ -183,20 +183,20 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
         "updates_per_s": 1.0 / taken[..., 0].min(axis=0),
         "relative": np.median(taken[:, :1, 0] / taken[..., 0], axis=0),
     }
-    if pictures:
+    if images:
         measured["encoder_share"] = 1.0 - np.median(taken[..., 1] / taken[..., 0], axis=0)
     return [row | {name: float(x[i]) for name, x in measured.items()} for i, row in enumerate(rows)] + refused
 
 
 def _counted(run: Callable[[int], None], seconds: float) -> Callable[[], float]:
-    """Runs one of `ROUNDS` blocks that take so many seconds together; returns the seconds of an update."""
+    """A function that runs one of `ROUNDS` blocks, `seconds` long in total, and returns the seconds per update."""
     run(1)
     count = max(1, round(seconds / ROUNDS / timed(partial(run, 1)).wall))
     return lambda: timed(partial(run, count)).wall / count
 
 
-def measure(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
-    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields what is known after each."""
+def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
+    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields the results after each."""
     run, compile_s, flops = stepper(size)
     multiply = Peak()
     run(1)
@@ -228,23 +228,23 @@ def measure(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 class Seconds(NamedTuple):
-    """How long something took."""
+    """Duration of a call."""
 
     wall: float
-    """On the clock."""
+    """Wall-clock time."""
     cpu: float
-    """Of all this process's threads: what other programs take is not in it."""
+    """CPU time of all threads of this process, without the time of other programs."""
 
 
 def timed(call: Callable[[], Any]) -> Seconds:
-    """Run it once."""
+    """Call a function once."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 class Peak:
-    """Square float32 multiplications of several widths, each a compiled loop; the fastest counts."""
+    """Square float32 matrix multiplications of several widths, each a compiled loop; the fastest counts."""
 
     def __init__(self) -> None:
         on_cpu = jax.default_backend() == "cpu"
@@ -259,6 +259,6 @@ class Peak:
             product()
 
     def time(self) -> Seconds:
-        """Seconds for one floating-point operation at the best width, now."""
+        """Seconds per floating-point operation at the fastest width, measured now."""
         taken = [(timed(product), flops) for product, flops in self.parts]
         return min(Seconds(t.wall / flops, t.cpu / flops) for t, flops in taken)

@@ -1,4 +1,4 @@
-"""How a run begins, and how it goes on: the same for the command line and for `calql.train`."""
+"""How a run starts and how it is resumed: the same for the command line and for `calql.train`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from calql.training.state import Training
 from calql.types import InputError
 
 EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps"}
-"""What may be changed when a run is resumed."""
+"""Options that may be changed when a run is resumed."""
 
 
 def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
-    """The data of a run, built where they are its task's own and absent, loaded and checked: see `open_data`."""
+    """The data of a run, loaded and checked (see `open_data`); the task's own data are built if they are missing."""
     data, rule = experiment.data, experiment.phases[0].algorithm
     return open_data(
         experiment.task,
         data.uri,
         discount=rule.discount,
-        target_rate=getattr(rule, "tau", 1.0),  # a rule without target networks has its values at once
+        target_rate=getattr(rule, "tau", 1.0),  # without target networks, the values apply at once
         tail_bootstrap=data.tail_bootstrap,
         cut_at_horizon=data.cut_at_horizon,
         **how,
@@ -43,11 +43,11 @@ def begin(
     told: Mapping[str, Any],
     pretrained: RunDir | None = None,
 ) -> tuple[Training, list[str]]:
-    """A new run in an empty folder: the training, ready to run, and what should be said about it.
+    """A new run in an empty folder: the training, ready to run, and notes for the user.
 
-    `told`: more for config.json. `pretrained`: a run whose pre-training is the same, bit for bit; this run goes on at
-    its end. Raises InputError where the folder holds something, where that other run's pre-training is another one or
-    unfinished, and where the networks to start from do not fit.
+    `told`: more entries of config.json. `pretrained`: a run with the same pre-training, bit for bit; this run starts at
+    its end. Raises InputError if the folder is not empty, if the other run's pre-training is a different one or
+    unfinished, and if the networks to start from have other shapes.
     """
     found = _shared(experiment, episodes, pretrained) if pretrained else None
     run_dir.refuse_what_is_there()
@@ -68,14 +68,16 @@ def begin(
 
 
 def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Episodes) -> tuple[Training, list[str]]:
-    """A run that goes on from its newest checkpoint, perhaps to a later end than it was begun with.
+    """A run that continues from its newest checkpoint, possibly with more steps than it was started with.
 
-    Raises InputError where the experiment differs from the saved one in anything but a later end, and where the data
-    are other ones.
+    Raises InputError if the experiment differs from the saved one in anything but more steps, and if the data
+    have changed.
     """
     refuse_other(run_dir, saved.experiment, experiment)
     if saved.fingerprint != episodes.fingerprint():
-        raise InputError(f"the data of {run_dir.path} have changed since it began; give the same data, or start anew")
+        raise InputError(
+            f"the data of {run_dir.path} have changed since it began; give the same data, or start a new one"
+        )
     training, notes = Training(experiment, episodes, run_dir), list(saved.notes)
     if experiment.init_from and checkpoint.newest(run_dir.checkpoints)[0] is None:
         notes += _borrow(training)
@@ -88,7 +90,7 @@ def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Epis
 
 
 def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:
-    """Raises InputError where a run cannot go on as this experiment: only a later end is another one that it can be."""
+    """Raise InputError if a run cannot continue as this experiment: it may only have more steps than the saved one."""
     other = [path for path in differences(saved, experiment) if path not in EXTENDABLE]
     if other:
         raise InputError(
@@ -101,7 +103,7 @@ def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> 
 
 
 def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
-    """A saved experiment with the options that it was not begun with (those that it was are no change)."""
+    """A saved experiment with new options applied (options that it was started with change nothing)."""
     known = {name: str(value) for name, value in saved.raw.get("options", {}).items()}
     new = {name: value for name, value in read_options(options).items() if known.get(name) != value}
     return changed(saved.experiment, new) if new else saved.experiment
@@ -110,7 +112,7 @@ def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
 def initialised_from(experiment: Experiment, reference: str) -> Experiment:
     """The experiment, starting from the networks of another run: `RUN`, or `RUN@STEP` (newest, best, pretrained, N).
 
-    Raises InputError where there is no such checkpoint.
+    Raises InputError if there is no such checkpoint.
     """
     path, _, step = reference.partition("@")
     donor = RunDir(path)
@@ -119,25 +121,25 @@ def initialised_from(experiment: Experiment, reference: str) -> Experiment:
 
 
 def _borrow(training: Training) -> list[str]:
-    """Take the networks that the experiment says from another run's checkpoint; returns what was taken."""
+    """Load the networks of the experiment's `init_from` checkpoint; returns a note on what was loaded."""
     source = training.experiment.init_from
     assert source is not None
     path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
     if not checkpoint.is_complete(path) or store.describe_checkpoint(path)["sha256"] != source.sha256:
-        raise InputError(f"the checkpoint {path} that this run starts from is gone or another one; start anew")
+        raise InputError(f"the checkpoint {path} that this run starts from is missing or has changed; start a new run")
     training.state, taken, left = store.borrowed(training.state, checkpoint.load(path, "state"))
-    fresh = f"; left fresh: {', '.join(left)}" if left else ""
+    fresh = f"; newly initialised: {', '.join(left)}" if left else ""
     return [f"from {source.run} at gradient step {source.step}: took {', '.join(taken)}{fresh}"]
 
 
 def _shared(experiment: Experiment, episodes: Episodes, donor: RunDir) -> Path:
-    """The end of another run's pre-training. Raises InputError where that is another one, or unfinished."""
+    """The end of another run's pre-training. Raises InputError if it is a different one or unfinished."""
     saved = read_record(donor)
     different = differences(before_fine_tuning(experiment), before_fine_tuning(saved.experiment))
     different += [] if saved.fingerprint == episodes.fingerprint() else ["data fingerprint"]
     if different:
         raise InputError(
-            f"the pre-training of {donor.path} is another one ({', '.join(different)}); leave --pretrained out, or "
+            f"the pre-training of {donor.path} differs ({', '.join(different)}); leave --pretrained out, or "
             f"start from its networks: --init-from {donor.path}@pretrained"
         )
     found = store.end_of_pretraining(donor, saved.experiment)

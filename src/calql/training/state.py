@@ -1,4 +1,4 @@
-"""The state of a run: counters, parameters and replay, with all that they are made from. Time passes in `loop`."""
+"""The state of a run: counters, parameters and replay buffer, and how they are made. `loop` advances it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Training:
     """A run in progress.
 
-    All randomness is derived from (seed, stream, counter), so a run that is stopped anywhere and continued from a
+    All randomness is derived from (seed, stream, counter), so a run that is stopped anywhere and resumed from a
     checkpoint takes the same path bit for bit.
     """
 
@@ -44,7 +44,7 @@ class Training:
         self.sequences = first.context > 0
         offline = self.transitions(episodes.episodes, experiment.data.action_clip)
         self.example: Transition = jax.tree.map(lambda x: x[0], offline)
-        self.notes = _about_capacity(offline, experiment.finetune)
+        self.notes = _capacity_notes(offline, experiment.finetune)
         self.replay = make_replay(offline, self.example, *_capacity(experiment.finetune))
         self.spec = with_statistics(episodes.spec(), offline) if self.sequences else episodes.spec()
         self.sample = data_sample(offline)
@@ -63,22 +63,22 @@ class Training:
         return self.schedule.now(self.counters)
 
     def where(self) -> dict[str, Any]:
-        """The columns of a row that say where the run is."""
+        """The columns of a CSV row that give the run's position."""
         env_step = 0 if self.phase.name == "offline" else self.now
         return {"phase": self.phase.name, "env_step": env_step, "grad_step": self.counters.total_grad_step}
 
     def transitions(self, episodes: Sequence[Episode], action_clip: float | None = None) -> Transition:
-        """Mapped transitions [N, …] of whole episodes, recorded or online."""
+        """Transitions [N, …] with mapped rewards of complete episodes, recorded or online."""
         task, tail = self.experiment.task, self.experiment.data.tail_bootstrap
         options = {"action_clip": action_clip, "tail_bootstrap": tail, "sequences": self.sequences}
         return to_transitions(episodes, task.rewards, self.experiment.discount, **options)
 
     def acting(self, key: jax.Array) -> Act:
-        """The current policy as it explores in one episode."""
+        """The current policy with exploration, for one episode."""
         return acting(self.phase.algorithm, self.spec, self.state, 1, key)
 
     def guarded(self, where: str, call: Callable[[], T]) -> T:
-        """What an environment is asked for: it may fail, and what was learned must survive that."""
+        """Call the environment; if it fails, save the run and raise RunError."""
         try:
             return call()
         except EnvironmentFailed as error:
@@ -93,9 +93,9 @@ class Training:
         return self.wall_s + time.monotonic() - self._started
 
     def save(self, milestone: bool = False) -> None:
-        """Write a checkpoint of everything that the future depends on, after the rows that it counts are on the disk.
+        """Write a checkpoint of everything that the rest of the run depends on, after syncing the rows that it counts.
 
-        A `milestone` is never removed. Raises RunError where it cannot be written.
+        A `milestone` is never removed. Raises RunError if it cannot be written.
         """
         self.wall_s, self._started = self.elapsed(), time.monotonic()
         slots = newest(self.replay, self.counters.env_step)
@@ -116,9 +116,9 @@ class Training:
         )
 
     def restore(self) -> list[str]:
-        """Continue from the newest complete checkpoint; returns what had to be passed over, one line each.
+        """Continue from the newest complete checkpoint; returns a message for each damaged one.
 
-        Rows of the CSV files that were written after it are removed: they will be written again, the same.
+        Rows of the CSV files that were written after that checkpoint are removed; the run will write the same again.
         """
         path, complaints = checkpoint.newest(self.run_dir.checkpoints)
         if path is None:
@@ -126,7 +126,7 @@ class Training:
             self.counters = Counters()
         else:
             meta = checkpoint.load_meta(path)
-            meta = meta["counters"] | meta  # format 1 had all of it among the counters
+            meta = meta["counters"] | meta  # format 1 kept all of these among the counters
             counters: dict[str, Any] = {
                 field.name: meta["counters"][field.name] for field in dataclasses.fields(Counters)
             }
@@ -151,11 +151,13 @@ class Training:
 
 
 def _capacity(phase: Finetune | None) -> tuple[int, bool]:
-    """(room for online transitions, whether the data lie in it too)."""
+    """(capacity for online transitions, whether the data share that buffer)."""
     return (phase.replay_capacity, phase.one_buffer) if phase and phase.online_steps else (0, False)
 
 
-def _about_capacity(offline: Transition, phase: Finetune | None) -> list[str]:
+def _capacity_notes(offline: Transition, phase: Finetune | None) -> list[str]:
     if phase is None or not (dropped := rows_dropped(offline, phase.replay_capacity, phase.one_buffer)):
         return []
-    return [f"the oldest {dropped} transitions of the data are left out: the one buffer holds {phase.replay_capacity}"]
+    return [
+        f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {phase.replay_capacity}"
+    ]

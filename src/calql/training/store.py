@@ -1,4 +1,4 @@
-"""Checkpoints of a run directory: which there are, and what another run may take from them."""
+"""Checkpoints of a run directory: finding them, and using them in another run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from calql.types import InputError, PyTree
 
 
 def end_of_pretraining(run_dir: RunDir, experiment: Experiment | None) -> Path | None:
-    """The checkpoint at the end of a run's pre-training; None while that is not finished, or where there is none."""
+    """The checkpoint at the end of a run's pre-training; None if pre-training is unfinished, or the method has none."""
     if experiment is None or experiment.pretrain is None:
         return None
     path = checkpoint.at(run_dir.checkpoints, experiment.pretrain.offline_steps)
@@ -25,9 +25,9 @@ def end_of_pretraining(run_dir: RunDir, experiment: Experiment | None) -> Path |
 
 
 def take_over(run_dir: RunDir, donor: RunDir, found: Path) -> None:
-    """Copy rows and checkpoint of another run's pre-training; `restore` goes on from there.
+    """Copy rows and checkpoint of another run's pre-training; `restore` continues from there.
 
-    Stopped halfway, it leaves a run without a checkpoint, which begins at the beginning and becomes the same.
+    If this is interrupted, the run has no checkpoint, starts from the beginning and gives the same results.
     """
     for name in ("eval.csv", "train.csv", "slice.csv"):
         if (donor.path / name).exists():
@@ -40,10 +40,10 @@ def take_over(run_dir: RunDir, donor: RunDir, found: Path) -> None:
 
 
 def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest") -> Path:
-    """A complete checkpoint of a run: `newest`, `pretrained`, `best`, or that of a gradient step.
+    """A complete checkpoint of a run: `newest`, `pretrained`, `best`, or a gradient step.
 
-    `best` is the one whose evaluation has the highest score. Raises InputError where there is none, naming those that
-    are there.
+    `best` is the one whose evaluation has the highest score. Raises InputError if there is none, naming those that
+    exist.
     """
     there = {checkpoint.step_of(path): path for path in sorted(run_dir.checkpoints.glob("step-*"))}
     whole = {number: path for number, path in there.items() if checkpoint.is_complete(path)}
@@ -69,10 +69,10 @@ def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest
 
 
 def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, list[str], list[str]]:
-    """A fresh state with what another run's checkpoint has for it: (state, parts taken, parts left as they were).
+    """A fresh state with the matching parts of another run's checkpoint: (state, parts taken, parts left fresh).
 
-    A part (a field of the state, such as `critic`) is taken whole, where all of its arrays are there in the same
-    shapes. Raises InputError where the policy is not.
+    A part (a field of the state, such as `critic`) is taken if the checkpoint has all of its arrays in the same
+    shapes. Raises InputError if the policy cannot be taken.
     """
     taken, left, parts = [], [], {}
     for name, fresh in state._asdict().items():

@@ -1,4 +1,4 @@
-"""Randomness that is derived, never carried along: from (seed, stream, index), so that a resumed run draws the same."""
+"""Randomness derived from (seed, stream, index) and never carried along, so that a resumed run draws the same."""
 
 from __future__ import annotations
 

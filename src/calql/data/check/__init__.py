@@ -1,1 +1,1 @@
-"""Is a data set fit for a task: its shapes, its unit, its physics, and how narrow it is."""
+"""Checks whether a data set suits a task: its shapes, units and physics, and how narrow it is."""

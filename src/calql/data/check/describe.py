@@ -1,4 +1,4 @@
-"""What a user should know of a data set before training on it: `calql data info` (describe) and `calql data check`."""
+"""What a user should know about a data set before training: `calql data info` (describe) and `calql data check`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from calql.data.arrays import named_leaves, states_at
-from calql.data.check.environment import fit
+from calql.data.check.environment import compare
 from calql.data.check.narrowness import narrowness
 from calql.data.episodes import Episodes
 from calql.data.success import knows_success, success_steps
@@ -19,11 +19,11 @@ from calql.tasks import Task
 from calql.types import Episode
 
 NARROW, WIDE = 0.6, 0.9
-"""Behaviour spreads. Between them nothing is expected. Set by hand, on mazes with known noise."""
+"""Thresholds of the behaviour spread; between the two, nothing is predicted. Set by hand on mazes with known noise."""
 AT_BOUNDS = 0.999
-"""A component of an action from which on a tanh needs 3.8 and more before it."""
+"""Action components of at least this size need 3.8 or more before the tanh."""
 UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
-"""Beyond this share of entries outside [−1, 1], or this size, actions are taken to be in another unit."""
+"""If more than this share of entries is outside [−1, 1], or one is larger than this, the actions have another unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Report:
     facts: dict[str, Any]
     """See `describe`."""
     errors: tuple[str, ...]
-    """Why training is refused; each names the fix."""
+    """Reasons why training is refused; each names the fix."""
     warnings: tuple[str, ...]
-    """What is odd, and what will be done about it."""
+    """Irregularities, and how they will be handled."""
     expectation: str
-    """What calibration is expected to do on these data."""
+    """Expected effect of calibration on these data."""
 
     def text(self) -> str:
         """The report for a terminal."""
@@ -49,21 +49,21 @@ class Report:
 def describe(
     episodes: Episodes, task: Task, discount: float = 0.99, target_rate: float = 0.005, tail_bootstrap: bool = False
 ) -> dict[str, Any]:
-    """Everything measured, as nested dicts of plain numbers and texts (JSON).
+    """All measurements, as nested dicts of plain numbers and texts (JSON).
 
-    Episodes of one terminal step (`single_step`) are left out of what is counted by the episode, if there are others.
+    Episodes of one terminal step (`single_step`) are left out of statistics per episode, if there are others.
 
     Args:
         episodes: the data.
-        task: says how rewards are mapped, what failing pays and when the clock stops.
+        task: gives the reward map, the reward of failing and the horizon.
         discount: γ of the returns.
-        target_rate: τ, the share by which the target network moves an update.
+        target_rate: τ, the share by which the target network moves per update.
         tail_bootstrap: see `calql.rewards.Rewards.returns`.
     """
     data = episodes.episodes
     lengths = np.array([e.length for e in data])
     terminated = np.array([bool(e.terminations[-1]) for e in data])
-    # Leftovers of relabelled recordings: a hundred of them would drown the one episode that they are the tail of.
+    # Leftovers of relabelled recordings: a hundred of them would outweigh the one episode that they belong to.
     single = terminated & (lengths == 1) if lengths.max() > 1 else np.zeros(len(data), bool)
     counted = [e for e, leftover in zip(data, single, strict=True) if not leftover]
     firsts = (np.cumsum(lengths) - lengths)[~single]
@@ -76,7 +76,7 @@ def describe(
     low = None if bounds is None else bounds[0]
     known = knows_success(episodes, pays)
     signal = all(e.successes is not None for e in data)
-    # After n backups a critic misses γⁿ of what follows: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
+    # After n backups a critic misses γⁿ of the future: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
     far = 3.0 / (1.0 - discount)
     backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
     return {
@@ -124,13 +124,13 @@ def describe(
 
 
 def _observed(data: Sequence[Episode]) -> dict[str, dict[str, Any]]:
-    """`_array` of every leaf of the observations from which a step was taken."""
+    """`_array` of every leaf of the observations, without each episode's last one."""
     leaves = [dict(named_leaves("observations", e.observations)) for e in data]
     return {name: _array([some[name][:-1] for some in leaves]) for name in leaves[0]}
 
 
 def _array(parts: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Shape of a row, dtype and range of arrays [N_i, …] that belong together."""
+    """Shape of a row, dtype and range of one array in parts [N_i, …]."""
     low, high = float(min(x.min() for x in parts)), float(max(x.max() for x in parts))
     return {"shape": list(parts[0].shape[1:]), "dtype": str(parts[0].dtype), "low": low, "high": high}
 
@@ -143,21 +143,21 @@ def check(
     target_rate: float = 0.005,
     tail_bootstrap: bool = False,
 ) -> Report:
-    """Is this data set fit for the task (and its Gymnasium environment, if given), and will calibration matter?
+    """Check whether data suit the task (and its Gymnasium environment, if given), and whether calibration matters.
 
     The arguments are those of `describe`. With an environment there is one more fact, `physics_error`, which is None
-    where the environment cannot be put into recorded states: see `calql.data.check.environment`.
+    if the environment cannot be put into recorded states: see `calql.data.check.environment`.
     """
     facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
     errors: list[str] = []
     warnings: list[str] = []
     if env is not None:
-        errors, warnings, facts["physics_error"] = fit(episodes, task, env)
+        errors, warnings, facts["physics_error"] = compare(episodes, task, env)
     arrays, outside = facts["arrays"], facts["actions_outside"]
     largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
     if outside > UNIT_SHARE or largest > UNIT_SIZE:
         errors.append(
-            f"{outside:.1%} of the action entries lie outside [−1, 1], the largest at {largest:.3g}: they are in "
+            f"{outside:.1%} of the action entries lie outside [−1, 1], the largest at {largest:.3g}: they have "
             "another unit; divide them by the largest command, here and in the environment"
         )
     elif outside:
@@ -179,28 +179,28 @@ def check(
             "wrong; fix the rewards, or the task's rewards.low and rewards.high"
         )
     if arrays["rewards"]["low"] == arrays["rewards"]["high"]:
-        warnings.append("all rewards are equal: nothing tells good from bad; check which array was recorded")
+        warnings.append("all rewards are equal, so nothing can be learned from them; check which array was recorded")
     elif facts["success"] == 0.0:
         warnings.append("no episode succeeds: only exploration can find the task's reward")
     if task.stop_at_success and facts["success"] is not None:
         late = sum(bool((success_steps(e, task.rewards) & ~e.terminations).any()) for e in episodes.episodes)
         if late:
             warnings.append(
-                f"{late} episodes go on after a success, where the task ends; "
+                f"{late} episodes continue after a success, which ends the task; "
                 "calql.data.success.end_at_success cuts them"
             )
     for name, array in arrays.items():
         size = max(abs(array["low"]), abs(array["high"]))
         if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0:
-            warnings.append(f"'{name}' reaches {size:.3g}, and networks take it as it is; scale it to about ±1")
+            warnings.append(f"'{name}' reaches {size:.3g} and is not normalised; scale it to about ±1")
     return Report(facts, tuple(errors), tuple(warnings), _expectation(facts))
 
 
 def _expectation(facts: dict[str, Any]) -> str:
-    """What the paper (Sec. 3 and 6) and small runs of our own let one expect of data with such numbers."""
+    """The expected effect of calibration, after the paper (Sec. 3 and 6) and small runs of our own."""
     spread = facts["behaviour_spread"]
     if facts["return_spread"] < 0.02:
-        effect = "little difference between Cal-QL and CQL: the returns are all alike"
+        effect = "little difference between Cal-QL and CQL: all returns are similar"
     elif spread >= WIDE:
         effect = "little difference between Cal-QL and CQL: the data are wide, most actions were tried"
     elif facts["success"] is not None and facts["success"] >= 0.95:
@@ -209,18 +209,18 @@ def _expectation(facts: dict[str, Any]) -> str:
         effect = "no clear sign: the data are neither narrow nor wide; run both"
     else:
         effect = (
-            "calibration to matter: the data are narrow, with good and bad episodes; CQL is likely to push Q below "
-            "the returns, and to lose performance while fine-tuning lifts it again"
+            "calibration matters: the data are narrow, with good and bad episodes; CQL is likely to push Q below "
+            "the returns, and to lose performance while fine-tuning raises Q again"
         )
         if facts["return_floor"] > 0.5:
-            effect += f" (but {facts['return_floor']:.0%} of the returns lie at the floor, where the bound says little)"
-    return f"{effect}. An expectation, not a promise: look at the bounding rate once the critic has converged"
+            effect += f" (but {facts['return_floor']:.0%} of the returns lie at the floor, where the bound does little)"
+    return f"{effect}. This is a guess: look at the bounding rate once the critic has converged"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     """The facts as aligned lines of text."""
 
-    def spread(quantiles: dict[str, float]) -> str:
+    def quantiles_text(quantiles: dict[str, float]) -> str:
         return " | ".join(f"{value:.4g}" for value in quantiles.values())
 
     rewards = Rewards(**facts["rewards"])
@@ -240,26 +240,29 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         *[("physics", _replay(facts.get("physics_error")))] * ("physics_error" in facts),
         ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
         ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
-        ("ends", f"{facts['terminal_steps']:,} steps are terminal: what follows them has no value"),
-        *[("ends", "what follows a cut is valued as the last reward for ever")] * facts["tail_bootstrap"],
+        ("ends", f"{facts['terminal_steps']:,} steps are terminal (no bootstrapping)"),
+        *[("ends", "truncated episodes count as if the last reward continued for ever")] * facts["tail_bootstrap"],
         *(
             ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
             for name, x in facts["arrays"].items()
         ),
-        *[("bounds", f"{facts['actions_at_bounds']:.0%} of the actions touch ±1, to which a tanh policy is drawn most")]
+        *[("bounds", f"{facts['actions_at_bounds']:.0%} of the actions are at ±1, where a tanh policy saturates")]
         * (facts["actions_at_bounds"] > 0.005),
         *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
         * (facts["single_step"] > 0),
-        ("length", f"{spread(facts['length'])}   (min | 10 % | median | 90 % | max)"),
+        ("length", f"{quantiles_text(facts['length'])}   (min | 10 % | median | 90 % | max)"),
         ("length", f"{facts['over_horizon']:.1%} of the episodes are longer than the horizon"),
         ("success", _success(facts)),
         ("failing", f"{facts['failures']:.1%} of the episodes fail at every step"),
-        ("returns", f"{spread(facts['return_start'])}   from the first step, on mapped rewards"),
-        ("returns", f"{spread(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor"),
+        ("returns", f"{quantiles_text(facts['return_start'])}   from the first step, on mapped rewards"),
+        (
+            "returns",
+            f"{quantiles_text(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor",
+        ),
         ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
         ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
         ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
-        ("critic", f"about {facts['updates_to_converge']:,} updates until its values are those of the data"),
+        ("critic", f"about {facts['updates_to_converge']:,} updates until its values have converged on the data"),
     ]
     return [f"{label:8} {value}" for label, value in rows]
 
@@ -269,7 +272,7 @@ def _map(rewards: Rewards) -> str:
     scale, bias = rewards.scale, rewards.bias
     text = f"{scale:g} r {'−' if bias < 0 else '+'} {abs(bias):g}" if bias else f"{scale:g} r"
     if rewards.low is None or rewards.high is None:
-        return f"{text}; in what range is not stated"
+        return f"{text}; the range is not stated"
     return f"{text}: {rewards.map(rewards.low):g} to {rewards.map(rewards.high):g}"
 
 
@@ -281,14 +284,14 @@ def _success(facts: dict[str, Any]) -> str:
 
 def _failure_rule(facts: dict[str, Any]) -> str:
     if facts["failure_return"] is None:
-        return "no failure rule: every return is the discounted sum of what was paid"
+        return "no failure rule: every return is the discounted sum of rewards"
     rewards, worth = Rewards(**facts["rewards"]), facts["failure_return"]
     paid = rewards.map(rewards.failing)
-    return f"failure rule: where every step of an episode pays {paid:g} until it is cut, each is worth {worth:.4g}"
+    return f"failure rule: if every step of an episode pays {paid:g} until it is cut, each return is {worth:.4g}"
 
 
 def _ends(stop_at_success: bool) -> str:
-    return "at the first success" if stop_at_success else "where the environment ends them"
+    return "at the first success" if stop_at_success else "when the environment ends them"
 
 
 def _score(rule: str) -> str:
@@ -297,8 +300,8 @@ def _score(rule: str) -> str:
 
 def _replay(error: float | None) -> str:
     if error is None:
-        return "not compared: the environment cannot be put into recorded states"
-    return f"recorded steps, taken again in it, miss by {error:.2g} of the change (0 = the same physics)"
+        return "not compared: the environment cannot be set to recorded states"
+    return f"recorded steps, repeated in it, deviate by {error:.2g} of the change (0 = the same physics)"
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

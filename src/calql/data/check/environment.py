@@ -1,7 +1,7 @@
-"""Do the data fit an environment: its spaces, and its physics?
+"""Compares data with an environment: its spaces and its physics.
 
-Spaces are compared by shape. Physics are compared by taking recorded steps again: an environment whose observation is
-its whole state says so with a method `set_state(observation)`; others are not replayed. A maze (an attribute `maze`
+Spaces are compared by shape. Physics are compared by repeating recorded steps: an environment whose observation is
+its complete state has a method `set_state(observation)`; others are not compared. A maze (an attribute `maze`
 with `cell_of(position)` and `is_free(cell)`, an observation beginning with its position) is compared by its walls.
 """
 
@@ -20,54 +20,54 @@ from calql.tasks import PUBLISHED, Task
 from calql.types import PyTree, map_leaves
 
 REPLAYS = 64
-"""Recorded steps that are taken again."""
+"""Number of recorded steps that are repeated."""
 ODD_PHYSICS, OTHER_PHYSICS = 0.05, 0.4
 """Physics errors worth a warning, and an error. Measured in the AntMaze tasks, walking and with random torques:
-below 1e-4 in the same physics; 0.06–0.14 where MuJoCo before 3.5 had recorded (it took contact margins otherwise);
+below 1e-4 in the same physics; 0.06–0.14 for recordings of MuJoCo before 3.5 (which treated contact margins otherwise);
 0.05–0.12 with a tenth more gear or time step; 0.5 with half the time step; 0.6–2.2 in the other of its two physics."""
 POSITIONS = 5_000
-"""Most positions that are looked up in a maze."""
+"""Maximum number of positions that are looked up in a maze."""
 IN_WALLS = 0.01
-"""Share of positions in walls from which on the maze is another one."""
+"""From this share of positions in walls on, the data are of another maze."""
 
 
-class Fit(NamedTuple):
-    """What was found."""
+class Comparison(NamedTuple):
+    """Result of `compare`."""
 
     errors: list[str]
-    """Why the data cannot be used with the environment; each names the fix."""
+    """Reasons why the data cannot be used with the environment; each names the fix."""
     warnings: list[str]
-    """What is odd."""
+    """Irregularities."""
     physics_error: float | None
     """See `physics_error`."""
 
 
-def fit(episodes: Episodes, task: Task, env: Any) -> Fit:
-    """Compare the task's data with a Gymnasium environment; where the spaces differ, that is all."""
+def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
+    """Compare the task's data with a Gymnasium environment; if the spaces differ, nothing else is compared."""
     errors = _other_spaces(episodes, task, env)
     if errors:
-        return Fit(errors, [], None)
+        return Comparison(errors, [], None)
     error, walls, warnings = physics_error(episodes, env), share_in_walls(episodes, env), _outside_bounds(episodes, env)
-    if error is not None and error > OTHER_PHYSICS:  # then nor do positions mean the same
+    if error is not None and error > OTHER_PHYSICS:  # positions then mean something else, too
         errors.append(
-            f"the recorded steps are not those of this environment's physics: taken again, {REPLAYS} of them miss by "
+            f"the data were recorded in other physics than this environment's: repeated, {REPLAYS} steps deviate by "
             f"{error:.0%} of the change; pair the data with the physics they were recorded in{_known_physics(task)}"
         )
     elif walls is not None and walls > IN_WALLS:
         errors.append(f"{walls:.0%} of the recorded positions lie in walls of this maze; use the task of their maze")
     elif error is not None and error > ODD_PHYSICS:
         warnings.append(
-            f"recorded steps, taken again, miss by {error:.0%} of the change: nearly this environment's physics, as "
+            f"recorded steps, repeated, deviate by {error:.0%} of the change: nearly this environment's physics, as "
             "with another version of its simulator"
         )
-    return Fit(errors, warnings, error)
+    return Comparison(errors, warnings, error)
 
 
 # -- spaces ------------------------------------------------------------------------------------------------------------
 
 
 def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
-    """Where the data do not fit the observation and action spaces, both shapes named."""
+    """Differences between the data and the observation and action spaces, naming both shapes."""
     spec = episodes.spec()
     errors = []
     found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
@@ -90,7 +90,7 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
 
 
 def _fix_size(task: Task, observation: PyTree) -> str:
-    """What to do where images are of another size than the task's; nothing where it is not that."""
+    """The fix if images have another size than the task's; empty if the difference is another one."""
     wanted = task.env_options.get("image_size")
     image = observation.get("image") if isinstance(observation, Mapping) else None
     if wanted is None or image is None or len(image) == wanted:
@@ -118,14 +118,14 @@ def _spaces(space: Any) -> PyTree:
 
 
 def _shapes(tree: PyTree) -> str:
-    """Keys and shapes of an observation or of its spaces, and which are images: equal texts where the two fit."""
+    """Keys and shapes of an observation or of its spaces, and which are images: the texts are equal if the two fit."""
     named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
     kind = {True: " uint8", False: ""}
     return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
 
 
 def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
-    """A warning where entries of flat observations leave the bounds of the environment's space, the first one named."""
+    """A warning if entries of flat observations leave the bounds of the environment's space, naming the first one."""
     space = env.observation_space
     if getattr(space, "shape", None) is None or len(space.shape) != 1:
         return []
@@ -147,16 +147,16 @@ def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
 
 
 def physics_error(episodes: Episodes, env: Any) -> float | None:
-    """How far this environment's steps lead away from the recorded ones: median miss over median recorded change.
+    """How far this environment's steps deviate from the recorded ones: median deviation over median recorded change.
 
-    Distances are over all entries, each divided by the standard deviation of its changes. None where the environment
-    cannot be put into a recorded state, or nothing moves in the data.
+    Distances are over all entries, each divided by the standard deviation of its changes. None if the environment
+    cannot be set to a recorded state, or nothing changes in the data.
     """
     if not _takes_one_observation(getattr(env.unwrapped, "set_state", None)):
         return None
     data = episodes.episodes
     firsts = np.cumsum([0] + [e.length for e in data[:-1]])
-    # What follows a terminal step is often not recorded (see `calql.data.readers.rows`).
+    # The state after a terminal step is often not recorded (see `calql.data.readers.rows`).
     steps = np.flatnonzero(~np.concatenate([e.terminations for e in data]))
     before, recorded, replayed = [], [], []
     for step in np.random.default_rng(0).permutation(steps)[:REPLAYS]:
@@ -178,7 +178,7 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
 
 
 def share_in_walls(episodes: Episodes, env: Any) -> float | None:
-    """Share of the recorded positions that lie in walls of the environment's maze; None where it has none."""
+    """Share of the recorded positions inside walls of the environment's maze; None if it has no maze."""
     maze = getattr(env.unwrapped, "maze", None)
     if maze is None or not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
         return None
@@ -188,7 +188,7 @@ def share_in_walls(episodes: Episodes, env: Any) -> float | None:
 
 
 def _known_physics(task: Task) -> str:
-    """What the row says of recordings that were made in other physics than the task's now: ` (minari:… has …)`."""
+    """The task's published recordings that were made in other physics, as text: ` (minari:… has …)`."""
     known = [
         f"{source.pattern} has {', '.join(f'{name}={value}' for name, value in source.env_options.items())}"
         for source in task.sources
@@ -206,5 +206,5 @@ def _takes_one_observation(function: Any) -> bool:
 
 
 def _flat(observation: PyTree) -> np.ndarray:
-    """[D] float64: all leaves of one observation side by side."""
+    """[D] float64: all leaves of one observation, concatenated."""
     return np.concatenate([np.ravel(leaf).astype(np.float64) for _, leaf in named_leaves("", observation)])

@@ -1,12 +1,12 @@
-"""How narrow are the data? Numbers without units, from at most 2,000 sampled steps, observations standardised.
+"""How narrow the data are: numbers without units, from at most 2,000 sampled steps, observations standardised.
 
 * *action noise* u: the share of the actions' variance that their states do not explain. Each action is predicted by the
   mean action of its state's 8 nearest neighbours in other episodes; 0 = a function of the state, 1 = independent of it.
   Few data in many dimensions make it too high.
 * *behaviour spread* b: the standard deviation of what is left unexplained, over that of uniform actions in [−1, 1]
   (0.577). Gaussian noise of 0.1, 0.3 and 0.6 on the actions gives about 0.2, 0.5 and 0.9. Cal-QL corrects the values
-  of actions that the data do not hold, so this is the number that says how many of those there are.
-* *start spread* and *effective dimension*: how far starts lie apart, relative to all states (0 = one start, 1 = starts
+  of actions outside the data, so this number tells how many of those there are.
+* *start spread* and *effective dimension*: distance between starts relative to all states (0 = one start, 1 = starts
   are anywhere); and (Σλ)²/Σλ² over the eigenvalues λ of the states' correlations.
 """
 
@@ -47,7 +47,7 @@ def narrowness(
     starts = (features(states_at(rng.permutation(firsts)[:SAMPLES]))[:, used] - center[used]) / scale[used]
 
     distance = cdist(states, states, "sqeuclidean")
-    apart = episode[chosen] if episode[-1] else chosen  # a single episode has only itself to compare with
+    apart = episode[chosen] if episode[-1] else chosen  # a single episode can only be compared with itself
     distance[apart[:, None] == apart] = np.inf
     k = min(NEIGHBOURS, int(np.isfinite(distance).sum(axis=1).min()))
     noise = spread = 0.0
@@ -66,7 +66,7 @@ def narrowness(
 
 
 def features(observations: PyTree) -> np.ndarray:
-    """[N, D] float64 of [N, …]: all leaves side by side, of each at most 256 evenly spaced columns (images have
+    """[N, D] float64 of [N, …]: all leaves concatenated, of each at most 256 evenly spaced columns (images have
     more)."""
     columns = []
     for _, leaf in named_leaves("", observations):

@@ -1,7 +1,7 @@
-"""THE table of formats. A data URI is `scheme:rest`; each scheme is a row here, and one file of this folder.
+"""The table of formats. A data URI is `scheme:rest`; each scheme is a row here and a file of this folder.
 
-A format of your own needs no row: `package.module:function#ARGUMENT` is a data URI too. The function is called with
-the text behind `#` (with nothing where there is no `#`), and returns `Episodes`, or a sequence of `Episode`.
+Your own format needs no row: `package.module:function#ARGUMENT` is a data URI too. The function is called with
+the text after `#` (without an argument if there is no `#`), and returns `Episodes`, or a sequence of `Episode`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from calql.data.readers.npz import read_npz
 
 
 class Format(NamedTuple):
-    """A row."""
+    """A row of the table."""
 
     read: Callable[..., Episodes]
     """Called with what follows the scheme, and the options of the task's `Source.reader`."""
     form: str
-    """What a URI looks like, for messages and help."""
+    """Form of the URI, for messages and help."""
     what: str
-    """What it names, in a few words."""
+    """What the URI names, in a few words."""
 
 
 READERS: dict[str, Format] = {
-    "local": Format(read_local, "local:TASK", "what `calql data build TASK` made"),
-    "minari": Format(read_minari, "minari:ID", "a Minari set, downloaded where it is not here"),
+    "local": Format(read_local, "local:TASK", "data built by `calql data build TASK`"),
+    "minari": Format(read_minari, "minari:ID", "a Minari data set, downloaded if it is missing"),
     "d4rl": Format(read_d4rl, "d4rl:FILE.hdf5", "D4RL's flat HDF5 arrays"),
     "awac": Format(read_awac, "awac:DIR", "the Adroit .npy files of AWAC"),
     "npz": Format(read_npz, "npz:FILE.npz", "your own logs"),

@@ -1,7 +1,7 @@
 """`awac:DIR` or `awac:DIR#TASK`: the Adroit demonstrations of AWAC (Nair et al. 2020), used by Cal-QL for *-binary.
 
 Per task a file of 25 human demonstrations and one of a cloned policy's trajectories, both .npy files of pickled dicts.
-The official treatment (`nakamotoo/Cal-QL`, `get_hand_dataset_with_mc_calculation`): the files' own terminals are
+Processed as in `nakamotoo/Cal-QL`, `get_hand_dataset_with_mc_calculation`: the files' own terminals are
 ignored; a reward of 0 is success, and terminal; trajectories end after their last success; those without are left out.
 """
 
@@ -31,11 +31,11 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
     """The trajectories of one task.
 
     Args:
-        folder: where the files are, and after `#` the task where the folder holds files of several.
-        task: the same, where nothing follows.
+        folder: folder of the files, followed by `#TASK` if it holds files of several tasks.
+        task: the task, if there is no `#TASK`.
 
     Raises:
-        InputError: no such folder, task or file, or a file that is not what it should be.
+        InputError: no such folder, task or file, or a file with other contents.
     """
     where = f"awac:{folder}"
     folder, _, named = folder.partition("#")
@@ -43,7 +43,7 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
         raise InputError(f"{where} names '{named}', but '{task}' is wanted; leave #{named} out")
     task = named or task
     if not os.path.isdir(folder):
-        raise InputError(f"{where}: there is no such folder; give the one that holds files like {FILES['door'][0]}")
+        raise InputError(f"{where}: there is no such folder; give the folder with files like {FILES['door'][0]}")
     if task and task not in FILES:
         raise InputError(f"{where}: there is no task '{task}'; choose one of {', '.join(FILES)}")
     held = [t for t, names in FILES.items() if any(os.path.isfile(os.path.join(folder, n)) for n in names)]
@@ -57,7 +57,7 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
     for name in FILES[task or held[0]]:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
-            notes.append(f"{name} is not there; the data are those of the other file alone")
+            notes.append(f"{name} is missing; only the other file is used")
             continue
         try:
             trajectories = load_object_npy(path)
@@ -72,7 +72,7 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
 
 
 def _episode(where: str, trajectory: Any) -> Episode:
-    """A trajectory of T steps, whole, without terminals; reward 0 is success."""
+    """A complete trajectory of T steps, without terminals; reward 0 is success."""
     names = ("observations", "next_observations", "actions", "rewards")
     if not isinstance(trajectory, Mapping) or not all(name in trajectory for name in names):
         raise InputError(f"{where} is not a dict with {', '.join(names)}; check which file this is")
@@ -90,7 +90,7 @@ def _episode(where: str, trajectory: Any) -> Episode:
 
 
 def _states(where: str, recorded: Any) -> Any:
-    """[T, …] states; the demonstrations wrap each into a dict."""
+    """[T, …] states; the demonstrations wrap each state in a dict."""
     if isinstance(recorded, list | np.ndarray) and len(recorded) and isinstance(recorded[0], Mapping):
         if not all(isinstance(state, Mapping) and "state_observation" in state for state in recorded):
             raise InputError(f"{where} has observations without 'state_observation'; check which file this is")

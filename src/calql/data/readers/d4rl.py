@@ -20,11 +20,11 @@ from calql.types import InputError
 def read_d4rl(path: str | os.PathLike) -> Episodes:
     """The episodes of a D4RL file.
 
-    Raises InputError where the file is missing, is not HDF5, is truncated, or holds no such data.
+    Raises InputError if the file is missing, is not HDF5, is truncated, or holds no such data.
     """
     uri, arrays = f"d4rl:{os.fspath(path)}", {}
     with needed_for(uri):
-        import h5py  # here, because it is slow to import and most runs do not need it
+        import h5py  # here, because the import is slow and most runs do not need it
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if known(name) and isinstance(item, h5py.Dataset):
@@ -35,7 +35,7 @@ def read_d4rl(path: str | os.PathLike) -> Episodes:
     try:
         with h5py.File(path, "r") as file:
             file.visititems(take)
-    except Exception as error:  # h5py has many ways to stumble over damaged bytes: KeyError, RuntimeError, MemoryError…
+    except Exception as error:  # h5py fails on damaged bytes in many ways: KeyError, RuntimeError, MemoryError…
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")
-        raise InputError(f"{uri}: not a whole HDF5 file ({reason}); download or export it again") from error
+        raise InputError(f"{uri}: not a complete HDF5 file ({reason}); download or export it again") from error
     return episodes_from_rows(arrays, uri)

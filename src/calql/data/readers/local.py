@@ -1,4 +1,4 @@
-"""`local:TASK`: the data that `calql data build TASK` makes, a Minari set of this machine."""
+"""`local:TASK`: the data built by `calql data build TASK`, a Minari data set on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_built(task: str) -> bool:
 
 
 def read_local(task: str) -> Episodes:
-    """The data that `calql data build TASK` made. Raises InputError where it has not been run."""
+    """The data built by `calql data build TASK`. Raises InputError if they have not been built."""
     if not is_built(task):
         raise InputError(f"local:{task}: there is no such data set in {root()}; run 'calql data build {task}'")
     return read_minari(local_id(task), download=False, uri=f"local:{task}")

@@ -1,7 +1,7 @@
-"""`minari:ID`: Minari data sets (Minari 0.5, HDF5 or Arrow) of this machine, or downloaded.
+"""`minari:ID`: Minari data sets (Minari 0.5, HDF5 or Arrow), local or downloaded.
 
-Data sets live under MINARI_DATASETS_PATH (default `~/.minari/datasets`), each in `<id>/data`. What
-`calql data build` makes is stored there, too.
+Data sets are stored under MINARI_DATASETS_PATH (default `~/.minari/datasets`), each in `<id>/data`. Data built by
+`calql data build` are stored there, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LocalDataset(NamedTuple):
     """One line of `calql data list`."""
 
     id: str
-    """Minari id; `calql/TASK-v0` is what `local:TASK` means."""
+    """Minari id; `local:TASK` stands for `calql/TASK-v0`."""
     episodes: int
     steps: int
     size: int
@@ -34,10 +34,10 @@ def root() -> Path:
 
 
 def list_local() -> list[LocalDataset]:
-    """All Minari data sets of this machine, sorted by id."""
+    """All Minari data sets on this machine, sorted by id."""
     with needed_for("a list of data sets"):
-        import minari  # here, because it takes a second and most runs do not need it
-    if not root().is_dir():  # Minari would make it
+        import minari  # here, because the import takes a second and most runs do not need it
+    if not root().is_dir():  # Minari would create it
         return []
     return [
         LocalDataset(
@@ -53,7 +53,7 @@ def list_local() -> list[LocalDataset]:
 def read_minari(dataset_id: str, *, download: bool = True, uri: str | None = None) -> Episodes:
     """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`.
 
-    Raises InputError where the set is neither here nor can be downloaded, is damaged, or its actions are no vectors.
+    Raises InputError if the set is neither local nor can be downloaded, is damaged, or its actions are not vectors.
     """
     uri = uri or f"minari:{dataset_id}"
     if not (root() / dataset_id / "data").is_dir() and not download:
@@ -72,7 +72,7 @@ def read_minari(dataset_id: str, *, download: bool = True, uri: str | None = Non
                     successes=_successes(episode.infos, len(episode.rewards)),
                 )
             )
-    except Exception as error:  # whatever h5py, pyarrow or Minari stumble over in a damaged file
+    except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
         fix = "delete its folder and download or build it again"
         raise InputError(f"{uri}: {root() / dataset_id} is damaged ({_reason(error)}); {fix}") from error
     return Episodes(tuple(episodes), uri)
@@ -86,10 +86,10 @@ def _open(dataset_id: str, uri: str) -> Any:
     if not (home / "data").is_dir():
         try:
             minari.download_dataset(dataset_id)
-        except Exception as error:  # no network, no such id, no such version: each remote has its own errors
+        except Exception as error:  # no network, no such id, no such version: every remote has its own errors
             raise InputError(
                 f"{uri}: '{dataset_id}' is not in {root()} and cannot be downloaded ({_reason(error)}); "
-                f"run 'minari download {dataset_id}' where there is a network and copy the folder there"
+                f"run 'minari download {dataset_id}' on a machine with a network and copy the folder there"
             ) from error
     about: dict[str, Any] = {}
     try:
@@ -106,7 +106,7 @@ def _open(dataset_id: str, uri: str) -> Any:
 
 
 def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:
-    """[T] of the recorded success signal; Minari stores the info of the reset first."""
+    """[T] recorded success signal; in Minari the info of the reset comes first."""
     signal = (infos or {}).get("success")
     return None if signal is None or len(signal) < steps else np.asarray(signal)[len(signal) - steps :] > 0
 

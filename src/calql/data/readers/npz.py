@@ -1,16 +1,16 @@
 """`npz:FILE.npz`: the format for your own logs, written and read by NumPy alone.
 
-One row a step, N rows:
+One row per step, N rows:
 
     observations [N, …]       or one `observations/KEY` for every key of a dict observation (a further slash nests a
                               further dict); uint8 stays uint8, all else is read as float32
     actions [N, A]            in [−1, 1]
     rewards [N]               as the environment paid them
-    terminals [N]             1 where the task ended (success or accident): the value of what follows is zero
-    timeouts [N]              optional; 1 where the clock cut the episode: the value of what follows is not zero
-    next_observations         optional, like `observations`; without it the last row of a cut episode is no transition
-    successes [N]             optional; 1 where the task was solved
-    episode_ends [N]          optional; needed only where terminals lie inside an episode
+    terminals [N]             1 if the task ended (success or accident): no bootstrapping
+    timeouts [N]              optional; 1 if the time limit cut the episode: bootstrapping continues
+    next_observations         optional, like `observations`; without it the last row of a cut episode is lost
+    successes [N]             optional; 1 if the task was solved
+    episode_ends [N]          optional; only needed if terminals lie inside an episode
 
 Episodes end at terminals, at time-outs and at the end of the file.
 """
@@ -30,24 +30,24 @@ from calql.types import InputError, map_leaves
 
 
 def read_npz(path: str | os.PathLike) -> Episodes:
-    """The episodes of a file in the format above. Raises InputError where it is missing, damaged or lacks an array."""
+    """The episodes of a file in the format above. Raises InputError if it is missing, damaged or lacks an array."""
     uri = f"npz:{os.fspath(path)}"
     if not os.path.isfile(path):
         raise InputError(f"{uri}: there is no such file; check the path")
     try:
-        with open(path, "rb") as stream:  # opened here, because NumPy leaves a damaged archive open
+        with open(path, "rb") as stream:  # opened here, because NumPy leaves damaged archives open
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError("a single array, not an archive")
             arrays = {name: file[name] for name in file.files if known(name)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{uri}: not a whole .npz file of plain arrays ({reason}); write it again") from error
+        raise InputError(f"{uri}: not a complete .npz file of plain arrays ({reason}); write it again") from error
     return episodes_from_rows(arrays, uri, drop_unfinished=False)
 
 
 def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
-    """Write the episodes so that `read_npz` gives the same ones. An older file stays until the new one is whole."""
+    """Write the episodes so that `read_npz` gives the same ones. An older file stays until the new one is complete."""
     data = episodes.episodes
     arrays = {
         "actions": np.concatenate([e.actions for e in data]),

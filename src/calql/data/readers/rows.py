@@ -1,9 +1,9 @@
-"""Flat recordings, one row a step, cut into episodes: what the D4RL and the npz reader share.
+"""Flat recordings, one row per step, cut into episodes: shared by the D4RL and the npz reader.
 
-A row is terminal (the task ended), a time-out (the clock cut the episode), both or neither. Rows rarely hold their own
-next observation. Where they do not, it is that of the following row, as in the official AntMaze loader, and the last
-row of an episode that was cut gives only its observation: the state after that action was never written down. The
-state after a terminal has no value, so that a terminal row is a transition in any case: at a time-out and at the end of
+A row is terminal (the task ended), a time-out (the time limit cut the episode), both or neither. Rows rarely hold their
+next observation. If they do not, it is that of the following row, as in the official AntMaze loader, and the last
+row of an episode that was cut gives only its observation: the state after that action was not recorded. The
+state after a terminal has no value, so a terminal row is always a transition: at a time-out and at the end of
 the file, too, where the official loader drops it.
 """
 
@@ -22,7 +22,7 @@ COLUMNS = ("rewards", "terminals", "timeouts", "successes", "episode_ends")
 
 
 def known(name: str) -> bool:
-    """Whether an array of that name in a file is read at all."""
+    """Whether an array of that name is read."""
     return name.split("/")[0] in {*REQUIRED, *COLUMNS, "next_observations"}
 
 
@@ -32,8 +32,8 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
     Args:
         arrays: `observations` [N, …] (or `observations/KEY`), `actions` [N, A], `rewards` [N], `terminals` [N], and
             optionally `timeouts` [N], `next_observations` like `observations`, `successes` [N], and `episode_ends` [N]
-            (then it alone says where episodes end; a terminal may lie inside of one).
-        uri: where the rows came from.
+            (then only it marks the ends of episodes; terminals may lie inside an episode).
+        uri: where the rows come from.
         drop_unfinished: leave out rows after the last end, if the recording has `timeouts` and no `next_observations`.
 
     Raises:
@@ -42,10 +42,10 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
     for name in REQUIRED:
         if name not in arrays and (name != "observations" or nest(arrays, name) is None):
             there = ", ".join(sorted(arrays)) or "nothing"
-            raise InputError(f"{uri}: there is no '{name}' (found: {there}); name the arrays {REQUIRED}")
+            raise InputError(f"{uri}: there is no array '{name}' (found: {there}); name the arrays {REQUIRED}")
     count = int(np.size(arrays["rewards"]))
     if count == 0:
-        raise InputError(f"{uri}: there is not one row in it; record or download it again")
+        raise InputError(f"{uri}: it has no rows; record or download it again")
     flat = {name: _column(uri, name, arrays, count) for name in COLUMNS}
     rewards, terminals, timeouts = flat["rewards"], flat["terminals"], flat["timeouts"]
     assert rewards is not None  # as every array of REQUIRED
@@ -66,7 +66,7 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
 
     episodes, notes = [], []
     if timeouts is None:
-        notes.append("there is no 'timeouts' array: episodes end at terminals and at the end of the recording")
+        notes.append("there is no array 'timeouts': episodes end at terminals and at the end of the recording")
     elif unfinished and following is None and drop_unfinished:
         starts, ends = starts[:-1], ends[:-1]
         notes.append(f"the last {unfinished} rows were dropped: they end neither in a terminal nor in a time-out")
@@ -83,7 +83,7 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
             path = _path(states, following, start, stop)
             episodes.append(Episode(path, actions[steps], rewards[steps], terminals[steps], bool(cut), wins))
     if headless:
-        notes.append(f"{headless} rows at cut ends gave only the last observation of their episode, no transition")
+        notes.append(f"{headless} rows at the ends of cut episodes gave only the last observation, no transition")
     if singles:
         notes.append(
             f"{singles} episodes have one step, which is terminal (kept; relabelled recordings have them where success "
@@ -93,16 +93,16 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
 
 
 def _column(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
-    """An [N] or [N, 1] array as [N]; None where an optional one is absent."""
+    """An [N] or [N, 1] array as [N]; None if it is optional and absent."""
     if name not in arrays:
         return None
     value = np.asarray(arrays[name])
     value = value[:, 0] if value.shape == (count, 1) else value
-    return numbers(uri, name, value, count, axes=1, finite=name != "rewards")  # which episode: said later
+    return numbers(uri, name, value, count, axes=1, finite=name != "rewards")  # rewards: checked per episode later
 
 
 def _states(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> PyTree | None:
-    """An array or nested dicts of arrays with N rows; None where there are none of that name."""
+    """An array or nested dicts of arrays with N rows; None if nothing has that name."""
     found = {key: value for key, value in arrays.items() if key == name or key.startswith(f"{name}/")}
     return nest({key: numbers(uri, key, value, count, finite=False) for key, value in found.items()}, name)
 
@@ -110,7 +110,7 @@ def _states(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -
 def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> PyTree:
     """[stop − start + 1, …] states before and after the steps start … stop − 1.
 
-    The state after a terminal step is masked, so that any does: the following row, or the row itself at the very end.
+    The state after a terminal step is masked, so any state will do: the following row, or the row itself at the end.
     """
     if following is not None:
         return map_leaves(lambda x, y: np.concatenate([x[start:stop], y[stop - 1 : stop]]), states, following)
@@ -118,14 +118,14 @@ def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> Py
 
 
 def refuse_gaps(uri: str, states: PyTree, following: PyTree, ends: np.ndarray, fix: str) -> None:
-    """Inside an episode the next observation is the following row's; anything else means that an end was not marked.
+    """Raise InputError if a next observation within an episode is not the following row: an end was not marked.
 
     Args:
-        uri: what was read, for the message.
+        uri: source of the rows, for the message.
         states: [N, …] observations.
         following: [N, …] recorded next observations.
-        ends: numbers of the rows at which episodes end; what follows the last of them is not looked at.
-        fix: what the user can do.
+        ends: numbers of the rows at which episodes end; rows after the last of them are ignored.
+        fix: what the user can do, for the message.
 
     Raises:
         InputError: keys or shapes differ, or there is such a gap; the first is named.

@@ -1,4 +1,4 @@
-"""Pickled NumPy arrays read as data: an allow-list of array types, and nothing else is ever imported or called.
+"""Reads pickled NumPy arrays as data: an allow-list of array types; nothing else is ever imported or called.
 
 A pickle is a program. This reader runs it with five harmless instructions: make an array, make a scalar, make a plain
 container, name a plain dtype, turn text into bytes. Any other name in the file is refused, not skipped. The dtypes are
@@ -21,7 +21,7 @@ from calql.types import InputError
 
 
 class _Dtype:
-    """Stands for a dtype until its byte order is known, which is all that is taken from its state."""
+    """Stands for a dtype until its byte order is known; nothing else is taken from the pickled state."""
 
     def __init__(self, code: Any, *_: Any):
         code = code.decode("ascii") if isinstance(code, bytes) else str(code)
@@ -31,14 +31,14 @@ class _Dtype:
 
     def __setstate__(self, state: tuple) -> None:
         order, size = state[1], state[5] if len(state) > 5 else -1
-        if self.dtype.kind in "SU" and size > 0:  # their length may come with the state
+        if self.dtype.kind in "SU" and size > 0:  # the state may hold their length
             self.dtype = np.dtype(f"{self.dtype.kind}{size // (4 if self.dtype.kind == 'U' else 1)}")
         text: Any = order.decode() if isinstance(order, bytes) else order
         self.dtype = self.dtype.newbyteorder(text)
 
 
 class _Array(np.ndarray):
-    """An array that checks the state that a pickle gives to it."""
+    """An array that checks the state that a pickle gives it."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, descr, fortran, data = state
@@ -92,13 +92,13 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[(module, name)]
         except KeyError:
             raise InputError(
-                f"it asks for '{module}.{name}', which is no array type, and is not read: files are data, never code; "
+                f"it asks for '{module}.{name}', which is no array type and is not loaded: files are data, never code; "
                 "export the arrays to .npz"
             ) from None
 
 
 def load_pickle(data: bytes) -> Any:
-    """The lists, dicts and arrays in a pickle of Python 2 or 3. Raises InputError if it is damaged or asks for more."""
+    """The lists, dicts and arrays in a pickle of Python 2 or 3. Raises InputError for anything else."""
     try:
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except InputError:

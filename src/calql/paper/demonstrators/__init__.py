@@ -1,1 +1,1 @@
-"""Local data: one file a domain that demonstrates, `run` that repeats it in parallel and stores what came out."""
+"""Local data: one demonstrator per domain; `run` repeats it in parallel and stores the episodes."""

@@ -1,7 +1,7 @@
-"""Weak data of the hand's tasks: a few good demonstrations, and the successes of a shaky clone of them.
+"""Data of the Adroit tasks: a few good demonstrations, and the successes of a noisy clone of them.
 
-A planner solved each task 25 times; those actions ship with the library, and so does a network cloned from them, which
-for the door has practised: it was cloned again from the demonstrations and its own successes. Both were made by
+A planner solved each task 25 times; these actions ship with the library, and so does a network cloned from them, which
+for the door was cloned again from the demonstrations and its own successes. Both were made by
 `tools/make_assets/make_adroit.py`. The paper's data have the same two parts ("offpolicy_hand_data" of AWAC): 25 human
 demonstrations, and trajectories of a policy cloned from them.
 """
@@ -26,36 +26,36 @@ from calql.types import Episode, InputError
 
 ASSETS = Path(__file__).parent / "assets"
 DEMONSTRATIONS = 25
-"""As many as there are human demonstrations in the paper's data."""
+"""Number of human demonstrations in the paper's data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the data are made: demonstrations first, then the clone, whose episodes differ in noise and in pauses.
+    """Options of the data: demonstrations first, then episodes of the clone, which differ in noise and pauses.
 
     An episode ends at its first success, where the task stops too. The official release cuts after the last success
-    within the horizon and makes every success a termination, so that of what follows the first no value is bootstrapped
+    within the horizon and makes every success a termination, so that no value is bootstrapped after the first success
     either: the two differ by the transitions after it. It drops failures, as `keep_failures=False` does.
     """
 
     hand: str
     """`pen`, `door` or `relocate`."""
     transitions: int = 10_000
-    """Collect whole episodes until there are at least this many transitions."""
+    """Minimum number of transitions; the last episode is completed."""
     horizon: int = 200
-    """Steps after which an episode is cut, and has failed."""
+    """Steps after which an episode is cut and counts as a failure."""
     demonstrations: int = DEMONSTRATIONS
-    """The first attempts repeat as many of the planner's demonstrations, quick and without noise."""
+    """Number of the planner's demonstrations that the first attempts repeat, without noise or pauses."""
     noise: tuple[float, float] = (0.0, 0.1)
     """[low, high] standard deviation of the noise on the clone's actions, uniform over episodes."""
     noise_correlation: float = 0.8
-    """Correlation of the noise between neighbouring steps."""
+    """Correlation of the noise between consecutive steps."""
     pausing: tuple[float, float] = (0.0, 0.0)
-    """[low, high] share of the time for which the clone keeps its last action, uniform over episodes."""
+    """[low, high] share of the steps at which the clone repeats its last action, uniform over episodes."""
     pause_steps: float = 5.0
-    """Mean length of a pause, in steps."""
+    """Mean length of a pause in steps."""
     keep_failures: bool = False
-    """Keep the clone's episodes without success, too."""
+    """Whether to keep the clone's episodes without success."""
 
     def __post_init__(self):
         if self.hand not in adroit.HANDS:
@@ -67,11 +67,11 @@ class Recipe:
         if not 0 <= self.pausing[0] <= self.pausing[1] < 1 or self.pause_steps < 1:
             raise InputError("pausing must be two numbers with 0 <= low <= high < 1, pause_steps at least 1")
         if self.horizon < 1:
-            raise InputError(f"horizon is {self.horizon}; give at least one step")
+            raise InputError(f"horizon is {self.horizon}; it must be at least 1")
 
 
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
-    """Attempt number `index`, from reset to success or to the horizon; None where it fails and failures are dropped."""
+    """Attempt number `index`, from reset to success or to the horizon; None if it fails and failures are dropped."""
     if index < recipe.demonstrations:
         shown = demonstrations(recipe.hand)[index]
         horizon = min(recipe.horizon, len(shown.actions))
@@ -83,7 +83,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
 
 
 build = partial(run.build, Recipe, demonstrate)
-"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+"""`build(task, seed, transitions, workers, progress, **options)`: see `run.build`."""
 
 
 def attempt(recipe: Recipe, clone: Clone, seed: int, index: int) -> Episode:
@@ -93,7 +93,7 @@ def attempt(recipe: Recipe, clone: Clone, seed: int, index: int) -> Episode:
 
 
 def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray], horizon: int) -> Episode:
-    """What `act(step, observation)` does, from `reset(seed=seed)` to the first success or to the horizon."""
+    """An episode of `act(step, observation)`, from `reset(seed=seed)` to the first success or to the horizon."""
     env, steps = environment(hand), count()
 
     def next_action(observation: np.ndarray, _: Step | None) -> np.ndarray:
@@ -125,7 +125,7 @@ def _hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callabl
 
 @cache
 def environment(hand: str) -> adroit.Adroit:
-    """One environment a process."""
+    """One environment per process."""
     return adroit.make(hand)
 
 
@@ -133,7 +133,7 @@ def environment(hand: str) -> adroit.Adroit:
 
 
 class Demonstration(NamedTuple):
-    """What was done once, from `reset(seed=seed)` on."""
+    """Actions of one demonstration, from `reset(seed=seed)` on."""
 
     seed: int
     """Seed of the reset."""
@@ -156,5 +156,5 @@ def shipped_clone(hand: str) -> Clone:
 
 
 def asset(hand: str, name: str) -> Path:
-    """Where an asset of the hand lies: `demonstrations.npz` or `clone.safetensors`."""
+    """Path of an asset of the hand: `demonstrations.npz` or `clone.safetensors`."""
     return ASSETS / f"{hand}_{name}"

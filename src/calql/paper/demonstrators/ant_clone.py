@@ -1,8 +1,8 @@
-"""A trot for D4RL's ant as a policy without memory: what walks when AntMaze data are collected.
+"""A trot for D4RL's ant as a policy without memory, which walks in the AntMaze data.
 
-The network was cloned from a trot that was written by hand and tuned by search, and that keeps time by a clock of its
-own (`tools/make_assets/ant_gait.py`), which the learner of the data cannot see. A network that maps the observation and
-a direction to the trot's action needs none, because the phase shows in the pose of the legs: data that it collects are
+The network was cloned from a trot that was written by hand and tuned by search, and that depends on a clock of its
+own (`tools/make_assets/ant_gait.py`), which learners do not observe. A network that maps the observation and
+a direction to the trot's action needs no clock, because the pose of the legs shows the phase: its data are
 Markov.
 """
 
@@ -21,15 +21,15 @@ Walker = Callable[[np.ndarray, float], np.ndarray]
 
 
 def walker(clone: Clone) -> Walker:
-    """The walker that a cloned network is."""
+    """The walker of a cloned network."""
     return lambda observation, heading: clone(inputs(observation, heading))
 
 
 def load() -> Walker:
-    """The walker that is part of the library."""
+    """The walker that ships with the library."""
     return walker(Clone.load(ASSET))
 
 
 def inputs(observation: np.ndarray, heading: float) -> np.ndarray:
-    """[29]: the observation without the ant's place, and the direction."""
+    """[29]: the observation without the ant's position, and the direction."""
     return np.concatenate([observation[2:], (np.cos(heading), np.sin(heading))])

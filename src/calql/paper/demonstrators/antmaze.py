@@ -1,9 +1,10 @@
-"""AntMaze data: an ant is sent from cell to cell of a maze, with noise on its actions, and what it does is labelled.
+"""AntMaze data: an ant is sent from cell to cell of a maze, with noise on its actions; its steps are then labelled.
 
 This is the procedure of D4RL (`Farama-Foundation/D4RL`, `scripts/generation/generate_ant_maze_datasets.py`, then
 `relabel_antmaze_rewards.py`) with another ant: one that walks by `ant_clone` along the middle of the corridors, and
-frees itself where it is stuck. An episode has a *command*, where the ant is sent, which is usually not the *goal*, for
-which it is paid. The narrow set of the paper's Fig. 8 (`Asap7772/antmaze_gen`) has one start and one command, the goal.
+frees itself if it is stuck. An episode has a *command*, the point that the ant is sent to, and a *goal*, for
+which it is rewarded; the two usually differ. The narrow set of the paper's Fig. 8 (`Asap7772/antmaze_gen`) has one
+start and one command, the goal.
 """
 
 from __future__ import annotations
@@ -28,36 +29,36 @@ HAND_PICKED: dict[str, tuple[Cell, ...]] = {
     "medium": ((2, 6), (5, 1), (6, 5)),
     "large": ((1, 6), (3, 5), (3, 10), (5, 2), (7, 4), (7, 6), (7, 9)),
 }
-"""Where D4RL sends the ant of its "play" sets (`maze_env.py`, the goals of BIG_MAZE and HARDEST_MAZE)."""
+"""Cells that D4RL sends the ant of its "play" sets to (`maze_env.py`, the goals of BIG_MAZE and HARDEST_MAZE)."""
 NEAR = 0.5
 """Distance to the command, in metres, that counts as arrival."""
 OFF_AXIS, LOOK_AHEAD = 0.9, 0.7
-"""Farther than this from the line between two cells' middles (metres), the ant first heads for it, so much ahead."""
+"""If farther than this (metres) from the line between two cells' centres, the ant heads for it, this far ahead."""
 STUCK_STEPS, STUCK_DISTANCE, FREEING_STEPS = 20, 0.25, 8
-"""The ant is stuck if it has moved less than this (metres) in so many steps; it then goes elsewhere for a while."""
+"""The ant is stuck if it has moved less than this (metres) in this many steps; it then goes elsewhere for a while."""
 WANDER_MEMORY = 0.95
 """Correlation between neighbouring steps of how far the ant wanders from its heading: 20 steps, 2 s of D4RL's ant."""
 STUMBLE_STEPS = 8
-"""Steps of one stumble."""
+"""Length of a stumble in steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the data are made; everything that is not fixed here is drawn from the seed.
+    """Options of the data; everything that is not fixed here is drawn from the seed.
 
     D4RL's sets were relabelled after they had been recorded: one goal point for all episodes, and every step that ends
     within 0.5 m of it pays 1 and is terminal although the ant walks on, so that a reader that cuts at terminals finds
-    many episodes of one step. `d4rl_labels` makes that artefact. Without it, an episode is what the environment would
+    many episodes of one step. `d4rl_labels` makes this artefact. Without it, an episode is what the environment would
     have recorded: its goal is drawn as in every evaluation, and it ends there.
     """
 
     maze: str = "medium"
     """medium or large."""
     commands: str = "diverse"
-    """Starts and commands. `diverse`: any free cell to any other. `play`: any free cell to one that D4RL's
+    """Starts and commands. `diverse`: from any free cell to any other. `play`: from any free cell to one that D4RL's
     authors picked by hand. `narrow`: the environment's start to its goal."""
     transitions: int = 1_000_000
-    """Collect whole episodes until there are at least this many transitions."""
+    """Minimum number of transitions; the last episode is completed."""
     horizon: int = 1000
     """Steps after which an episode is cut."""
     action_noise: float = 0.2
@@ -66,20 +67,20 @@ class Recipe:
     """Standard deviation, in rad, of slow noise on the heading: the ant weaves through the corridors, so that the data
     show ways back to their middle. (D4RL's ant is sent to random points in the cells on its way.)"""
     stumbling: float = 0.0
-    """Share of steps at which the ant does not walk but moves its legs at random, for 8 steps at a time: without, the
-    data do not show how to walk on from a wrong posture, and whoever learns from them stands still after the first."""
+    """Share of steps at which the ant does not walk but moves its legs at random, for 8 steps at a time: otherwise the
+    data do not show how to walk on from a wrong posture, and a learned policy stands still after the first one."""
     to_goal: float = 0.1
-    """Share of commands that are the goal itself, besides those that are by chance. D4RL has no such share."""
+    """Share of commands that are the goal itself, in addition to chance. D4RL has no such share."""
     on_arrival: str = "stay"
-    """What follows when the ant has reached its command: `stay` there until the clock stops it, as in D4RL, `continue`
+    """What the ant does when it has reached its command: `stay` there until the horizon, as in D4RL, `continue`
     with a new command, or `end` the episode (as truncated)."""
     farthest: int | None = None
-    """Most cells from the start to the first command; few, and the way to the goal must be stitched. None: any."""
+    """Maximum distance from the start to the first command in cells; if small, learners must stitch. None: no limit."""
     stranded: float = 0.0
-    """Share of commands of which the ant goes but a part of the way: failures without new places. There it stays, if it
+    """Share of commands for which the ant only goes part of the way: failures without new places. There it stays, if it
     stays on arrival, and otherwise the episode ends."""
     d4rl_labels: bool = False
-    """Label as D4RL's released sets are (see above)."""
+    """Whether to label as in D4RL's released sets (see above)."""
 
     def __post_init__(self):
         for name, value, known in (
@@ -98,7 +99,7 @@ class Recipe:
 
 
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
-    """Attempt number `index`, a function of its arguments alone; None where the ant would start at its goal."""
+    """Attempt number `index`, which depends only on its arguments; None if the ant would start at its goal."""
     rng, env = np.random.default_rng([seed, index]), _environment(recipe.maze)
     aim = _aim(recipe, env.maze, rng)
     options = {}
@@ -123,7 +124,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def over(step: Step) -> bool:
-        """Whether the episode ends; where the ant has arrived and goes on, it is sent elsewhere."""
+        """Whether the episode ends; if the ant has arrived and continues, it gets a new command."""
         nonlocal command, then
         if step.terminated and not recipe.d4rl_labels:
             return True
@@ -138,12 +139,12 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
 
 
 build = partial(run.build, Recipe, demonstrate)
-"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+"""`build(task, seed, transitions, workers, progress, **options)`: see `run.build`."""
 
 
 def _mishaps(recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[float, bool]]:
     """At every step: how far the ant wanders from its heading, in rad, and whether it stumbles."""
-    stumble = recipe.stumbling / (1 - recipe.stumbling) / STUMBLE_STEPS  # the chance that one begins
+    stumble = recipe.stumbling / (1 - recipe.stumbling) / STUMBLE_STEPS  # probability that a stumble begins
     astray, left = recipe.wander * rng.standard_normal(), 0
     while True:
         yield astray, left > 0
@@ -174,7 +175,7 @@ def _start(recipe: Recipe, maze: Maze, aim: Cell | None, rng: np.random.Generato
 def _command(
     recipe: Recipe, env: AntMaze, aim: Cell | None, position: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, str]:
-    """The point [2] that the ant is sent to, and what follows there (one of `ARRIVALS`)."""
+    """The point [2] that the ant is sent to, and what it does there (one of `ARRIVALS`)."""
     way = _ways(env.maze, aim or env.maze.goal)[env.maze.cell_of(position)]
     if rng.random() < recipe.stranded and len(way) > 2:
         return _inside(env.maze, _any(way[1:-1], rng), rng), "stay" if recipe.on_arrival == "stay" else "end"
@@ -186,7 +187,7 @@ def _any(cells: Sequence[Cell], rng: np.random.Generator) -> Cell:
 
 
 def _inside(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
-    """A point [2] up to 1 m from a cell's middle in x and in y, on the far side from the origin, as in D4RL."""
+    """A point [2] up to 1 m from a cell's centre in x and in y, on the side away from the origin, as in D4RL."""
     return maze.cell_center(cell) + rng.uniform(0.0, 1.0, 2)
 
 
@@ -210,7 +211,7 @@ class Guide:
         heading = float(np.arctan2(y, x))
         self._track.append(position)
         stuck = len(self._track) == STUCK_STEPS and np.linalg.norm(position - self._track[0]) < STUCK_DISTANCE
-        if stuck and np.linalg.norm(command - position) > 2 * NEAR:  # nearer, it is where it should be
+        if stuck and np.linalg.norm(command - position) > 2 * NEAR:  # closer, it may stand still
             self._track.clear()
             self._freeing = FREEING_STEPS
             self._elsewhere = heading + self._rng.choice([-1, 1]) * self._rng.uniform(1.2, 2.6)
@@ -218,7 +219,7 @@ class Guide:
 
 
 def waypoint(maze: Maze, position: np.ndarray, command: np.ndarray) -> np.ndarray:
-    """The point [2] to head for: the command in the next cell at the latest, before that the next cell's middle."""
+    """The point [2] to head for: the command if it is at most one cell away, else the next cell's centre."""
     way = _ways(maze, maze.cell_of(command)).get(maze.cell_of(position), [])
     if len(way) <= 2:
         return command
@@ -237,11 +238,11 @@ def _ways(maze: Maze, goal: Cell) -> dict[Cell, list[Cell]]:
 
 @cache
 def _environment(maze: str) -> AntMaze:
-    """One for each process."""
+    """One per process."""
     return antmaze.make(maze)
 
 
 @cache
 def _walker() -> ant_clone.Walker:
-    """One for each process."""
+    """One per process."""
     return ant_clone.load()

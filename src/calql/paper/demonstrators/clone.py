@@ -1,4 +1,4 @@
-"""A policy cloned from demonstrations: stored in kilobytes, evaluated in NumPy alone (`tools/make_assets` fits it)."""
+"""A policy cloned from demonstrations: a small file, evaluated in NumPy alone (`tools/make_assets` trains it)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Clone:
     mean: np.ndarray
     """[D] subtracted from the inputs."""
     scale: np.ndarray
-    """[D] what the inputs are divided by."""
+    """[D] divisor of the inputs."""
     weights: tuple[np.ndarray, ...]
-    """One [inputs, outputs] matrix a layer."""
+    """One [inputs, outputs] matrix per layer."""
     biases: tuple[np.ndarray, ...]
-    """One [outputs] vector a layer."""
+    """One [outputs] vector per layer."""
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """[..., D] → [..., A]."""

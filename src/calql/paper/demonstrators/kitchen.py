@@ -1,12 +1,12 @@
 """Kitchen demonstrations by script, in the shape of D4RL's `kitchen-{complete,partial,mixed}-v0`.
 
-A demonstrator tries some subtasks one after the other, each up to three times, and stops. In D4RL people did, by
-teleoperation, four subtasks an episode: *complete* holds 19 demonstrations of the target sequence, *partial* and
+A demonstrator tries some subtasks in sequence, each up to three times, and stops. In D4RL people did this by
+teleoperation, four subtasks per episode: *complete* holds 19 demonstrations of the target sequence, *partial* and
 *mixed* about 600 of many sequences, among which some of the target sequence in partial, and none that solves all of
 its target in mixed. So there are three recipes, which differ in `target_share` and in whether failures are dropped.
 
 Rewards are the environment's: the number of target subtasks solved so far. D4RL's files count those solved at the
-moment instead, which differs only where something is undone; the paper's environment counts as here.
+moment instead, which differs only if a subtask is undone; the paper's environment counts as here.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _env = functools.cache(kitchen.make)
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+    """Options of the data; everything that is not fixed here is drawn from the seed."""
 
     tasks: tuple[str, ...]
     """The target: the subtasks that are rewarded, in the order in which a demonstration of it solves them."""
     transitions: int
-    """Collect whole episodes until there are at least this many transitions."""
+    """Minimum number of transitions; the last episode is completed."""
     target_share: float = 1.0
-    """Chance that a demonstration goes for the target. The others go for other subtasks, never for all of the target's;
-    a few solve it by accident, a passing arm turning on a light. At 0 those are thrown away."""
+    """Probability that a demonstration attempts the target. The others attempt other ones, never all of the target's;
+    a few solve it by accident, when the passing arm turns on a light. At 0 these are dropped."""
     failures: bool = True
-    """Keep episodes in which a subtask was tried and not solved."""
+    """Whether to keep episodes in which a subtask was tried and not solved."""
     sequence_length: int = 4
-    """Subtasks in a sequence that is not the target."""
+    """Number of subtasks in a sequence that is not the target."""
     shuffled: float = 0.0
-    """Chance that such a sequence is done in random order; else in that of `SCRIPTS`, which is that of people, too."""
+    """Probability that such a sequence is done in random order; otherwise in that of `SCRIPTS`, the human order."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on each of the arm's 7 actions, recorded as executed."""
     tries: int = 3
-    """Most attempts at one subtask, before the next."""
+    """Maximum number of attempts per subtask."""
     steps: int = 280
-    """Longest demonstration (D4RL's horizon)."""
+    """Maximum length of a demonstration (D4RL's horizon)."""
     terminal: bool = True
     """Mark the last step as terminal, though the kitchen never ends: that is how D4RL's files mark demonstrations, and
     what the paper was trained on. False: mark it as truncated."""
@@ -58,22 +58,22 @@ class Recipe:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         kitchen.goal_vector(self.tasks)
         if self.target_share > 0 and (unknown := sorted(set(self.tasks) - set(SCRIPTS))):
-            raise InputError(f"there is no script for {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+            raise InputError(f"there is no script for {', '.join(unknown)}; choose from {', '.join(SCRIPTS)}")
         if self.target_share < 1 and not self.sequences():
-            raise InputError(f"{self.sequence_length} of {len(SCRIPTS)} subtasks cannot miss the target; change one")
+            raise InputError(f"{self.sequence_length} of {len(SCRIPTS)} subtasks contain the target; change one")
         if self.action_noise < 0 or min(self.tries, self.steps) < 1:
             raise InputError("action_noise must be >= 0, tries and steps at least 1")
         if not 0 <= self.target_share <= 1 or not 0 <= self.shuffled <= 1:
             raise InputError("target_share and shuffled must lie within [0, 1]")
 
     def sequences(self) -> list[tuple[str, ...]]:
-        """The sequences of subtasks that do not hold all of the target."""
+        """The sequences of subtasks that do not contain all of the target."""
         sets = combinations(SCRIPTS, self.sequence_length)
         return [names for names in sets if names and not set(self.tasks) <= set(names)]
 
 
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
-    """Demonstration number `index`; None where the recipe throws it away."""
+    """Demonstration number `index`; None if the recipe drops it."""
     rng = np.random.default_rng([seed, index])
     names = draw_sequence(recipe, rng)
     episode, solved = perform(recipe, names, rng)
@@ -84,7 +84,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
 
 
 build = functools.partial(run.build, Recipe, demonstrate)
-"""`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`."""
+"""`build(task, seed, transitions, workers, progress, **options)`: see `run.build`."""
 
 
 def draw_sequence(recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:

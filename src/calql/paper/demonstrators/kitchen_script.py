@@ -1,7 +1,7 @@
-"""Five kitchen subtasks by inverse kinematics: what the scripted demonstrator does.
+"""Scripts of five kitchen subtasks by inverse kinematics.
 
-A script is a generator of joint targets [9] (arm 7, fingers 2; rad, m), one a decision. It looks at the simulator, not
-at the noisy observation. Positions are in metres in the world: x to the right, y into the kitchen, z up.
+A script is a generator of joint targets [9] (arm 7, fingers 2; rad, m), one per decision. It reads the simulator, not
+the noisy observation. Positions are in metres in the world: x to the right, y into the kitchen, z up.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Targets = Iterator[np.ndarray]
 
 X, Y, Z = range(3)
 OPEN, CLOSED = 0.04, -0.02
-"""Positions to which a finger is sent, in metres; below 0 it presses."""
+"""Target positions of a finger in metres; below 0 it presses."""
 REACH = 0.15
-"""Farthest that a joint is sent in one decision, in rad; a full action moves it by 0.16."""
+"""Maximum joint motion per decision in rad; a full action moves a joint by 0.16."""
 LEVER = 0.25
-"""Metres of position error that one radian of rotation error weighs."""
+"""Weight of one radian of rotation error, in metres of position error."""
 MICROWAVE_HINGE = np.array([-1.1276, 0.4549])
 """x and y of the axis of the microwave's door."""
 LIGHT, SLIDE, MICROWAVE, KNOB, KETTLE = 17, 19, 22, 11, slice(23, 26)
@@ -108,7 +108,7 @@ class Arm:
         for _ in range(3):
             part = full * free
             inverse = part.T @ np.linalg.inv(part @ part.T + 2e-3 * np.eye(6))
-            home = 0.05 * (np.eye(7) - inverse @ part) @ (START[:7] - joints)  # where the pose leaves a choice
+            home = 0.05 * (np.eye(7) - inverse @ part) @ (START[:7] - joints)  # in the null space of the pose
             motion = inverse @ error + home * free
             low = (joints + motion < self._low) & (motion < 0) & (joints < self._low + 0.03)
             high = (joints + motion > self._high) & (motion > 0) & (joints > self._high - 0.03)

@@ -1,7 +1,7 @@
-"""Pick-and-place demonstrations by script: hover, descend, close, lift, carry, let go; again where it slipped.
+"""Pick-and-place demonstrations by script: hover, descend, close, lift, carry, let go; repeated if the object slips.
 
 As in the data of the original (roboverse's scripted policy), every action carries Gaussian noise. A share of episodes
-is mistaken: the other object is carried to the bowl, or the right one to somewhere else.
+is mistaken: the wrong object is carried to the bowl, or the right one to another place.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from calql.types import Episode, InputError, PyTree
 HOVER, CARRY, LIFT = 0.11, 0.13, 0.16
 """Heights of the grasp in metres: above an object, above the bowl, and aimed at while lifting."""
 LOWEST = 0.036
-"""Height at which the fingers close, or that of a higher object's centre."""
+"""Height at which the fingers close; for a higher object, the height of its centre."""
 HELD = 0.045
 """An object whose centre is above this is in the air."""
 
 OPENING, CLOSING = 0.7, -0.7
-"""What the gripper is told."""
+"""Commands of the gripper."""
 LIMIT = 0.9
-"""Largest component of an action, as in the original: what a tanh cannot reach would rule the likelihood."""
+"""Largest component of an action, as in the original: values that a tanh cannot reach would dominate the likelihood."""
 
 _env = functools.cache(pick_place.make)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+    """Options of the data; everything that is not fixed here is drawn from the seed."""
 
     transitions: int
-    """Collect whole episodes until there are at least this many transitions."""
+    """Minimum number of transitions; the last episode is completed."""
     horizon: int = 40
-    """Steps of an episode that fails."""
+    """Length of an episode that fails."""
     image_size: int = 48
-    """Side of the pictures in pixels; the task's."""
+    """Side of the images in pixels, set by the task."""
     target: str | None = None
-    """Which object; None: any. The task's."""
+    """Target object, set by the task; None: any."""
     distractor: str | None = None
-    """Which other object; likewise."""
+    """Distractor, set by the task; None: any."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on each of the 7 actions, recorded as executed."""
     mistaken: float = 0.0
-    """Chance that an episode carries the wrong object, or the right one to a wrong place."""
+    """Probability that an episode carries the wrong object, or the right one to a wrong place."""
     fumble: float = 0.0
-    """Chance, at every step, that the gripper is told the opposite: closed too early, or let go."""
+    """Probability per step that the gripper command is inverted: closed too early, or opened."""
 
     def __post_init__(self):
         if self.action_noise < 0 or not (0 <= self.mistaken <= 1 and 0 <= self.fumble <= 1):
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def script(env: PickPlace, thing: str, goal: np.ndarray) -> Iterator[np.ndarray]:
-    """Actions [7] that carry an object to (x, y) [2], without noise; it looks at the simulator, not at the picture."""
+    """Actions [7] that carry an object to (x, y) [2], without noise; it reads the simulator, not the image."""
 
     def action(position: np.ndarray, grip: float = 0.0) -> np.ndarray:
         return np.array([*(position - env.grasp()) / MOVE, 0.0, 0.0, 0.0, grip])
@@ -107,9 +107,9 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
     return roll(env, observation, act, recipe.horizon)
 
 
-def build(task: Task, *arguments: Any, image_size: int | None = None, **knobs: Any) -> str:
-    """`build(task, seed, transitions, workers, progress, **knobs)`: see `run.build`. Pictures of another size are those
-    of an environment with that size."""
+def build(task: Task, *arguments: Any, image_size: int | None = None, **options: Any) -> str:
+    """`build(task, seed, transitions, workers, progress, **options)`: see `run.build`. `image_size`: size
+    of the images, by default the task's."""
     if image_size is not None:
         task = dataclasses.replace(task, env_options={**task.env_options, "image_size": image_size})
-    return run.build(Recipe, demonstrate, task, *arguments, **knobs)
+    return run.build(Recipe, demonstrate, task, *arguments, **options)

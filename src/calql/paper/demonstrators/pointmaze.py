@@ -1,8 +1,8 @@
-"""The narrow data of the default task: one demonstrator, one start, one goal, one way, and half of it too slow.
+"""The narrow data of the default task: one demonstrator, one start, one goal, one path; half of the episodes too slow.
 
 The demonstrator follows the shortest way through the maze's cells with a velocity controller, at a speed that it draws
-once an episode, sometimes takes a wrong turn, and adds Gaussian noise to its force. It fails by running out of time,
-never by missing the goal, so that better behaviour can be put together from what the data show.
+once per episode, sometimes takes a wrong turn, and adds Gaussian noise to its force. It fails by running out of time,
+never by missing the goal, so better behaviour can be composed from the data.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from calql.types import Episode, InputError
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the data are made. Everything that is not fixed here is drawn from the seed."""
+    """Options of the data; everything that is not fixed here is drawn from the seed."""
 
     transitions: int = 5_000
-    """Collect whole episodes until there are at least this many transitions."""
+    """Minimum number of transitions; the last episode is completed."""
     episodes: int | None = None
-    """Collect this many episodes instead."""
+    """Number of episodes, in place of a number of transitions."""
     action_noise: float = 0.1
     """Standard deviation of the Gaussian noise on each action, which is clipped to [−1, 1] and recorded as executed."""
     speed: tuple[float, float] = (1.0, 2.0)
     """[low, high] cruising speed in m/s, uniform over episodes. Below about 1.7 m/s the horizon is too short."""
     gain: float = 0.3
-    """Force (of the largest) per m/s of velocity error; 0.42 removes an error in one decision."""
+    """Force (share of the maximum) per m/s of velocity error; 0.42 removes an error in one decision."""
     reach: float = 0.3
-    """Distance in metres at which a waypoint (the middle of a cell) counts as passed."""
+    """Distance in metres at which a waypoint (a cell's centre) counts as passed."""
     detour_probability: float = 0.2
-    """Chance of a wrong turn at each of the cells on the way that have a side branch."""
+    """Probability of a wrong turn at each cell on the way that has a side branch."""
     detour_depth: int = 1
-    """Most cells walked into a side branch before turning back."""
+    """Maximum number of cells walked into a side branch before turning back."""
     failure_share: float | None = 0.5
-    """Share of failing episodes: surplus episodes of either kind are thrown away. None: keep them as they come."""
+    """Share of failing episodes: surplus episodes of either kind are dropped. None: keep all."""
     horizon: int = 51
-    """Steps after which an episode is cut, and has failed."""
+    """Steps after which an episode is cut and counts as a failure."""
 
     def __post_init__(self):
         if not 0 < self.speed[0] <= self.speed[1]:
@@ -61,10 +61,10 @@ def build(
     transitions: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-    **knobs,
+    **options,
 ) -> str:
-    """Collect and store the data set (replacing an older one); return its Minari id. `knobs`: see `Recipe`."""
-    recipe = make_recipe(Recipe, task, transitions, knobs)
+    """Collect and store the data set (replacing an older one); return its Minari id. `options`: see `Recipe`."""
+    recipe = make_recipe(Recipe, task, transitions, options)
     episodes = demonstrations(recipe, seed, workers, progress, resume=(task, recipe, seed))
     return store(task, episodes, recipe, seed)
 
@@ -76,7 +76,7 @@ def demonstrations(
     progress: Progress | None = None,
     resume: tuple[Task, Recipe, int] | None = None,
 ) -> list[Episode]:
-    """As many episodes as the recipe asks for. Raises InputError where its failure share cannot be had."""
+    """As many episodes as the recipe asks for. Raises InputError if its failure share is out of reach."""
     return collect(
         functools.partial(demonstrate, recipe, seed),
         recipe.episodes or recipe.transitions,
@@ -89,7 +89,7 @@ def demonstrations(
 
 
 def _keeps_the_share(share: float | None, episode: Episode, kept: Sequence[Episode]) -> bool:
-    """Whether the failing episodes among the kept ones stay at their share with this one."""
+    """Whether the share of failures among the kept episodes stays right with this episode."""
     failures = sum(e.truncated for e in kept)
     return share is None or episode.truncated == (failures < int(share * (len(kept) + 1)))
 
@@ -100,7 +100,7 @@ def _env() -> pointmaze.PointMaze:
 
 
 def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
-    """Attempt number `index`, from reset to success or to the horizon: a function of its arguments alone."""
+    """Attempt number `index`, from reset to success or to the horizon; it depends only on its arguments."""
     env, rng = _env(), np.random.default_rng([seed, index])
     observation, _ = env.reset(seed=int(rng.integers(2**31)))
     start = pointmaze.cell_of(observation[:2] * pointmaze.OBSERVATION_SCALE[:2])
@@ -121,7 +121,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode:
 
 
 def _route(recipe: Recipe, start: Cell, rng: np.random.Generator) -> list[Cell]:
-    """Cells from start to goal: the shortest way, with wrong turns walked there and back."""
+    """Cells from start to goal: the shortest path, with wrong turns walked there and back."""
     way = shortest_ways(_is_free, start)[pointmaze.GOAL_CELL][::-1]
     route: list[Cell] = []
     for cell in way[:-1]:
@@ -133,7 +133,7 @@ def _route(recipe: Recipe, start: Cell, rng: np.random.Generator) -> list[Cell]:
 
 
 def _branch(cell: Cell, way: list[Cell], depth: int, rng: np.random.Generator) -> list[Cell]:
-    """Up to `depth` cells of a side branch that begins at a cell of the way (none where there is no branch)."""
+    """Up to `depth` cells of a side branch that begins at a cell of the path (none if there is no branch)."""
     branch: list[Cell] = []
     while len(branch) < depth:
         ahead = [

@@ -1,7 +1,7 @@
-"""Whole episodes from many attempts: in parallel, in order, resumable, and the same for any number of workers.
+"""Episodes from many attempts: in parallel, in order, resumable, and the same for any number of workers.
 
-An *attempt* is a function of its number alone. Attempts are made a shard at a time, in this process or in others, and
-every shard is kept on disk until the data set is stored, so that an interrupted build goes on where it was.
+An *attempt* depends only on its number. Attempts are made one shard at a time, in this process or in others, and
+every shard is kept on disk until the data set is stored, so that an interrupted build can continue.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Attempt = Callable[[int], Episode | None]
-"""Attempt number i; None where there is nothing to record. Picklable by reference, and a function of i alone."""
+"""Attempt number i; None if there is nothing to record. Picklable by reference, and dependent only on i."""
 Keep = Callable[[Episode, Sequence[Episode]], bool]
-"""Whether to keep an episode, given those kept so far."""
+"""Whether to keep an episode, given the episodes kept so far."""
 Progress = Callable[[int, int], None]
 """Called as progress(done, total), in transitions or in episodes."""
 Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
 SHARD = 4
-"""Attempts a worker makes before it reports; what an interruption can lose of each."""
+"""Attempts per shard, which a worker reports together; an interruption loses at most one shard per worker."""
 MOST_REJECTED = 100
-"""Attempts for each kept episode beyond which a recipe is taken to be impossible."""
+"""Maximum number of attempts per kept episode; beyond it a recipe counts as impossible."""
 
 
 def build(
@@ -65,8 +65,8 @@ def build(
 ) -> str:
     """Collect and store the task's data set, replacing an older one; return its Minari id.
 
-    A builder binds the first two: its `Recipe`, whose fields are the `options`, and `demonstrate(recipe, seed, index)`,
-    which makes attempt number `index`. Raises InputError on an unknown or impossible option.
+    A builder binds `kind`, its `Recipe` with the fields `options`, and `demonstrate(recipe, seed, index)`,
+    which makes attempt number `index`. Raises InputError for an unknown or impossible option.
     """
     recipe = make_recipe(kind, task, transitions, options)
     attempt = partial(demonstrate, recipe, seed)
@@ -76,10 +76,10 @@ def build(
 
 
 def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, options: dict[str, Any]) -> Recipe:
-    """The recipe of the task's row with the caller's options laid over it; `env_options` of the same name hold
+    """The task's recipe, overridden by the caller's options; `env_options` of the same name hold
     for both.
 
-    Raises InputError on an unknown option.
+    Raises InputError for an unknown option.
     """
     names = {field.name for field in dataclasses.fields(kind)}
     chosen = {"horizon": task.horizon} | dict(task.env_options)
@@ -91,7 +91,7 @@ def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, options
 
 
 def collect(*arguments: Any, **options: Any) -> list[Episode]:
-    """All episodes of `stream`, with its arguments, at once."""
+    """All episodes of `stream`, with its arguments, as a list."""
     return list(stream(*arguments, **options))
 
 
@@ -105,21 +105,21 @@ def stream(
     progress: Progress | None = None,
     resume: tuple[Task, Any, int] | None = None,
 ) -> Generator[Episode, None, None]:
-    """Whole episodes, in the order of their attempts, until there are `total` transitions (or episodes) of them.
+    """Episodes, in the order of their attempts, until there are `total` transitions (or episodes).
 
-    One at a time: with images, a data set may be larger than memory. Only `keep` is shown all that were kept.
+    One at a time: with images, a data set may be larger than memory. Only `keep` gets all kept episodes.
 
     Args:
         attempt: makes attempt number i.
-        total: how many transitions or episodes are enough.
+        total: minimum number of transitions or episodes.
         unit: `transitions` or `episodes`.
-        keep: which episodes to keep; all, if None.
-        workers: processes; 1 makes the attempts here.
-        progress: is told (done, total) after every kept episode.
-        resume: (task, recipe, seed) under which shards are kept until `store`; None: keep none.
+        keep: which episodes to keep; None: all.
+        workers: number of processes; 1: make the attempts in this process.
+        progress: called as progress(done, total) after every kept episode.
+        resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` or `workers` below 1, or a recipe of which hardly any attempt can be kept.
+        InputError: `total` or `workers` below 1, or a recipe with hardly any attempt that can be kept.
     """
     if total < 1 or workers < 1:
         raise InputError(f"transitions ({total}) and workers ({workers}) must be at least 1")
@@ -138,12 +138,12 @@ def stream(
                 if done >= total:
                     return
             if number > MOST_REJECTED * (number_kept + 1):
-                raise InputError(f"only {number_kept} of {number} attempts could be kept; loosen the recipe")
+                raise InputError(f"only {number_kept} of {number} attempts could be kept; relax the recipe")
     raise AssertionError("attempts never end")
 
 
 def store(task: Task, episodes: Iterable[Episode], recipe: Any, seed: int) -> str:
-    """Write the task's local data set, replacing an older one, and drop the shards; returns its Minari id."""
+    """Write the task's local data set, replacing an older one, and delete the shards; returns its Minari id."""
     env, folder = make_env(task), _folder(task, recipe, seed)
 
     def provenance() -> dict[str, Any]:
@@ -181,12 +181,12 @@ def _attempts(attempt: Attempt, workers: int, folder: Path | None) -> Generator[
 
 
 def _shard(attempt: Attempt, folder: Path | None, index: int) -> list[Episode | None]:
-    """The attempts of one shard, from disk where they are there."""
+    """The attempts of one shard, from disk if they are there."""
     numbers = range(index * SHARD, (index + 1) * SHARD)
     if folder is None:
         return [attempt(number) for number in numbers]
     path = folder / f"{index:06d}.npz"
-    # Absent, or cut short: made again.
+    # Absent or truncated: made again.
     with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return _read(path, numbers)
     episodes = [attempt(number) for number in numbers]
@@ -216,7 +216,7 @@ def _read(path: Path, numbers: range) -> list[Episode | None]:
 
 @contextlib.contextmanager
 def _timed(folder: Path | None) -> Iterator[None]:
-    """Add the wall time spent inside to that of the build's earlier stretches."""
+    """Add the wall time of the block to that of earlier parts of the build."""
     started = time.monotonic()
     try:
         yield
@@ -227,21 +227,21 @@ def _timed(folder: Path | None) -> Iterator[None]:
 
 
 def _seconds(folder: Path) -> float | None:
-    """Wall time of a build so far; None where it was not measured."""
+    """Wall time of a build so far; None if it was not measured."""
     with contextlib.suppress(OSError, ValueError):
         return float((folder / "seconds").read_text())
     return None
 
 
 def _folder(task: Task, recipe: Any, seed: int) -> Path:
-    """Where shards of that build lie; Minari does not look into hidden folders."""
+    """Folder for the shards of a build; Minari ignores hidden folders."""
     what = json.dumps([task.builder, dataclasses.asdict(recipe), seed, calql.__version__], sort_keys=True)
     return root() / ".calql-building" / f"{task.id}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes started inside use one thread of linear algebra each: there is one for every core already."""
+    """Processes started inside use one linear-algebra thread each: there is already one process per core."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -253,5 +253,5 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _let_the_parent_stop() -> None:
-    """Ctrl-C goes to all processes of a terminal; the parent shuts the workers down."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal; the parent shuts the workers down."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Ways through mazes made of cells."""
+"""Shortest paths through mazes made of cells."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Cell = tuple[int, int]
 
 
 def neighbours(cell: Cell, is_free: Callable[[Cell], bool]) -> Iterator[Cell]:
-    """Free cells next to this one: right, below, left, above."""
+    """Free neighbours of a cell: right, below, left, above."""
     row, column = cell
     yield from filter(is_free, [(row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)])
 
 
 def shortest_ways(is_free: Callable[[Cell], bool], goal: Cell) -> dict[Cell, list[Cell]]:
-    """From every free cell the cells of a shortest way to the goal, both ends included, by breadth-first search."""
+    """For every free cell, the cells of a shortest path to the goal, both ends included, by breadth-first search."""
     ways, queue = {goal: [goal]}, [goal]
     for cell in queue:
         for near in neighbours(cell, is_free):

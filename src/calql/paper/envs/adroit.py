@@ -26,15 +26,15 @@ from calql.envs.headless import headless_gl
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 
-with contextlib.redirect_stderr(io.StringIO()):  # a notice about other environments of the package
+with contextlib.redirect_stderr(io.StringIO()):  # hides a notice about other environments of the package
     from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
 
 HANDS = {"pen": AdroitHandPenEnv, "door": AdroitHandDoorEnv, "relocate": AdroitHandRelocateEnv}
-"""Gymnasium-Robotics' class of each."""
+"""Gymnasium-Robotics' class per hand."""
 DOOR_OPEN = 1.35
-"""Angle of the door's hinge, in rad, from which on it is open."""
+"""Minimum hinge angle of an open door in rad."""
 PEN_DISTANCE, PEN_COSINE = 0.075, 0.95
 """The pen is in place below this distance, in metres, and above this cosine to the target."""
 BALL_DISTANCE = 0.1
@@ -44,8 +44,8 @@ BALL_DISTANCE = 0.1
 class Adroit(gymnasium.Env):
     """Observation [45 or 39] float32, action [24, 28 or 30] in [−1, 1]; see the table of the module.
 
-    Reward 0 in a step that ends in success, else −1; it never ends by itself. An episode is a function of
-    `reset(seed=…)` and the actions alone.
+    Reward 0 if a step ends in success, else −1; episodes never terminate. An episode is a function of
+    only `reset(seed=…)` and the actions.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 100}  # noqa: RUF012 (Gymnasium's attribute)
@@ -57,7 +57,7 @@ class Adroit(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, self.simulation.action_space.shape)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """The hand at rest; the door, or ball and target, or the pen's target are placed at random."""
+        """Put the hand at rest; place the door, or ball and target, or the pen's target at random."""
         super().reset(seed=seed)
         self.simulation.np_random = self.np_random
         observation, _ = self.simulation.reset()
@@ -70,7 +70,7 @@ class Adroit(gymnasium.Env):
         return observation.astype(np.float32), float(success) - 1.0, False, False, {"success": success}
 
     def render(self) -> np.ndarray | None:
-        """[480, 480, 3] uint8 picture."""
+        """[480, 480, 3] uint8 image."""
         return self.simulation.render()
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Adroit(gymnasium.Env):
 def make(hand: str = "door", render_mode: str | None = None) -> Adroit:
     """The environment of "pen", "door" or "relocate". `render_mode`: None, "rgb_array" or "human".
 
-    Raises InputError on another name.
+    Raises InputError for another name.
     """
     if hand not in HANDS:
         raise nearest(hand, HANDS, "hand")
@@ -111,9 +111,9 @@ _SUCCESS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pen": _pen, "door": 
 
 
 def success_of(hand: str, observations: np.ndarray) -> np.ndarray:
-    """[...] bool from observations [..., 45 or 39]: what `info["success"]` said in the step that led there.
+    """[...] bool from observations [..., 45 or 39]: `info["success"]` of the step that led to each observation.
 
-    Raises InputError on an unknown hand or another number of dimensions.
+    Raises InputError for an unknown hand or another number of dimensions.
     """
     if hand not in HANDS:
         raise nearest(hand, HANDS, "hand")
@@ -127,7 +127,7 @@ def success_of(hand: str, observations: np.ndarray) -> np.ndarray:
 
 
 def relabel(episode: Episode, hand: str) -> Episode:
-    """The episode with binary rewards (success − 1) and successes, both read off its observations.
+    """The episode with binary rewards (success − 1) and successes, both computed from its observations.
 
     For recordings of the same tasks with dense rewards (D4RL's `*-human-v1`, Minari's `D4RL/*/human-v2`, …), which
     never end at success; terminations are left as recorded. Raises InputError as `success_of`.

@@ -1,16 +1,16 @@
-"""An ant from one corner of a maze to the other, in D4RL's physics or in Gymnasium-Robotics'. A data set fits only one.
+"""An ant walks from one corner of a maze to the other, in D4RL's or Gymnasium-Robotics' physics; data fit only one.
 
 `physics="d4rl"` is `antmaze-{medium,large}-{play,diverse}-v2` (Farama-Foundation/D4RL, `d4rl/locomotion`) on today's
 MuJoCo, and what the paper ran. D4RL's ant is gymnasium's `ant.xml` with another time step, other motors and softer
-contacts. Trajectories from equal states equal those of OGBench's antmaze bit for bit, once contacts begin where they
+contacts. Trajectories from equal states equal those of OGBench's antmaze bit for bit, if contacts begin where they
 did when the data were recorded (`antmaze_model.SUMS_MARGINS`).
 
 `physics="gymnasium"` is Gymnasium-Robotics' `AntMaze_{Medium,Large}-v4` with one start and one goal cell (the maps that
 Minari's `D4RL/antmaze` sets name for evaluation) and `continuing_task=False`. Starts, goals and trajectories equal v4's
-bit for bit (with the same remark), and also v5's with `include_cfrc_ext_in_observation=False`: the two differ in
+bit for bit (under the same condition), and also v5's with `include_cfrc_ext_in_observation=False`: v4 and v5 differ in
 nothing that matters here.
 
-The ant may fall on its back. Neither original ends the episode there, and so neither does this.
+The ant may fall on its back. As in both originals, the episode then continues.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ __all__ = [
 
 
 class AntMaze(gymnasium.Env):
-    """Observation [29] float32: torso x, y, z, its quaternion, 8 joint angles, 14 velocities. The goal is not in it.
+    """Observation [29] float32: torso x, y, z, its quaternion, 8 joint angles, 14 velocities, without the goal.
 
     Action [8] in [−1, 1]: the motors' torques over `Physics.gear`. Reward 1 and termination at the first decision that
-    ends within `Physics.goal_radius` of the goal, else 0; no time limit. An episode is a function of `reset(seed=…)`
-    and the actions alone. `maze` and `physics` say what holds here, and `goal` is the episode's goal [2] in metres.
+    ends within `Physics.goal_radius` of the goal, else 0; no time limit. An episode depends only on `reset(seed=…)`
+    and the actions. `maze` and `physics` describe the environment, and `goal` is the episode's goal [2] in metres.
     """
 
     def __init__(self, maze: Maze, physics: Physics, render_mode: str | None = None):
@@ -73,7 +73,7 @@ class AntMaze(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Draw goal, start and pose as the original does. `options` may hold an exact `start` or `goal` [2] in metres.
 
-        Raises InputError where such a position lies in a wall, or the options hold anything else.
+        Raises InputError if such a position lies in a wall, or the options hold anything else.
         """
         super().reset(seed=seed)
         options, noise = options or {}, self.physics.pose_noise
@@ -81,14 +81,14 @@ class AntMaze(gymnasium.Env):
             raise InputError(f"unknown reset options {sorted(unknown)}; give start or goal, as (x, y) in metres")
         goal = self._near(self.maze.goal, self.physics.goal_noise)
         start = self._near(self.maze.start, self.physics.start_noise)
-        mujoco.mj_resetData(self._model, self._data)  # also the solver's warm start: nothing of the past remains
+        mujoco.mj_resetData(self._model, self._data)  # also resets the solver's warm start
         qpos, qvel = self._data.qpos, self._data.qvel
         qpos[:2] = start
         qpos += self.np_random.uniform(-noise, noise, qpos.shape)
         qvel += noise * self.np_random.standard_normal(qvel.shape)
         if "start" in options:
             qpos[:2] = self._free(options["start"])
-        mujoco.mj_normalizeQuat(self._model, qpos)  # MuJoCo's own first step, which D4RL's recordings show
+        mujoco.mj_normalizeQuat(self._model, qpos)  # MuJoCo does this in its first step, as D4RL's recordings show
         mujoco.mj_forward(self._model, self._data)
         self.set_goal(options.get("goal", goal))
         return self._observe(), {"success": self._at_goal()}
@@ -103,14 +103,14 @@ class AntMaze(gymnasium.Env):
         return self._observe(), float(success), success, False, {"success": success}
 
     def set_goal(self, position: np.ndarray) -> None:
-        """Pursue the goal [2] in metres from now on. Raises InputError where it lies in a wall."""
+        """Set the goal [2] in metres. Raises InputError if it lies in a wall."""
         self.goal = self._free(position)
         self._model.site("goal").pos[:2] = self.goal
 
     def set_state(self, observation: np.ndarray) -> None:
-        """Put the ant into a recorded observation [29]; the goal stays.
+        """Set the ant to a recorded observation [29]; the goal stays.
 
-        An observation is the whole state: from float64 the next one follows to 1e-6, from float32 to about that, too,
+        An observation is the complete state: from float64 the next one follows to 1e-6, from float32 to about the same,
         unless the rounding makes or breaks a contact.
         """
         mujoco.mj_resetData(self._model, self._data)
@@ -118,7 +118,7 @@ class AntMaze(gymnasium.Env):
         mujoco.mj_forward(self._model, self._data)
 
     def render(self) -> np.ndarray | None:
-        """[rows · 64, columns · 64, 3] uint8 picture of the whole maze from above, x to the right and y upwards."""
+        """[rows · 64, columns · 64, 3] uint8 image of the whole maze from above, x to the right and y upwards."""
         if self._renderer is None:
             from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer  # loads OpenGL
 
@@ -141,7 +141,7 @@ class AntMaze(gymnasium.Env):
     def _free(self, position: np.ndarray) -> np.ndarray:
         cell = self.maze.cell_of(position)
         if not self.maze.is_free(cell):
-            raise InputError(f"position {position} lies in cell {cell}, which is no free cell of the maze")
+            raise InputError(f"position {position} lies in cell {cell}, which is not a free cell of the maze")
         return np.array(position, float)
 
     def _at_goal(self) -> bool:
@@ -155,7 +155,7 @@ class AntMaze(gymnasium.Env):
 def make(maze: str = "medium", physics: str = "d4rl", render_mode: str | None = None) -> AntMaze:
     """The environment. `maze`: medium or large. `physics`: d4rl or gymnasium. `render_mode`: None, rgb_array or human.
 
-    Raises InputError on other mazes and physics.
+    Raises InputError for other mazes and physics.
     """
     if maze not in LAYOUTS:
         raise nearest(maze, LAYOUTS, "maze")
@@ -171,17 +171,17 @@ def make(maze: str = "medium", physics: str = "d4rl", render_mode: str | None = 
 
 
 def from_gymnasium_robotics(episode: Episode, maze: str, physics: str = "gymnasium") -> Episode:
-    """An AntMaze v4 episode (Minari's `D4RL/antmaze`) with observations [T + 1, 29], paid for the task's own goal.
+    """An AntMaze v4 episode (Minari's `D4RL/antmaze`) with observations [T + 1, 29], rewarded for the task's goal.
 
-    The recorded rewards are for a goal that changes from episode to episode and that the observation does not show. So
-    every step that ends within the goal radius of the middle of the goal cell pays 1 and is terminal, and the recording
-    goes on behind it, as in D4RL's own sets (`scripts/generation/relabel_antmaze_rewards.py`).
+    The recorded rewards are for a goal that differs between episodes and that the observation does not show. So
+    every step that ends within the goal radius of the goal cell's centre pays 1 and is terminal, and the recording
+    continues after it, as in D4RL's own sets (`scripts/generation/relabel_antmaze_rewards.py`).
     Raises InputError unless there are an `achieved_goal` [T + 1, 2] and an `observation` [T + 1, 27].
     """
     parts = episode.observations if isinstance(episode.observations, dict) else {}
     parts = [np.asarray(parts.get(name, ())) for name in ("achieved_goal", "observation")]
     if [part.shape[1:] for part in parts] != [(2,), (27,)]:
-        raise InputError("this is no AntMaze v4 episode: it must hold achieved_goal [T, 2] and observation [T, 27]")
+        raise InputError("this is not an AntMaze v4 episode: it must hold achieved_goal [T, 2] and observation [T, 27]")
     walls = Maze(LAYOUTS[maze], PHYSICS[physics].centred)
     distance = np.linalg.norm(parts[0][1:] - walls.cell_center(walls.goal), axis=1)
     reached = distance <= PHYSICS[physics].goal_radius

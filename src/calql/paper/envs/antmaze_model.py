@@ -1,4 +1,4 @@
-"""What an antmaze is made of: where the walls are, which physics, and the MuJoCo model of both."""
+"""Mazes, physics and MuJoCo models of the AntMaze environments."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ LAYOUTS = {
 CELL = 4.0
 """Side of a cell in metres."""
 ANT = "envs/mujoco/assets/ant.xml"
-"""In the package gymnasium."""
+"""The ant's model file in the package gymnasium."""
 FRAME_SKIP = 5
-"""Physics steps a decision."""
+"""Physics steps per decision."""
 SUMS_MARGINS = tuple(map(int, mujoco.mj_versionString().split(".")[:2])) >= (3, 5)
 """Since 3.5 MuJoCo detects a contact at the sum of the two geoms' margins, before at the larger one. D4RL's and
-Minari's sets were recorded before. All margins of the ant are equal, so that half of them gives the older contacts:
-steps recorded in 2.3, 3.2 and 3.3 are then met to 1e-6 (relative to the step), and without it to 0.1."""
+Minari's sets were recorded before. All margins of the ant are equal, so halving them gives the older contacts:
+steps recorded in 2.3, 3.2 and 3.3 are then reproduced to 1e-6 (relative to the step), and without it to 0.1."""
 PIXELS = 64
-"""Side of a cell in the picture."""
+"""Side of a cell in the image in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Physics:
-    """What the two families of environments differ in."""
+    """The differences between the two families of environments."""
 
     timestep: float
-    """Seconds of a physics step."""
+    """Length of a physics step in seconds."""
     gear: int
     """Torque in N m of an action of 1."""
     contact: dict[str, str]
-    """MuJoCo's contact settings where they are not its defaults."""
+    """MuJoCo's contact settings that differ from its defaults."""
     centred: bool
-    """The origin is the maze's middle and y falls with the row; else it is the start cell and y grows with the row."""
+    """If true, the origin is the maze's centre and y falls with the row; else it is the start cell and y grows."""
     goal_radius: float
     """Distance to the goal, in metres, that counts as success."""
     goal_noise: tuple[tuple[float, float], ...]
-    """The goal is the middle of its cell plus a uniform draw from each [low, high], in metres, in x and in y."""
+    """The goal is its cell's centre plus a uniform draw from each [low, high] in metres, in x and in y."""
     start_noise: tuple[tuple[float, float], ...]
     """The same for the start."""
     pose_noise: float
-    """At the start, half the width of uniform noise on every position and angle; deviation of Gaussian velocities."""
+    """Noise at the start: half width of uniform noise on positions and angles, deviation of Gaussian velocities."""
 
 
 PHYSICS = {
@@ -89,7 +89,7 @@ PHYSICS = {
 
 
 class Maze:
-    """Where the walls are. Positions are [2], (x, y) in metres."""
+    """The walls of a maze. Positions are [2], (x, y) in metres."""
 
     def __init__(self, layout: tuple[str, ...], centred: bool):
         cells = {(row, column): sign for row, line in enumerate(layout) for column, sign in enumerate(line)}
@@ -104,7 +104,7 @@ class Maze:
         self._axes = np.array([-CELL if centred else CELL, CELL])  # metres in y a row, in x a column
 
     def cell_center(self, cell: tuple[float, float]) -> np.ndarray:
-        """Position of the middle of a cell (or of a broken (row, column))."""
+        """Position of a cell's centre (or of a fractional (row, column))."""
         return ((np.asarray(cell) - self._origin) * self._axes)[::-1]
 
     def cell_of(self, position: np.ndarray) -> Cell:
@@ -145,5 +145,5 @@ def build_model(maze: Maze, physics: Physics) -> mujoco.MjModel:
     if SUMS_MARGINS:
         model.geom_margin[:] /= 2
     model.vis.headlight.specular[:] = 0.0
-    model.mat_reflectance[:], model.light_castshadow[:] = 0.0, False  # neither shows from above, and both are slow
+    model.mat_reflectance[:], model.light_castshadow[:] = 0.0, False  # neither is visible from above, and both are slow
     return model

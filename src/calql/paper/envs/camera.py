@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo scene without a display."""
+"""Images of a MuJoCo scene without a display."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from calql.types import InputError
 
 
 class Camera:
-    """One fixed camera of a model; any number of `MjData` may be drawn through it. No shadows, no reflections.
+    """One fixed camera of a model, for any number of `MjData`. No shadows, no reflections.
 
-    Raises InputError where no GL library can draw.
+    Raises InputError if no GL library can render.
     """
 
     def __init__(self, model: mujoco.MjModel, name: str) -> None:
@@ -26,7 +26,7 @@ class Camera:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        atexit.register(self._free)  # later, modules that it needs are gone
+        atexit.register(self._free)  # at a later time, modules that it needs are gone
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
         self._view.type, self._view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(name).id
 
@@ -34,15 +34,15 @@ class Camera:
         self._context.free()
         self._gl.free()
 
-    def picture(self, data: mujoco.MjData, size: int) -> np.ndarray:
+    def image(self, data: mujoco.MjData, size: int) -> np.ndarray:
         """[size, size, 3] uint8; `size` is at most the model's `offwidth`."""
-        self._gl.make_current()  # another program part may draw too
+        self._gl.make_current()  # other code may render too
         every = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._view, every, self._scene)
-        window, picture = mujoco.MjrRect(0, 0, size, size), np.empty((size, size, 3), np.uint8)
+        window, image = mujoco.MjrRect(0, 0, size, size), np.empty((size, size, 3), np.uint8)
         mujoco.mjr_render(window, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, window, self._context)
-        return picture[::-1].copy()  # GL counts rows from below
+        mujoco.mjr_readPixels(image, None, window, self._context)
+        return image[::-1].copy()  # GL counts rows from below
 
 
 def _context():
@@ -60,5 +60,5 @@ def _context():
     except Exception as error:
         packages = " or ".join(package for _, package in LIBRARIES.values())
         raise InputError(
-            f"cannot draw through {wanted} ({error}); install {packages}, or set MUJOCO_GL to egl or osmesa"
+            f"cannot render with {wanted} ({error}); install {packages}, or set MUJOCO_GL to egl or osmesa"
         ) from error

@@ -1,13 +1,13 @@
 """A Franka arm in a kitchen: open the microwave, move the kettle, turn on lights, slide a cabinet, in one episode.
 
 The model, its limits and its physics are those of `gymnasium_robotics` FrankaKitchen-v1 (MuJoCo); what the learner
-sees and earns is D4RL's `kitchen-*-v0` as the paper used it (`nakamotoo/D4RL:d4rl/kitchen/kitchen_envs.py`):
+observes and earns is D4RL's `kitchen-*-v0` as the paper used it (`nakamotoo/D4RL:d4rl/kitchen/kitchen_envs.py`):
 
 * observation [60] = robot joints 9, object joints 21, goal 30, with D4RL's noise; no velocities. The goal is constant:
   the goal positions of the subtasks at their places among the 30 joints, zeros elsewhere, the robot's 9 included;
 * reward at every step = number of subtasks solved **so far** in the episode: one that is undone later stays counted.
   (Stock D4RL pays one-off bonuses instead; D4RL's recorded rewards count what is solved at that moment.)
-* nothing ends an episode, not even solving everything.
+* an episode never terminates, not even when everything is solved.
 
 The joints are read straight from MuJoCo's arrays rather than through `KitchenEnv`, whose joint accessors compare
 joint types in a way that MuJoCo 3.12 and later answer with False; so no version of MuJoCo needs a patch.
@@ -28,18 +28,18 @@ from gymnasium.envs.registration import EnvSpec
 from calql.envs.headless import headless_gl
 from calql.types import Episode, InputError
 
-with contextlib.redirect_stderr(io.StringIO()):  # a notice about other environments of the package
+with contextlib.redirect_stderr(io.StringIO()):  # hides a notice about other environments of the package
     from gymnasium_robotics.envs.franka_kitchen.franka_env import FrankaRobot
     from gymnasium_robotics.envs.franka_kitchen.kitchen_env import BONUS_THRESH, OBS_ELEMENT_GOALS, OBS_ELEMENT_INDICES
 
 SUBTASKS = tuple(OBS_ELEMENT_GOALS)
-"""Names of all subtasks that the model knows."""
+"""Names of all subtasks of the model."""
 MODEL = "../assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"
-"""Seen from the file that defines `FrankaRobot`."""
+"""Path relative to the file that defines `FrankaRobot`."""
 FRAME_SKIP = 40
-"""Physics steps of 2 ms a decision: 12.5 decisions a second."""
+"""Physics steps of 2 ms per decision: 12.5 decisions per second."""
 MAX_SPEED = 2.0
-"""Joint velocity that a full action asks for, in rad/s (m/s for the fingers)."""
+"""Joint velocity of a full action in rad/s (m/s for the fingers)."""
 NOISE = np.repeat([0.1, 0.005, 0.0005, 0.005, 0.1, 0.005, 0.1, 0.005], [9, 2, 6, 3, 3, 3, 3, 1])
 """[30] half width of the uniform noise on each joint at noise 1, in rad or m (`franka_config.xml`, `pos_noise_amp`)."""
 START = np.concatenate(
@@ -58,7 +58,7 @@ START = np.concatenate(
 
 
 def goal_vector(tasks: Sequence[str]) -> np.ndarray:
-    """[30] goal positions of these subtasks, zeros elsewhere. Raises InputError on unknown, double or no names."""
+    """[30] goal positions of these subtasks, zeros elsewhere. Raises InputError for unknown, repeated or no names."""
     if unknown := sorted(set(tasks) - set(SUBTASKS)):
         raise InputError(f"the kitchen has no subtask {', '.join(map(repr, unknown))}; it has {', '.join(SUBTASKS)}")
     if not tasks or len(set(tasks)) < len(tasks):
@@ -80,7 +80,7 @@ class Kitchen(gymnasium.Env):
 
     As in D4RL, a target joint position is the last *observed* one plus velocity times 0.08 s, so noise on the
     observation moves the arm. `info["success"]`: all subtasks solved so far; `info["solved"]`: their names, in order.
-    An episode is a function of `reset(seed=…)` and the actions alone.
+    An episode depends only on `reset(seed=…)` and the actions.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 12}  # noqa: RUF012 (Gymnasium's attribute)
@@ -99,9 +99,9 @@ class Kitchen(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (9,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Always the same start; the seed decides the noise."""
+        """Reset to the only start; the seed determines the noise."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self.model, self.data)  # also the solver's warm start: nothing of the past remains
+        mujoco.mj_resetData(self.model, self.data)  # also resets the solver's warm start
         self.data.qpos[:] = START
         mujoco.mj_forward(self.model, self.data)
         self._solved: list[str] = []
@@ -126,7 +126,7 @@ class Kitchen(gymnasium.Env):
         return {"success": len(self._solved) == len(self.tasks), "solved": tuple(self._solved)}
 
     def render(self) -> np.ndarray | None:
-        """[480, 480, 3] uint8 picture; about ten a second without a graphics card."""
+        """[480, 480, 3] uint8 image; about ten per second without a graphics card."""
         mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves positions of bodies one physics step behind
         return self._robot.render()  # pyright: ignore[reportReturnType] (the other kinds are of depth modes)
 
@@ -142,8 +142,8 @@ def make(
 ) -> Kitchen:
     """The kitchen with these subtasks (D4RL's "complete" and "partial" by default).
 
-    `noise`: of the observations, as a share of the robot's specification; D4RL has 0.1. `render_mode`: None,
-    "rgb_array" or "human". Raises InputError on an unknown subtask.
+    `noise`: observation noise, as a share of the robot's specification; D4RL has 0.1. `render_mode`: None,
+    "rgb_array" or "human". Raises InputError for an unknown subtask.
     """
     if render_mode is not None:
         headless_gl()
@@ -157,14 +157,14 @@ def make(
 def from_gymnasium_robotics(episode: Episode, tasks: Sequence[str]) -> Episode:
     """An episode of FrankaKitchen-v1 (Minari's `D4RL/kitchen/*-v2`) with the observation [T + 1, 60] of `Kitchen`.
 
-    Rewards stay as recorded: the number of subtasks solved *at* each step, which falls where one is undone, while
+    Rewards stay as recorded: the number of subtasks solved *at* each step, which falls if one is undone, while
     `Kitchen` counts those solved so far. Successes are the steps at which all of `tasks` are solved.
     Raises InputError unless there is an `observation` [T + 1, 59].
     """
     states = episode.observations.get("observation") if isinstance(episode.observations, dict) else None
     if states is None or np.ndim(states) != 2 or states.shape[1] != 59:
         raise InputError(
-            "this is no FrankaKitchen-v1 episode: it must hold dict observations with 'observation' [T, 59]"
+            "this is not a FrankaKitchen-v1 episode: it must hold dict observations with 'observation' [T, 59]"
         )
     joints = np.concatenate([states[:, :9], states[:, 18:39]], axis=1)  # drops the velocities
     goal = np.broadcast_to(goal_vector(tasks), joints.shape)

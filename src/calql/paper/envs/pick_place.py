@@ -1,11 +1,11 @@
-"""A small arm puts an object into a bowl, seen through a camera: the visual task of the paper, rebuilt in plain MuJoCo.
+"""A small arm puts an object into a bowl, observed by a camera: the visual task of the paper, rebuilt in MuJoCo.
 
-The original (roboverse's `PickPlaceInterferingDistractors-v0` in PyBullet) was never released whole: its meshes and its
+The original (roboverse's `PickPlaceInterferingDistractors-v0` in PyBullet) was never fully released: its meshes and its
 lists of objects are lost. What is known of it is kept: an arm of WidowX's size, five task objects and five others of
-which one each lies on the table beside a bowl, the 7-dim action (Δx, Δy, Δz, Δroll, Δpitch, Δyaw, gripper), a picture
+which one each lies on the table beside a bowl, the 7-dim action (Δx, Δy, Δz, Δroll, Δpitch, Δyaw, gripper), an image
 with a 10-dim proprioceptive state, reward 1 and the end at success, 40 steps (the horizon is the task's).
 
-Everything is made of MuJoCo's primitive bodies and drawn without shadows, so that a decision with its picture takes
+Everything is made of MuJoCo's primitive bodies and rendered without shadows, so that a decision with its image takes
 about 3 ms on one core. The gripper always points down: roll and pitch are accepted and do nothing.
 """
 
@@ -39,7 +39,7 @@ TARGETS: dict[str, Thing] = {
     "egg": Thing("ellipsoid", (0.026, 0.019, 0.019), (0.95, 0.90, 0.60)),
     "brick": Thing("box", (0.026, 0.015, 0.019), (0.80, 0.40, 0.10)),
 }
-"""What shall go into the bowl."""
+"""Objects that belong into the bowl."""
 DISTRACTORS: dict[str, Thing] = {
     "puck": Thing("cylinder", (0.022, 0.017), (0.10, 0.10, 0.10)),
     "pill": Thing("capsule", (0.015, 0.014), (0.90, 0.30, 0.90)),
@@ -47,33 +47,33 @@ DISTRACTORS: dict[str, Thing] = {
     "stone": Thing("ellipsoid", (0.022, 0.022, 0.016), (0.50, 0.50, 0.50)),
     "peg": Thing("cylinder", (0.014, 0.028), (0.90, 0.90, 0.10)),
 }
-"""What shall stay where it is."""
+"""Objects that must stay where they are."""
 UPPER, FORE, HAND = 0.25, 0.25, 0.16
-"""Lengths of the arm's links and of the hand down to the grasp, in metres."""
+"""Lengths of the arm's links, and of the hand down to the grasp point, in metres."""
 BASE, SHOULDER = -0.12, 0.12
 """y of the base and height of the shoulder."""
 BOWL, BOWL_HEIGHT = 0.058, 0.044
 """Radius of the bowl's wall and its height."""
 REACH = np.array([[-0.22, 0.10, 0.035], [0.22, 0.36, 0.22]])
-"""[lowest, highest] position of the grasp."""
+"""[lowest, highest] position of the grasp point."""
 TABLE = np.array([[-0.13, 0.17], [-0.03, 0.26]])
-"""[lowest, highest] (x, y) where objects are put: 10 by 9 cm, as in the original."""
+"""[lowest, highest] (x, y) of the objects at the start: 10 by 9 cm, as in the original."""
 BOWL_PLACES = np.array([[-0.04, 0.22], [0.16, 0.22]])
-"""Likewise the bowl, on a line of 20 cm."""
+"""[lowest, highest] (x, y) of the bowl: a line of 20 cm."""
 APART, FROM_BOWL = 0.07, 0.11
-"""Least distances between objects, and from objects to the bowl's centre."""
+"""Minimum distances between objects, and from objects to the bowl's centre."""
 MOVE, TURN = 0.04, 0.2
-"""Metres and radians ahead that a full action aims at; the arm comes about half as far before the next one."""
+"""Metres and radians ahead that a full action aims at; the arm gets about half as far before the next action."""
 OPEN, CLOSED = 0.04, 0.0
-"""Finger positions that the gripper is told to take."""
+"""Target finger positions of the gripper."""
 SUBSTEPS = 25
-"""Physics steps of 4 ms a decision; twice as many where the gripper opens or closes."""
+"""Physics steps of 4 ms per decision; twice as many when the gripper opens or closes."""
 SPEC = EnvSpec(id="calql/PickPlace-v0", entry_point="calql.paper.envs.pick_place:make")
 """Lets Minari record and recover the environment; it is not registered, and the horizon belongs to the task."""
 
 
 def scene() -> str:
-    """The model as MuJoCo's XML: the arm, the bowl, and all ten objects, which wait beside the table."""
+    """The model as MuJoCo's XML: the arm, the bowl, and all ten objects, which lie beside the table until used."""
 
     def rgba(colour: tuple[float, float, float]) -> str:
         return " ".join(f"{part:g}" for part in colour) + " 1"
@@ -156,7 +156,7 @@ def scene() -> str:
 
 @cache
 def model() -> mujoco.MjModel:
-    """The model, one for all environments of the process: nothing ever changes it."""
+    """The model, one for all environments of the process; it never changes."""
     return mujoco.MjModel.from_xml_string(scene())
 
 
@@ -183,9 +183,9 @@ class PickPlace(gymnasium.Env):
     """Observation: `image` [S, S, 3] uint8 and `state` [10] float32. Action [7] in [−1, 1].
 
     The state: position of the grasp (3), its orientation as a quaternion (4), both fingers (2), whether the gripper is
-    open (1). The gripper opens where the last action is above 0.5, closes below −0.5, and else stays as it is.
-    Reward 1 and termination where the task object rests in the bowl, else 0; no time limit.
-    An episode is a function of `reset(seed=…)` and the actions alone.
+    open (1). The gripper opens if the last action is above 0.5, closes below −0.5, and otherwise stays as it is.
+    Reward 1 and termination when the task object rests in the bowl, else 0; no time limit.
+    An episode depends only on `reset(seed=…)` and the actions.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's attribute)
@@ -199,7 +199,7 @@ class PickPlace(gymnasium.Env):
     ):
         for name, things in ((target, TARGETS), (distractor, DISTRACTORS)):
             if name is not None and name not in things:
-                raise InputError(f"there is no '{name}' here; choose one of {', '.join(things)}")
+                raise InputError(f"there is no object '{name}'; choose one of {', '.join(things)}")
         self.render_mode, self.image_size, self._chosen = render_mode, image_size, (target, distractor)
         box = spaces.Box
         self.observation_space = spaces.Dict(
@@ -216,7 +216,7 @@ class PickPlace(gymnasium.Env):
         self._yaw = 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
-        """The arm over the table; an object of each kind, unless they were chosen, and all places at random."""
+        """Put the arm over the table; draw one object of each kind (unless they are fixed) and all positions."""
         super().reset(seed=seed)
         random = self.np_random
         drawn = [list(things)[random.integers(len(things))] for things in (TARGETS, DISTRACTORS)]
@@ -237,7 +237,7 @@ class PickPlace(gymnasium.Env):
         return self._observe(), {"success": False}
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        """Move, turn and perhaps open or close for 0.1 s (0.2 s where the gripper changes)."""
+        """Move, turn and perhaps open or close for 0.1 s (0.2 s when the gripper changes)."""
         action = np.clip(action, -1.0, 1.0)
         goal = np.clip(self.grasp() + MOVE * action[:3], *REACH)
         self._yaw = float(np.clip(self._yaw + TURN * action[5], -1.6, 1.6))
@@ -248,13 +248,13 @@ class PickPlace(gymnasium.Env):
         return self._observe(), float(success), success, False, {"success": success}
 
     def render(self) -> np.ndarray:
-        """[480, 480, 3] uint8 picture from the same camera."""
-        return camera().picture(self._data, 480)
+        """[480, 480, 3] uint8 image from the same camera."""
+        return camera().image(self._data, 480)
 
-    # -- what a script, or a test, may know ----------------------------------------------------------------------------
+    # -- for scripts and tests -----------------------------------------------------------------------------------------
 
     def grasp(self) -> np.ndarray:
-        """[3] where the fingers meet."""
+        """[3] the point where the fingers meet."""
         return self._data.site_xpos[self._grasp].copy()
 
     def place(self, name: str) -> np.ndarray:
@@ -268,7 +268,7 @@ class PickPlace(gymnasium.Env):
 
     @property
     def is_open(self) -> bool:
-        """Whether the gripper was told to be open."""
+        """Whether the gripper's last command was to open."""
         return self._open
 
     def put(self, name: str, position: Any, yaw: float = 0.0) -> None:
@@ -287,7 +287,7 @@ class PickPlace(gymnasium.Env):
         turned = np.zeros(4)
         mujoco.mju_mat2Quat(turned, self._data.site_xmat[self._grasp])
         state = np.concatenate([self.grasp(), turned, self._data.qpos[5:7], [float(self._open)]], dtype=np.float32)
-        return {"image": camera().picture(self._data, self.image_size), "state": state}
+        return {"image": camera().image(self._data, self.image_size), "state": state}
 
 
 def make(
@@ -296,13 +296,13 @@ def make(
     """The environment.
 
     Args:
-        image_size: side of the picture in pixels, at most 480.
-        target: the task object, one of TARGETS; None: another one each time.
-        distractor: the other object, one of DISTRACTORS; likewise.
+        image_size: side of the image in pixels, at most 480.
+        target: the task object, one of TARGETS; None: drawn at every reset.
+        distractor: the other object, one of DISTRACTORS; None: drawn at every reset.
         render_mode: `rgb_array` or None.
 
     Raises:
-        InputError: on an unknown object, or where no GL library can draw.
+        InputError: for an unknown object, or if no GL library can render.
     """
     env = PickPlace(image_size, target, distractor, render_mode)
     env.spec = SPEC

@@ -1,13 +1,13 @@
-"""A point with inertia from one corner of Gymnasium-Robotics' medium maze to the other: the default task.
+"""A point with inertia moves from one corner of Gymnasium-Robotics' medium maze to the other: the default task.
 
 The model, its contacts and its velocity clipping are those of `gymnasium_robotics` `PointMazeEnv` (MuJoCo): a ball of
-4.2 kg and 0.1 m radius, pushed by up to 100 N in x and y through corridors 1 m wide. What is fixed here: one start
-region (a square of 1.5 m over the four free cells at the top left), one goal point (the middle of the bottom right
-cell), and 0.1 s of the same force a decision, in which a full push changes the velocity by 2.3 m/s.
+4.2 kg and 0.1 m radius, pushed by up to 100 N in x and y through corridors 1 m wide. Fixed here are one start
+region (a square of 1.5 m over the four free cells at the top left), one goal point (the centre of the bottom right
+cell), and 0.1 s of constant force per decision, in which a full push changes the velocity by 2.3 m/s.
 
 A step is `PointMazeEnv.step` with `frame_skip` 10, bit for bit, without its dict observations and its second
-`mj_forward`: about 1.5 times as fast. The way is 8 to 10 m long, about 45 decisions at 2 m/s. Walls forgive, the clock
-does not.
+`mj_forward`: about 1.5 times as fast. The way is 8 to 10 m long, about 45 decisions at 2 m/s. Only the time limit ends
+an episode without success.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gymnasium.envs.registration import EnvSpec
 
 from calql.envs.headless import headless_gl
 
-with contextlib.redirect_stderr(io.StringIO()):  # a notice about other environments of the package
+with contextlib.redirect_stderr(io.StringIO()):  # hides a notice about other environments of the package
     from gymnasium_robotics.envs.maze.maps import GOAL, MEDIUM_MAZE, RESET
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
 START_CELL, GOAL_CELL = (1, 1), (6, 6)
 """(row, column) in the maze map, counted from the top left."""
 START_CENTER, START_NOISE = np.array([-2.0, 2.0]), 0.75
-"""Centre and half the side of the start square, in metres: the way to the goal is between 8 and 10 m long."""
+"""Centre and half side of the start square in metres: the way to the goal is between 8 and 10 m long."""
 FRAME_SKIP = 10
-"""Physics steps of 0.01 s a decision."""
+"""Physics steps of 0.01 s per decision."""
 GOAL_RADIUS = 0.45
 """Distance to the goal, in metres, that counts as success (Gymnasium-Robotics' own)."""
 MAX_SPEED = 5.0
@@ -59,7 +59,7 @@ def cell_of(position: np.ndarray) -> tuple[int, int]:
 
 
 def cell_center(cell: tuple[int, int]) -> np.ndarray:
-    """[2] position in metres of the middle of a (row, column) cell: x grows with the column, y falls with the row."""
+    """[2] position in metres of the centre of a (row, column) cell: x grows with the column, y falls with the row."""
     return np.array([cell[1] - 3.5, 3.5 - cell[0]])
 
 
@@ -67,7 +67,7 @@ class PointMaze(gymnasium.Env):
     """Observation [4] float32: (x, y, vx, vy) / `OBSERVATION_SCALE`. Action [2] in [−1, 1]: the force over 100 N.
 
     Reward 1 and termination at the first decision that ends within `GOAL_RADIUS` of the goal, else 0; no time limit.
-    An episode is a function of `reset(seed=…)` and the actions alone.
+    An episode depends only on `reset(seed=…)` and the actions.
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's attribute)
@@ -78,17 +78,17 @@ class PointMaze(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._maze = PointMazeEnv(maze_map=maze_map(), render_mode=render_mode, continuing_task=False)
         with contextlib.suppress(OSError):
-            os.unlink(self._maze.tmp_xml_file_path)  # the maze leaves its model file behind
+            os.unlink(self._maze.tmp_xml_file_path)  # the maze does not delete its model file
         self._maze.point_env.mujoco_renderer.default_cam_config = FROM_ABOVE
         self._maze.position_noise_range = 0.0
-        self._maze.reset(seed=0)  # sets the goal, and its marker in the picture
+        self._maze.reset(seed=0)  # sets the goal and its marker in the image
         self._goal = self._maze.goal
         self._model, self._data = self._maze.model, self._maze.data
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start at rest, uniformly in the start square."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self._model, self._data)  # also the solver's warm start: nothing of the past remains
+        mujoco.mj_resetData(self._model, self._data)  # also resets the solver's warm start
         self._data.qpos[:] = START_CENTER + self.np_random.uniform(-START_NOISE, START_NOISE, 2)
         mujoco.mj_forward(self._model, self._data)
         return self._observe(), {"success": False}
@@ -106,7 +106,7 @@ class PointMaze(gymnasium.Env):
         return self._observe(), float(success), success, False, {"success": success}
 
     def render(self) -> np.ndarray | None:
-        """[480, 480, 3] uint8 picture of the whole maze from above."""
+        """[480, 480, 3] uint8 image of the whole maze from above."""
         mujoco.mj_kinematics(self._model, self._data)  # mj_step leaves positions of bodies one physics step behind
         return self._maze.render()  # pyright: ignore[reportReturnType] (the other kinds are of depth modes)
 

@@ -1,4 +1,4 @@
-"""Learning from pictures: one encoder, the critics', and the answers of the probes whose states are drawn."""
+"""Learning from images: one encoder, the critics', and the answers of the probes whose states are drawn."""
 
 import dataclasses
 from functools import cache
@@ -35,10 +35,10 @@ def small(rule, **options):
 
 def draw(states):
     """[N, 1] → [N, 12, 12, 3]: a bright block on a grey ground, whose column is the state."""
-    picture = np.full((len(states), 12, 12, 3), 60, np.uint8)
-    for one, column in zip(picture, np.round(3 * states[:, 0]).astype(int) + 5, strict=True):
+    image = np.full((len(states), 12, 12, 3), 60, np.uint8)
+    for one, column in zip(image, np.round(3 * states[:, 0]).astype(int) + 5, strict=True):
         one[4:7, column : column + 2] = 250
-    return {"image": picture}
+    return {"image": image}
 
 
 @cache
@@ -98,6 +98,6 @@ def test_a_subset_of_critics_keeps_the_encoder():
     assert algorithm.q_values(chosen, observation, jnp.zeros((1, 1))).shape == (2, 1)
 
 
-def test_sequences_of_pictures_are_refused():
-    with pytest.raises(InputError, match="pictures"):
+def test_sequences_of_images_are_refused():
+    with pytest.raises(InputError, match="images"):
         ODT().init(jax.random.key(0), data("both")[1])
