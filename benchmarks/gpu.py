@@ -87,9 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(read_rows(args.out / "results.jsonl")))
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit("cut off: the time is over")
-        )  # so that everything is cleaned up
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("cut off: the time is over"))  # so that all is cleaned up
         PARTS[args.part](Part(args))
     return 0
 

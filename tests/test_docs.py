@@ -112,7 +112,7 @@ def test_every_method_has_a_page_with_its_command():
     assert pages.keys() - {"README"} == METHODS.keys()
     for name in METHODS:
         assert f"--method {name} " in pages[name]
-        for heading in ("## Use", "## Where it is", "## Measured", "## What differs elsewhere"):
+        for heading in ("## Use", "## Code", "## Measured", "## What differs elsewhere"):
             assert heading in pages[name]
 
 

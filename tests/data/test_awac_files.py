@@ -45,7 +45,7 @@ def test_failures_are_left_out_and_a_missing_file_is_noted(tmp_path):
     write_awac(tmp_path, "pen2_sparse.npy", [demonstration(an_episode(4)), demonstration(an_episode(4, success=[1]))])
     data = load(f"awac:{tmp_path}")
     assert [e.length for e in data.episodes] == [2]
-    assert "pen_bc_sparse4.npy is not there" in data.notes[1]
+    assert "pen_bc_sparse4.npy is missing" in data.notes[1]
 
 
 @pytest.mark.parametrize("layout", [demonstration, cloned])

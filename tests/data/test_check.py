@@ -112,7 +112,7 @@ def test_actions_at_the_bounds_are_counted_by_step():
     facts = check(Episodes((an_episode(4)._replace(actions=actions),)), TASK).facts
     assert facts["actions_at_bounds"] == 0.5
     assert (
-        "bounds   50% of the actions touch ±1"
+        "bounds   50% of the actions are at ±1"
         in check(Episodes((an_episode(4)._replace(actions=actions),)), TASK).text()
     )
 

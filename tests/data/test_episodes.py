@@ -159,7 +159,7 @@ def test_ending_at_the_first_or_last_success():
 def test_success_is_recorded_or_told_by_the_rewards():
     silent = an_episode(3, success=[2], record=False)
     assert success_steps(silent, TASK.rewards).tolist() == [False, False, True]
-    with pytest.raises(InputError, match="no success signal was recorded, and rewards do not tell"):
+    with pytest.raises(InputError, match="no success signal was recorded, and the rewards do not show"):
         success_steps(silent, Rewards())
     loud = an_episode(3, success=[2])._replace(successes=np.array([True, False, False]))
     assert success_steps(loud, TASK.rewards).tolist() == [True, False, False]

@@ -57,7 +57,7 @@ def test_every_format_is_documented_and_named_in_messages():
     assert f"| `{OWN_FORM}`" in page
     with pytest.raises(InputError) as caught:
         load("nothing")
-    assert str(caught.value).endswith(f"write one of {FORMS}")
+    assert str(caught.value).endswith(f"use one of {FORMS}")
 
 
 def test_a_reader_of_one_s_own(own):

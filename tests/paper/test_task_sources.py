@@ -333,8 +333,8 @@ def test_info_says_what_the_row_does(tmp_path, capfd):
     assert code == 0
     for line in (
         "rewards are mapped to 10 r − 5: -5 to 5",
-        "failure rule: where every step of an episode pays -5 until it is cut, each is worth -500",
-        "its episodes end where the environment ends them (terminated), or after 1000 steps (cut)",
+        "failure rule: if every step of an episode pays -5 until it is cut, each return is -500",
+        "its episodes end when the environment ends them (terminated), or after 1000 steps (cut)",
         "its score is 1 if any step succeeds, else 0",
         "calql.paper.envs.antmaze:make(maze='medium'",
         "0.0% of the episodes are longer than the horizon",
@@ -379,7 +379,7 @@ def test_check_refuses_another_physics(tmp_path, capfd):
         reference = flat_file(tmp_path / f"{physics}.hdf5", [episode])
         found, said = said_of(capfd, "check", reference, "--task", task.id)
         assert found == code
-        assert ("ERROR    the recorded steps are not those of this environment's physics" in said) == (code == 2)
+        assert ("ERROR    the data were recorded in other physics than this environment's" in said) == (code == 2)
         assert "repeated in it, deviate by" in said
     with pytest.raises(SystemExit) as stop:
         main(["train", "--task", task.id, "--data", reference, "--scale", "smoke", "--out", str(tmp_path / "run")])

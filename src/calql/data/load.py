@@ -129,7 +129,7 @@ def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
         except (IndexError, KeyError, TypeError, ValueError) as error:  # arrays of a different layout
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(
-                f"{episodes.uri}: {adapt} cannot adapt episode {number} ({reason}); "
+                f"{episodes.uri}: episode {number} has another layout than {adapt} expects ({reason}); "
                 f"check that it was recorded in '{task.id}'"
             ) from error
     summary = (function.__doc__ or "").strip().splitlines()[0]

@@ -214,7 +214,7 @@ def _expectation(facts: dict[str, Any]) -> str:
         )
         if facts["return_floor"] > 0.5:
             effect += f" (but {facts['return_floor']:.0%} of the returns lie at the floor, where the bound does little)"
-    return f"{effect}. This is a guess: look at the bounding rate once the critic has converged"
+    return f"{effect}. An expectation, not a promise: look at the bounding rate once the critic has converged"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
