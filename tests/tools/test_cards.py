@@ -78,7 +78,7 @@ def test_settings_of_a_row():
     said = dict(settings(TASKS["door-binary"]))
     assert said["observation"] == "39"
     assert said["action"] == "28 in [−1, 1]"
-    assert said["reward"] == "−1 to 0 a step; learned from as 10 r + 5"
+    assert said["reward"] == "−1 to 0 per step; learned from as 10 r + 5"
     assert said["horizon"] == "200 steps"
     assert said["an episode ends"] == "at the first success, or at the horizon"
     assert "−5/(1 − γ)" in said["an episode that fails"]
@@ -89,7 +89,7 @@ def test_settings_of_a_row_without_a_reward_map():
     changed = {"rewards": Rewards(bias=-4.0, low=0.0, high=1.0), "score": "last_reward/4"}
     task = dataclasses.replace(TASKS[POINT], **changed)
     said = dict(settings(task))
-    assert said["reward"] == "0 to 1 a step; learned from as r − 4"
+    assert said["reward"] == "0 to 1 per step; learned from as r − 4"
     assert said["score"] == "last reward/4"
     assert "an episode that fails" not in said
 
@@ -100,7 +100,9 @@ def test_budgets_name_every_difference_between_the_scales():
     assert said["offline_steps"] == ("60", "20,000", "250,000")
     assert said["discount"] == ("0.99", "0.97", "0.99")
     assert said["critic_hidden"][2] == "256 · 256 · 256 · 256"
-    assert {name for scale in task.scales.values() for name in scale} <= said.keys()
+    shown = {name.split(".")[-1] for name in said}
+    assert {name.split(".")[-1] for scale in task.scales.values() for name in scale} <= shown
+    assert (said["pretrain.cql_alpha"][1], said["finetune.cql_alpha"][1]) == ("5", "0.5")
     assert "utd" not in said
 
 
@@ -141,7 +143,7 @@ def test_rows_of_other_tasks_stay(tmp_path):
 
 def test_another_csv_file_is_refused(tmp_path):
     (tmp_path / "data.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="no table of data sets"):
+    with pytest.raises(InputError, match="not a table of data sets"):
         read_table(tmp_path / "data.csv")
 
 
