@@ -13,6 +13,7 @@ from test_update import RULES
 from calql.algorithms import BC, ODT, Acts, ActsInContext, HasValues, UpdateRule
 from calql.algorithms.acting import acting
 from calql.data.episodes import Episodes
+from calql.data.transitions import to_transitions
 from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.replay import make_replay
 from calql.tasks import Task
@@ -88,10 +89,10 @@ def test_a_rule_without_a_base_class_learns_and_acts():
     name = "both"
     task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
     episodes = Episodes(tuple(probe_dataset(name, 100, seed=1, behaviour="expert")))
-    data = episodes.transitions(task, 0.99)
+    data = to_transitions(episodes.episodes, task.rewards, 0.99)
     rule, replay = LinearBC(), make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state = rule.init(jax.random.key(0), episodes.spec())
-    state, sums = train_steps(rule, 32, state, replay, jax.random.key(1), 0, 200, jnp.float32(1.0))
+    state, sums = train_steps(rule, 32, 0, state, replay, jax.random.key(1), 0, 200, jnp.float32(1.0))
     assert sums["loss"] < 200
     steps, rewards = np.zeros(1, np.int32), np.zeros(1, np.float32)
     for start in PROBES[name].starts:

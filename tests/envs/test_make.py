@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from calql.envs.headless import headless_gl
 from calql.envs.make import make_env
+from calql.envs.wrappers import action_bounds
 from calql.paper.tasks import TASKS
 from calql.tasks import Task
 from calql.types import InputError
@@ -138,3 +139,13 @@ def test_headless_gl_respects_the_user(monkeypatch, display, chosen, expected):
     import os
 
     assert os.environ.get("MUJOCO_GL") == expected
+
+
+def test_the_unit_of_actions_is_that_of_the_environment_outside_its_own_wrappers():
+    """A policy acts in what the user's environment takes: after her wrappers, before ours."""
+    wide = spaces.Box(-2.0, 4.0, (2,), np.float32)
+    low, high = action_bounds(made(action_space=wide))
+    assert (low.tolist(), high.tolist()) == ([-2.0, -2.0], [4.0, 4.0])
+    task = Task(id="toy", env=lambda: gymnasium.wrappers.RescaleAction(Toy(BOX, wide), -1.0, 1.0), horizon=5)
+    low, high = action_bounds(make_env(task))
+    assert (low.tolist(), high.tolist()) == ([-1.0, -1.0], [1.0, 1.0])

@@ -30,10 +30,14 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
 
 
 def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) action [A] in the environment's own units, for an environment wrapped by `unit_actions`."""
-    while isinstance(env, gymnasium.Wrapper) and not isinstance(env, UnitActions):
-        env = env.env
-    space = env.env.action_space if isinstance(env, UnitActions) else env.action_space
+    """(lowest, highest) action [A] in the environment's own units, for an environment wrapped by `unit_actions`.
+
+    An environment that takes actions in [−1, 1] already, through a wrapper of its own or not, has those bounds.
+    """
+    inner: gymnasium.Env = env
+    while isinstance(inner, gymnasium.Wrapper) and not isinstance(inner, UnitActions):
+        inner = inner.env
+    space = inner.env.action_space if isinstance(inner, UnitActions) else env.action_space
     assert isinstance(space, spaces.Box)
     return space.low, space.high
 
