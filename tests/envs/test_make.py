@@ -146,6 +146,6 @@ def test_the_unit_of_actions_is_that_of_the_environment_outside_its_own_wrappers
     wide = spaces.Box(-2.0, 4.0, (2,), np.float32)
     low, high = action_bounds(made(action_space=wide))
     assert (low.tolist(), high.tolist()) == ([-2.0, -2.0], [4.0, 4.0])
-    task = Task(id="toy", env=lambda: gymnasium.wrappers.RescaleAction(Toy(BOX, wide), -1.0, 1.0), horizon=5)
-    low, high = action_bounds(make_env(task))
+    rescaled = gymnasium.wrappers.RescaleAction(Toy(BOX, wide), np.float32(-1), np.float32(1))
+    low, high = action_bounds(make_env(Task(id="toy", env=lambda: rescaled, horizon=5)))
     assert (low.tolist(), high.tolist()) == ([-1.0, -1.0], [1.0, 1.0])
