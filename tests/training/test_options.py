@@ -174,6 +174,13 @@ def test_unknown_names_are_answered_with_the_nearest_ones():
             call()
 
 
+def test_a_row_may_name_what_this_method_does_not_read_but_not_what_none_does():
+    row = dataclasses.replace(OWN, scales={"laptop": {"cql_alpha": 3.0, "finetune.iql_temperature": 2.0}})
+    assert experiment(row, "sac").finetune.algorithm == experiment(OWN, "sac").finetune.algorithm
+    with pytest.raises(InputError, match=r"task own at scale laptop.*cql_alpha"):
+        experiment(dataclasses.replace(OWN, scales={"laptop": {"cql_alpa": 3.0}}), "cal-ql")
+
+
 # -- the environment's own options -------------------------------------------------------------------------------------
 
 

@@ -20,11 +20,13 @@ import jax
 import msgspec
 import numpy as np
 
+import calql.algorithms
 from calql.algorithms import VARIANTS
 from calql.methods import Method
 from calql.paper.methods import get_method
 from calql.paper.scales import SCALES
 from calql.paper.tasks import get_task
+from calql.rewards import Rewards
 from calql.tasks import Task, nearest
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
 from calql.types import InputError, Spec
@@ -125,7 +127,10 @@ def laid_together(
     for who, values in [Layer(f"variant {variant}", VARIANTS[variant]), *layers]:
         strict = who == "you"
         for name in sorted(values.keys() - SHORTHANDS, key=lambda name: name.count(".")):  # the more specific last
-            for leaf in chosen(made, name) if strict else matching(made, name):
+            found = chosen(made, name) if strict else matching(made, name)
+            if not found and name.split(".")[-1] not in _names():
+                raise InputError(f"{who}: {nearest(name, _names(), 'option')}")  # not only unread here: a misspelt row
+            for leaf in found:
                 made = _replaced(made, leaf, values[name])
                 set_by[leaf.name] = who
     return _checked(_expanded(made, short, given), row), set_by
@@ -268,6 +273,16 @@ def _holds_tuple(kind: Any) -> bool:
 
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@cache
+def _names() -> frozenset[str]:
+    """Last names of the options of any run with the library's rules."""
+    rules = (
+        rule for rule in vars(calql.algorithms).values() if isinstance(rule, type) and dataclasses.is_dataclass(rule)
+    )
+    records = (Task, Rewards, Data, Pretrain, Finetune, Measurement, *rules)
+    return frozenset(field.name for record in records for field in dataclasses.fields(record))
 
 
 @cache
