@@ -87,7 +87,7 @@ def test_evaluate_returns_what_the_command_prints(run):
     assert calql.evaluate(calql.load_policy(run, "pretrained"), episodes=2) == row
 
 
-def test_data_are_loaded_and_checked():
+def test_data_are_loaded_and_checked(run):
     data = calql.load("local:pointmaze-medium-narrow")
     report = calql.check(data, calql.TASKS["pointmaze-medium-narrow"])
     assert not report.errors

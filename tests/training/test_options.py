@@ -392,3 +392,9 @@ def test_everything_is_explained_with_who_set_it():
         "paper: 5.0",
     ):
         assert part in text
+
+
+def test_prose_is_no_part_of_a_run():
+    """Another wording of a task's summary must not make its runs different ones."""
+    told = dataclasses.replace(OWN, summary="other words", scales={"paper": {"tau": 0.5}})
+    assert differences(experiment(OWN, "cal-ql"), experiment(told, "cal-ql")) == []

@@ -29,7 +29,13 @@ def calql(*arguments, code=0):
 
 
 @pytest.fixture
-def run(release, tmp_path):
+def own_data(tmp_path_factory, monkeypatch):
+    """A place for data sets where no other test builds a smaller one of the same name."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.getbasetemp() / "data-of-releases"))
+
+
+@pytest.fixture
+def run(release, tmp_path, own_data):
     """A copy of a finished run that a release left behind."""
     return shutil.copytree(release, tmp_path / "run")
 
@@ -166,7 +172,7 @@ def test_every_start_of_a_run_is_recorded(tmp_path):
     assert {"time", "command", "git_commit", "packages", "device", "cpu"} <= set(starts[1])
 
 
-def test_counters_of_format_1_are_those_of_today(tmp_path):
+def test_counters_of_format_1_are_those_of_today(tmp_path, own_data):
     shutil.copytree(RELEASES[0], tmp_path / "run")
     from calql.data.load import load
     from calql.training.start import open_for

@@ -200,7 +200,8 @@ class Experiment:
 
 def encode(experiment: Experiment) -> dict[str, Any]:
     """The record as JSON values. Infinite numbers become text ("inf", "-inf"), tuples become lists."""
-    task = dataclasses.replace(experiment.task, env=name_of(experiment.task), scales={})
+    # Prose and what other scales would be are no part of a run.
+    task = dataclasses.replace(experiment.task, env=name_of(experiment.task), scales={}, summary="")
     record = _plain(msgspec.to_builtins(dataclasses.replace(experiment, task=task)))
     for phase in experiment.phases:
         part = record["pretrain" if phase is experiment.pretrain else "finetune"]
