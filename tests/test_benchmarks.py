@@ -24,7 +24,7 @@ from calql.algorithms import CalQL
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 from calql.replay import make_replay
-from calql.training.loop import train_steps
+from calql.training.learner import train_steps
 from calql.training.speed import BATCH, SIZES, synthetic
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -291,7 +291,7 @@ def test_several_seeds_in_one_program_are_the_single_runs(gpu):
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     for seed in range(2):
         state, key = algorithm.init(jax.random.key(seed), size.spec), jax.random.key(seed)
-        _, alone = train_steps(algorithm, BATCH, state, replay, key, jnp.int32(0), jnp.int32(2), jnp.float32(1.0))
+        _, alone = train_steps(algorithm, BATCH, 0, state, replay, key, jnp.int32(0), jnp.int32(2), jnp.float32(1.0))
         for name, value in alone.items():
             np.testing.assert_allclose(together[name][seed], value, rtol=1e-3, err_msg=name)
 
@@ -312,8 +312,8 @@ def test_a_packed_run_holds_its_newest_whole_checkpoint(gpu, tmp_path):
         folder = run / "checkpoints" / f"step-{step:09d}"
         folder.mkdir(parents=True)
         for file in files:
-            (folder / f"{file}.json").write_text(json.dumps({"counters": {
-                "total_grad_step": step, "env_step": 0, "wall_s": 2.0}}))  # fmt: skip
+            counters = {"total_grad_step": step, "env_step": 0}
+            (folder / f"{file}.json").write_text(json.dumps({"counters": counters, "wall_s": 2.0}))
     (run / "config.json").write_text("{}")
     (run / "eval.csv").write_text("grad_step,score_mean\n0,0.25\n")
     gpu.pack(run, tmp_path / "run.tar.gz")

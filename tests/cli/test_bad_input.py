@@ -82,7 +82,7 @@ def train(*extra: object) -> list[object]:
         (["--set", "utd=0"], "utd' cannot be '0'", "int >= 1"),
         (["--set", "variant=offical"], "unknown variant", "official"),
         (["--task", "no_such_package:env"], "cannot import", "package.module:factory"),
-        (["--data", "csv:file"], "is not a data URI", "minari:ID"),
+        (["--data", "csv:file"], "neither a data URI nor a reader", "minari:ID"),
         (["--data", "d4rl:nowhere.hdf5"], "nowhere.hdf5", ""),
         (["--data", "local:no-such-task"], "no-such-task", "calql data build"),
         (["--resume"], "--resume", "--out"),
@@ -167,7 +167,7 @@ def test_pretraining_that_is_not_the_same(complain, tmp_path, monkeypatch):
     assert "config.json" in complain(*train("--out", "run", "--pretrained", "nowhere"))
     episodes = load_data(experiment(TASK, "cal-ql", "smoke"))
     RunDir("donor").create(new_record(experiment(TASK, "cal-ql", "smoke"), episodes, {}))
-    assert "another one (seed)" in complain(*train("--seed", 1, "--out", "run", "--pretrained", "donor"))
+    assert "differs (seed)" in complain(*train("--seed", 1, "--out", "run", "--pretrained", "donor"))
     assert "not finished its pre-training" in complain(*train("--out", "run", "--pretrained", "donor"))
     assert not Path("run").exists()
 

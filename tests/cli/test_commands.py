@@ -181,7 +181,10 @@ PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
         ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale': Expected `str`"),
         ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds[0]': Expected `int`, got `bool`"),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
-        ('tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]', "'utd' is set for all runs"),
+        (
+            'tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]',
+            "'utd' is set both for all runs",
+        ),
         (
             'tasks = ["t"]\n[[runs]]\nmethod = ["cql"]',
             "'runs[0]': Object contains unknown field `method`",

@@ -277,8 +277,8 @@ def test_starts_and_goals_can_be_chosen(env):
     env.set_goal(start)
     np.testing.assert_array_equal(env.goal, start)
     for options, cause in [
-        ({"start": env.maze.cell_center((0, 0))}, "no free cell"),
-        ({"goal": (99, 99)}, "no free cell"),
+        ({"start": env.maze.cell_center((0, 0))}, "not a free cell"),
+        ({"goal": (99, 99)}, "not a free cell"),
         ({"cell": 1}, "unknown"),
     ]:
         with pytest.raises(InputError, match=cause):

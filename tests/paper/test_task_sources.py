@@ -350,7 +350,7 @@ def test_info_says_what_the_row_does(tmp_path, capfd):
         "no failure rule",
         "its score is last reward / 4",
         "'bottom burner'",
-        "what follows a cut is valued as the last reward for ever",
+        "truncated episodes count as if the last reward continued for ever",
         "100.0% of the episodes are longer than the horizon",
     ):
         assert line in said
