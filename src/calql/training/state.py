@@ -156,8 +156,8 @@ def _capacity(phase: Finetune | None) -> tuple[int, bool]:
 
 
 def _capacity_notes(offline: Transition, phase: Finetune | None) -> list[str]:
-    if phase is None or not (dropped := rows_dropped(offline, phase.replay_capacity, phase.one_buffer)):
-        return []
-    return [
-        f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {phase.replay_capacity}"
-    ]
+    capacity, one_buffer = _capacity(phase)
+    dropped = rows_dropped(offline, capacity, one_buffer)
+    return [f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {capacity}"] * (
+        dropped > 0
+    )

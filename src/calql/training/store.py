@@ -16,9 +16,9 @@ from calql.training.run_dir import RunDir
 from calql.types import InputError, PyTree
 
 
-def end_of_pretraining(run_dir: RunDir, experiment: Experiment | None) -> Path | None:
+def end_of_pretraining(run_dir: RunDir, experiment: Experiment) -> Path | None:
     """The checkpoint at the end of a run's pre-training; None if pre-training is unfinished, or the method has none."""
-    if experiment is None or experiment.pretrain is None:
+    if experiment.pretrain is None:
         return None
     path = checkpoint.at(run_dir.checkpoints, experiment.pretrain.offline_steps)
     return path if checkpoint.is_complete(path) else None
@@ -79,10 +79,8 @@ def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, l
         if not jax.tree.leaves(fresh):
             continue
         try:
-            parts[name] = checkpoint.unflatten(
-                type(state)(**{n: fresh if n == name else None for n in state._fields}), arrays
-            )
-            parts[name] = getattr(parts[name], name)
+            alone = type(state)(**{n: fresh if n == name else None for n in state._fields})
+            parts[name] = getattr(checkpoint.unflatten(alone, arrays), name)
             taken.append(name)
         except InputError as error:
             if name == "actor":
