@@ -1,5 +1,6 @@
 """Runs of every release can be read for ever; a record says what it does not know, and whose code it needs."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -10,9 +11,10 @@ import pytest
 import tiny
 
 from calql.cli import main
+from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 from calql.training import loop
-from calql.training.experiment import decode, encode
+from calql.training.experiment import decode, differences, encode
 from calql.training.options import experiment
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
@@ -68,6 +70,32 @@ def test_a_run_of_any_release_is_evaluated_reported_and_continued(run, tmp_path,
     assert config["starts"][0]["git_commit"] == "822fd1385400b393ea454d5789910cb89e177e2b"
     assert "device" in config["starts"][1]
     assert read_record(RunDir(run)).experiment.finetune.online_steps == 250
+
+
+def without_defaults(record):
+    """A record as of before all options that have a default and stand at it."""
+    kept = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if dataclasses.is_dataclass(value):
+            kept[field.name] = without_defaults(value)
+        elif field.default is dataclasses.MISSING or value != field.default:
+            kept[field.name] = value
+    return kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_option_that_is_new_breaks_no_record(method):
+    """It reads as its default, is written again, and the run is still the same to a sweep."""
+    made = experiment("pointmaze-medium-narrow", method)
+    whole, record = encode(made), without_defaults(made)
+    old = {name: record[name] for name in ("data", "measurement", "seed", "method", "title") if name in record}
+    for name in ("pretrain", "finetune"):
+        if whole[name]:
+            old[name] = record[name] | {"rule": whole[name]["rule"]}
+    again = decode({"pretrain": None, "finetune": None, "task": whole["task"]} | old)
+    assert encode(again) == whole
+    assert differences(again, made) == []
 
 
 def test_online_settings_of_format_1_are_those_of_fine_tuning(tmp_path):

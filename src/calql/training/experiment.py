@@ -222,9 +222,17 @@ def decode(record: Mapping[str, Any]) -> Experiment:
             phase["algorithm"] = {"rule": phase.pop("rule", None), **phase["algorithm"]}
             record[name] = phase
     try:
-        return msgspec.convert(record, Experiment, strict=False, dec_hook=_rule)
+        return _complete(msgspec.convert(record, Experiment, strict=False, dec_hook=_rule))
     except msgspec.ValidationError as error:
         raise InputError(f"the record of the run cannot be read: {error}; it was edited or is damaged") from error
+
+
+def _complete(record: Any) -> Any:
+    """The same with every default as the instance's own: what msgspec does not find, it neither sets nor writes."""
+    if not dataclasses.is_dataclass(record) or isinstance(record, type):
+        return record
+    parts = {field.name: _complete(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    return dataclasses.replace(record, **parts)
 
 
 def unknown(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
