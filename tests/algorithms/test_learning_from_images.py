@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import PROBES, ProbeEnv, probe_dataset
 
 from calql.algorithms import BC, ODT, SAC, Acts, HasValues
 from calql.data.episodes import Episodes
 from calql.data.transitions import to_transitions
-from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.paper.methods import METHODS
 from calql.replay import make_replay
 from calql.tasks import Task

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import PROBES, ProbeEnv, probe_dataset
 from test_update import RULES
 
 from calql.algorithms import BC, ODT, Acts, ActsInContext, HasValues, UpdateRule
 from calql.algorithms.acting import acting
 from calql.data.episodes import Episodes
 from calql.data.transitions import to_transitions
-from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
 from calql.replay import make_replay
 from calql.tasks import Task
 from calql.training.loop import train_steps

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from calql.envs.probes import PROBES, ProbeEnv, probe_dataset
+from probes import PROBES, ProbeEnv, probe_dataset
 
 GAMMA = 0.9
 

@@ -1,1 +1,1 @@
-"""Environments: construction, wrappers, rollouts, and probes with known answers."""
+"""Environments: construction, wrappers and rollouts."""
