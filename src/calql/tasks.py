@@ -22,8 +22,6 @@ else:  # msgspec decodes no union that a callable belongs to
 
 Scale = Literal["smoke", "laptop", "paper"]
 """Name of a scale, see `calql.paper.scales.SCALES`."""
-Progress = Callable[[int, int], None]
-"""Called as progress(done, total)."""
 PUBLISHED = "minari:D4RL/*"
 """URIs of sets whose names say which task, and which physics, they were recorded in."""
 
@@ -62,7 +60,8 @@ class Task:
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of the environment's factory."""
     builder: str | None = None
-    """`module:function` that makes the local data: `build(task, seed, transitions, workers, progress, **options)`."""
+    """`module:function` that makes the local data and returns their Minari id: `build(task, seed, transitions, workers,
+    progress, **options)`, where `options` are fields of the module's `Recipe` and `progress` takes (done, total)."""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the task sets of the builder's `Recipe`."""
     sources: tuple[Source, ...] = ()

@@ -1,6 +1,7 @@
 """From a data URI to data that can be trained on: the table of formats, a reader of one's own, and `open_data`."""
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import gymnasium
@@ -9,7 +10,7 @@ import pytest
 from recordings import TASK, an_episode
 
 from calql.data import Episodes, load, open_data
-from calql.data.build import build_if_missing
+from calql.data.load import build_if_missing
 from calql.data.readers import FORMS, OWN_FORM, READERS
 from calql.data.readers.npz import save_npz
 from calql.types import InputError
@@ -115,12 +116,14 @@ def test_a_task_without_data_says_so():
 
 def test_local_data_are_built_once(monkeypatch):
     made = []
+    module = importlib.import_module("calql.data.load")  # the attribute of that name is the function
     task = dataclasses.replace(TINY, data="local:toy", builder="nowhere:build")
-    monkeypatch.setattr("calql.data.build.load_attribute", lambda path: lambda task, **options: made.append(options))
-    assert build_if_missing(task, workers=2)
-    assert made == [{"seed": 0, "transitions": None, "workers": 2, "progress": None}]
-    assert not build_if_missing(task, "npz:other.npz")
-    assert not build_if_missing(task, "local:another")
-    monkeypatch.setattr("calql.data.build.is_built", lambda name: name == "toy")
-    assert not build_if_missing(task)
+    monkeypatch.setattr(module, "load_attribute", lambda path: lambda task, **options: made.append(options))
+    build_if_missing(task, "local:toy")
+    assert made == [{"seed": 0, "transitions": None, "workers": 1, "progress": None}]
+    build_if_missing(task, "npz:other.npz")
+    build_if_missing(task, "local:another")
+    build_if_missing(dataclasses.replace(task, builder=None), "local:toy")
+    monkeypatch.setattr(module, "is_built", lambda name: name == "toy")
+    build_if_missing(task, "local:toy")
     assert len(made) == 1

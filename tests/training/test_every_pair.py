@@ -3,7 +3,7 @@
 import pytest
 
 from calql.cli import main
-from calql.data.arrays import first_steps
+from calql.data.arrays import part
 from calql.data.episodes import Episodes
 from calql.data.load import load_for
 from calql.data.readers.npz import save_npz
@@ -28,7 +28,7 @@ def save_first_steps(task, path):
     load_attribute(task.builder)(task, seed=0, transitions=600)
     kept, left = [], STEPS
     for episode in load_for(task, task.data).episodes:
-        kept.append(episode if episode.length <= left else first_steps(episode, left))
+        kept.append(episode if episode.length <= left else part(episode, 0, left))
         left -= kept[-1].length
         if not left:
             return save_npz(Episodes(tuple(kept)), path)

@@ -110,19 +110,17 @@ def build(
     task: Task, seed: int = 0, transitions: int | None = None, workers: int | None = None, options: Sequence[str] = ()
 ) -> str:
     """Run the task's builder with a progress bar, by default on all cores; returns the Minari id."""
-    from calql.data.build import build as build_data
-
     assert task.builder is not None
     recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
     recipe_options = fields_of(recipe, options)
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
-        return build_data(
+        return load_attribute(task.builder)(
             task,
-            seed,
-            transitions,
-            threads() if workers is None else workers,
-            lambda done, total: progress.update(row, completed=done, total=total),
+            seed=seed,
+            transitions=transitions,
+            workers=threads() if workers is None else workers,
+            progress=lambda done, total: progress.update(row, completed=done, total=total),
             **recipe_options,
         )
 

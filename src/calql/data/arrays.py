@@ -34,26 +34,27 @@ def nest(leaves: Mapping[str, np.ndarray], name: str) -> PyTree:
     return tree or None
 
 
-def states_at(episodes: Sequence[Episode], steps: np.ndarray) -> PyTree:
-    """[N, …] states in which the given steps were taken; steps are numbered consecutively over all episodes."""
+def located(episodes: Sequence[Episode], steps: np.ndarray) -> list[tuple[Episode, int]]:
+    """(episode, step within it) of steps that are numbered consecutively over all episodes."""
     firsts = np.cumsum([0] + [e.length for e in episodes[:-1]])
     owners = np.searchsorted(firsts, steps, side="right") - 1
-    rows = [
-        map_leaves(lambda x, t=t: x[t], episodes[owner].observations)
-        for owner, t in zip(owners.tolist(), (steps - firsts[owners]).tolist(), strict=True)
-    ]
-    return map_leaves(lambda *leaves: np.stack(leaves), *rows)
+    return [(episodes[owner], int(t)) for owner, t in zip(owners, steps - firsts[owners], strict=True)]
 
 
-def first_steps(episode: Episode, steps: int) -> Episode:
-    """The first `steps` steps, as a truncated episode."""
+def state_at(episode: Episode, step: int) -> PyTree:
+    """The state in which a step was taken."""
+    return map_leaves(lambda x: x[step], episode.observations)
+
+
+def part(episode: Episode, start: int, stop: int) -> Episode:
+    """The steps start … stop − 1; truncated only if the episode is, and ends with them."""
     return Episode(
-        observations=map_leaves(lambda x: x[: steps + 1], episode.observations),
-        actions=episode.actions[:steps],
-        rewards=episode.rewards[:steps],
-        terminations=episode.terminations[:steps],
-        truncated=True,
-        successes=None if episode.successes is None else episode.successes[:steps],
+        observations=map_leaves(lambda x: x[start : stop + 1], episode.observations),
+        actions=episode.actions[start:stop],
+        rewards=episode.rewards[start:stop],
+        terminations=episode.terminations[start:stop],
+        truncated=episode.truncated and stop == episode.length,
+        successes=None if episode.successes is None else episode.successes[start:stop],
     )
 
 

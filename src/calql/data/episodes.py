@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from calql.data.arrays import checked, first_steps, layout, named_leaves
+from calql.data.arrays import checked, layout, named_leaves, part
 from calql.types import Episode, InputError, Spec, map_leaves
 
 
@@ -69,7 +69,7 @@ class Episodes:
 
     def truncate_at_horizon(self, horizon: int) -> Episodes:
         """Every episode cut (truncated, not terminated) after `horizon` steps."""
-        cut = tuple(e if e.length <= horizon else first_steps(e, horizon) for e in self.episodes)
+        cut = tuple(e if e.length <= horizon else part(e, 0, horizon)._replace(truncated=True) for e in self.episodes)
         longer = sum(e.length > horizon for e in self.episodes)
         lost = self.num_transitions - sum(e.length for e in cut)
         note = f"{longer} of {len(cut)} episodes were cut after {horizon} steps ({lost} transitions dropped)"

@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from calql.data.build import build_if_missing
 from calql.data.check.describe import Report, check
 from calql.data.episodes import Episodes
 from calql.data.readers import FORMS, READERS
-from calql.data.success import end_at_success, split_at_terminations, success_steps
-from calql.tasks import Progress, Task, load_attribute
+from calql.data.readers.local import is_built
+from calql.data.success import end_at_success, goes_on_after_success, split_at_terminations
+from calql.tasks import Task, load_attribute
 from calql.types import Episode, InputError
 
 
@@ -59,8 +59,6 @@ def open_data(
     cut_at_horizon: bool = False,
     with_env: bool = True,
     strict: bool = True,
-    workers: int = 1,
-    progress: Progress | None = None,
 ) -> tuple[Episodes, Report]:
     """The data that a task is trained on: built if they are the task's own and missing, loaded, and checked.
 
@@ -69,14 +67,10 @@ def open_data(
     Args:
         task: the task to be trained.
         uri: data URI; None: the task's own.
-        discount: γ of the returns that are checked.
-        target_rate: τ, for the estimate of how many updates a critic needs.
-        tail_bootstrap: see `calql.rewards.Rewards.returns`.
+        discount, target_rate, tail_bootstrap: as in `calql.data.check.describe.describe`.
         cut_at_horizon: cut episodes that are longer than the task's horizon.
         with_env: also compare with the task's environment (spaces and physics).
         strict: raise InputError if the check finds errors; False leaves them in the report.
-        workers: number of processes that build.
-        progress: called as progress(done, total) while data are built.
 
     Raises:
         InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
@@ -87,13 +81,19 @@ def open_data(
     if uri is None:
         raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
     task = task.for_data(uri)
-    build_if_missing(task, uri, workers, progress)
+    build_if_missing(task, uri)
     episodes = load_for(task, uri, cut_at_horizon)
     with make_env(task) if with_env else contextlib.nullcontext() as env:
         report = check(episodes, task, env, discount, target_rate, tail_bootstrap)
     if strict and report.errors:
         raise InputError("; ".join(report.errors))
     return episodes, report
+
+
+def build_if_missing(task: Task, uri: str) -> None:
+    """Build the task's local data, in this process, if `uri` names them and they are not on this machine."""
+    if uri == f"local:{task.id}" and task.builder is not None and not is_built(task.id):
+        load_attribute(task.builder)(task, seed=0, transitions=None, workers=1, progress=None)
 
 
 def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
@@ -111,9 +111,7 @@ def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
         episodes = _adapted(episodes, task.for_data(uri), source.adapt)
     if cut_at_horizon:
         episodes = episodes.truncate_at_horizon(task.horizon)
-    late = task.stop_at_success and any(
-        (success_steps(e, task.rewards) & ~e.terminations).any() for e in episodes.episodes
-    )
+    late = task.stop_at_success and any(goes_on_after_success(e, task.rewards) for e in episodes.episodes)
     return end_at_success(episodes, task.rewards) if late else episodes
 
 

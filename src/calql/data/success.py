@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from calql.data.arrays import first_steps
+from calql.data.arrays import part
 from calql.data.episodes import Episodes
 from calql.rewards import Rewards
-from calql.types import Episode, InputError, map_leaves
+from calql.types import Episode, InputError
 
 
 def success_steps(episode: Episode, rewards: Rewards) -> np.ndarray:
@@ -30,6 +30,11 @@ def knows_success(episodes: Episodes, rewards: Rewards) -> bool:
     return told or all(episode.successes is not None for episode in episodes.episodes)
 
 
+def goes_on_after_success(episode: Episode, rewards: Rewards) -> bool:
+    """Whether any success is not a termination. Raises InputError if success is unknown."""
+    return bool((success_steps(episode, rewards) & ~episode.terminations).any())
+
+
 def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, keep_failures: bool = True) -> Episodes:
     """Every episode cut after its first (or `last`) success, with every success a termination.
 
@@ -41,7 +46,7 @@ def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, 
         wins = success_steps(episode, rewards)
         if wins.any():
             steps = np.flatnonzero(wins)[-1 if last else 0] + 1
-            cut.append(first_steps(episode, steps)._replace(terminations=wins[:steps], truncated=False))
+            cut.append(part(episode, 0, steps)._replace(terminations=wins[:steps], truncated=False))
         elif keep_failures:
             cut.append(episode)
     if not cut:
@@ -61,16 +66,4 @@ def split_at_terminations(episode: Episode) -> list[Episode]:
     episodes for as long as it stays, and a way onwards.
     """
     ends = (np.flatnonzero(episode.terminations[:-1]) + 1).tolist()
-    return [_steps(episode, start, stop) for start, stop in zip([0, *ends], [*ends, episode.length], strict=True)]
-
-
-def _steps(episode: Episode, start: int, stop: int) -> Episode:
-    last = stop == episode.length
-    return Episode(
-        observations=map_leaves(lambda x: x[start : stop + 1], episode.observations),
-        actions=episode.actions[start:stop],
-        rewards=episode.rewards[start:stop],
-        terminations=episode.terminations[start:stop],
-        truncated=episode.truncated and last,
-        successes=None if episode.successes is None else episode.successes[start:stop],
-    )
+    return [part(episode, start, stop) for start, stop in zip([0, *ends], [*ends, episode.length], strict=True)]

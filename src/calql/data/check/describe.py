@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from calql.data.arrays import named_leaves, states_at
+from calql.data.arrays import named_leaves
 from calql.data.check.environment import compare
 from calql.data.check.narrowness import narrowness
 from calql.data.episodes import Episodes
-from calql.data.success import knows_success, success_steps
+from calql.data.success import goes_on_after_success, knows_success, success_steps
 from calql.data.transitions import returns_of
 from calql.rewards import Rewards
 from calql.tasks import Task
@@ -41,9 +41,9 @@ class Report:
 
     def text(self) -> str:
         """The report for a terminal."""
-        lines = [*_lines(self.facts)]
-        lines += [f"ERROR    {line}" for line in self.errors] + [f"warning  {line}" for line in self.warnings]
-        return "\n".join([*lines, f"expect   {self.expectation}"])
+        rows = [*_rows(self.facts), *(("ERROR", line) for line in self.errors)]
+        rows += [*(("warning", line) for line in self.warnings), ("expect", self.expectation)]
+        return "\n".join(f"{label:8} {line}" for label, line in rows)
 
 
 def describe(
@@ -73,9 +73,7 @@ def describe(
     returns = returns_of(data, pays, discount, tail_bootstrap)
     arrays = {**_observed(data), "actions": _array([actions]), "rewards": _array([rewards])}
     bounds = pays.q_bounds(discount)
-    low = None if bounds is None else bounds[0]
-    known = knows_success(episodes, pays)
-    signal = all(e.successes is not None for e in data)
+    low = 0.0 if bounds is None else bounds[0]
     # After n backups a critic misses γⁿ of the future: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
     far = 3.0 / (1.0 - discount)
     backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
@@ -100,8 +98,10 @@ def describe(
         "length": _quantiles(lengths[~single]),
         "horizon": task.horizon,
         "over_horizon": float((lengths[~single] > task.horizon).mean()),
-        "success": float(np.mean([success_steps(e, pays).any() for e in counted])) if known else None,
-        "success_from": "the recorded signal" if signal else "the rewards",
+        "success": (
+            float(np.mean([success_steps(e, pays).any() for e in counted])) if knows_success(episodes, pays) else None
+        ),
+        "success_from": "the rewards" if any(e.successes is None for e in data) else "the recorded signal",
         "return_start": _quantiles(returns[firsts]),
         "return_all": _quantiles(returns),
         "return_spread": float(np.subtract(*np.quantile(returns, [0.9, 0.1])) / max(np.abs(returns).max(), 1e-12)),
@@ -114,12 +114,7 @@ def describe(
         "terminal_steps": int(sum(e.terminations.sum() for e in data)),
         "updates_to_converge": int(round(float(backups) / target_rate, -2)),
         "target_rate": target_rate,
-        **narrowness(
-            lambda rows: states_at(data, rows),
-            np.clip(actions, -1.0, 1.0),
-            np.repeat(np.arange(len(data)), lengths),
-            firsts,
-        ),
+        **narrowness(data, firsts),
     }
 
 
@@ -172,23 +167,25 @@ def check(
         )
     low = -np.inf if task.rewards.low is None else task.rewards.low
     high = np.inf if task.rewards.high is None else task.rewards.high
-    if arrays["rewards"]["low"] < low - 1e-6 or arrays["rewards"]["high"] > high + 1e-6:
-        paid = f"[{arrays['rewards']['low']:.3g}, {arrays['rewards']['high']:.3g}]"
+    lowest, highest = arrays["rewards"]["low"], arrays["rewards"]["high"]
+    if lowest < low - 1e-6 or highest > high + 1e-6:
         warnings.append(
-            f"rewards lie in {paid}, the task pays [{low:g}, {high:g}]: bounds on Q and the failure rule will be "
-            "wrong; fix the rewards, or the task's rewards.low and rewards.high"
+            f"rewards lie in [{lowest:.3g}, {highest:.3g}], the task pays [{low:g}, {high:g}]: bounds on Q and the "
+            "failure rule will be wrong; fix the rewards, or the task's rewards.low and rewards.high"
         )
-    if arrays["rewards"]["low"] == arrays["rewards"]["high"]:
+    if lowest == highest:
         warnings.append("all rewards are equal, so nothing can be learned from them; check which array was recorded")
     elif facts["success"] == 0.0:
         warnings.append("no episode succeeds: only exploration can find the task's reward")
-    if task.stop_at_success and facts["success"] is not None:
-        late = sum(bool((success_steps(e, task.rewards) & ~e.terminations).any()) for e in episodes.episodes)
-        if late:
-            warnings.append(
-                f"{late} episodes continue after a success, which ends the task; "
-                "calql.data.success.end_at_success cuts them"
-            )
+    if (
+        task.stop_at_success
+        and facts["success"] is not None
+        and (late := sum(goes_on_after_success(e, task.rewards) for e in episodes.episodes))
+    ):
+        warnings.append(
+            f"{late} episodes continue after a success, which ends the task; "
+            "calql.data.success.end_at_success cuts them"
+        )
     for name, array in arrays.items():
         size = max(abs(array["low"]), abs(array["high"]))
         if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0:
@@ -217,54 +214,66 @@ def _expectation(facts: dict[str, Any]) -> str:
     return f"{effect}. An expectation, not a promise: look at the bounding rate once the critic has converged"
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
-    """The facts as aligned lines of text."""
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as (label, text)."""
 
     def quantiles_text(quantiles: dict[str, float]) -> str:
         return " | ".join(f"{value:.4g}" for value in quantiles.values())
 
     rewards = Rewards(**facts["rewards"])
     options = ", ".join(f"{name}={value!r}" for name, value in facts["env_options"].items())
-    rows = [
-        ("data", f"{facts['uri']}, fingerprint {facts['fingerprint'][:12]}"),
-        *(("note", note) for note in facts["notes"]),
+    ends = "at the first success" if facts["stop_at_success"] else "when the environment ends them"
+    score = facts["score"].replace("_", " ").replace("/", " / ")
+    score = "1 if any step succeeds, else 0" if score == "success" else score
+    failure_rule = "no failure rule: every return is the discounted sum of rewards"
+    if rewards.failing is not None:
+        failure_rule = (
+            f"failure rule: if every step of an episode pays {rewards.map(rewards.failing):g} until it is cut, each "
+            f"return is {facts['failure_return']:.4g}"
+        )
+    success = "unknown: no signal was recorded, and the task states neither rewards.failing nor rewards.high"
+    if facts["success"] is not None:
+        success = f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"
+
+    rows = [("data", f"{facts['uri']}, fingerprint {facts['fingerprint'][:12]}")]
+    rows += [("note", note) for note in facts["notes"]]
+    rows += [
         ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
         ("task", f"rewards are mapped to {_map(rewards)}"),
-        ("task", _failure_rule(facts)),
-        (
-            "task",
-            f"its episodes end {_ends(facts['stop_at_success'])} (terminated), or after {facts['horizon']} steps (cut)",
-        ),
-        ("task", f"its score is {_score(facts['score'])}"),
+        ("task", failure_rule),
+        ("task", f"its episodes end {ends} (terminated), or after {facts['horizon']} steps (cut)"),
+        ("task", f"its score is {score}"),
         ("physics", f"{facts['environment']}({options})"),
-        *[("physics", _replay(facts.get("physics_error")))] * ("physics_error" in facts),
+    ]
+    if "physics_error" in facts:
+        rows.append(("physics", _replay(facts["physics_error"])))
+    rows += [
         ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
         ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
         ("ends", f"{facts['terminal_steps']:,} steps are terminal (no bootstrapping)"),
-        *[("ends", "truncated episodes count as if the last reward continued for ever")] * facts["tail_bootstrap"],
-        *(
-            ("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]")
-            for name, x in facts["arrays"].items()
-        ),
-        *[("bounds", f"{facts['actions_at_bounds']:.0%} of the actions are at ±1, where a tanh policy saturates")]
-        * (facts["actions_at_bounds"] > 0.005),
-        *[("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines")]
-        * (facts["single_step"] > 0),
+    ]
+    if facts["tail_bootstrap"]:
+        rows.append(("ends", "truncated episodes count as if the last reward continued for ever"))
+    for name, x in facts["arrays"].items():
+        rows.append(("array", f"{name} {tuple(x['shape'])} {x['dtype']} in [{x['low']:.4g}, {x['high']:.4g}]"))
+    if (share := facts["actions_at_bounds"]) > 0.005:
+        rows.append(("bounds", f"{share:.0%} of the actions are at ±1, where a tanh policy saturates"))
+    if facts["single_step"]:
+        rows.append(("ends", f"{facts['single_step']:,} one-step episodes are left out of the next lines"))
+    returns, floor = quantiles_text(facts["return_all"]), facts["return_floor"]
+    return [
+        *rows,
         ("length", f"{quantiles_text(facts['length'])}   (min | 10 % | median | 90 % | max)"),
         ("length", f"{facts['over_horizon']:.1%} of the episodes are longer than the horizon"),
-        ("success", _success(facts)),
+        ("success", success),
         ("failing", f"{facts['failures']:.1%} of the episodes fail at every step"),
         ("returns", f"{quantiles_text(facts['return_start'])}   from the first step, on mapped rewards"),
-        (
-            "returns",
-            f"{quantiles_text(facts['return_all'])}   over all steps; {facts['return_floor']:.0%} lie at the floor",
-        ),
+        ("returns", f"{returns}   over all steps; {floor:.0%} lie at the floor"),
         ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
         ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
         ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
         ("critic", f"about {facts['updates_to_converge']:,} updates until its values have converged on the data"),
     ]
-    return [f"{label:8} {value}" for label, value in rows]
 
 
 def _map(rewards: Rewards) -> str:
@@ -274,28 +283,6 @@ def _map(rewards: Rewards) -> str:
     if rewards.low is None or rewards.high is None:
         return f"{text}; the range is not stated"
     return f"{text}: {rewards.map(rewards.low):g} to {rewards.map(rewards.high):g}"
-
-
-def _success(facts: dict[str, Any]) -> str:
-    if facts["success"] is None:
-        return "unknown: no signal was recorded, and the task states neither rewards.failing nor rewards.high"
-    return f"{facts['success']:.1%} of the episodes, by {facts['success_from']}"
-
-
-def _failure_rule(facts: dict[str, Any]) -> str:
-    if facts["failure_return"] is None:
-        return "no failure rule: every return is the discounted sum of rewards"
-    rewards, worth = Rewards(**facts["rewards"]), facts["failure_return"]
-    paid = rewards.map(rewards.failing)
-    return f"failure rule: if every step of an episode pays {paid:g} until it is cut, each return is {worth:.4g}"
-
-
-def _ends(stop_at_success: bool) -> str:
-    return "at the first success" if stop_at_success else "when the environment ends them"
-
-
-def _score(rule: str) -> str:
-    return "1 if any step succeeds, else 0" if rule == "success" else rule.replace("_", " ").replace("/", " / ")
 
 
 def _replay(error: float | None) -> str:

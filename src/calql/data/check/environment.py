@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from calql.data.arrays import named_leaves
+from calql.data.arrays import located, named_leaves, state_at
 from calql.data.episodes import Episodes
 from calql.tasks import PUBLISHED, Task
-from calql.types import PyTree, map_leaves
+from calql.types import PyTree
 
 REPLAYS = 64
 """Number of recorded steps that are repeated."""
@@ -68,16 +68,13 @@ def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
 
 def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
     """Differences between the data and the observation and action spaces, naming both shapes."""
-    spec = episodes.spec()
+    spec, space, box = episodes.spec(), env.observation_space, env.action_space
     errors = []
-    found, wanted = _shapes(spec.observation), _shapes(_spaces(env.observation_space))
+    found, wanted = _shapes(spec.observation), _shapes(space)
     if wanted != found:
-        fix = _fix_size(task, spec.observation) or _fix_observations(
-            task, isinstance(spec.observation, Mapping), hasattr(env.observation_space, "keys")
-        )
+        fix = _fix(task, spec.observation, wants_dicts=isinstance(space, Mapping))
         errors.append(f"the data's observations are {found}, the environment's are {wanted}; {fix}")
-    box = env.action_space
-    if getattr(box, "low", None) is None or box.shape is None:
+    if not hasattr(box, "low"):
         errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
     elif box.shape != (spec.action_dim,):
         errors.append(f"the data's actions are ({spec.action_dim},), the environment's {box.shape}; use matching data")
@@ -89,37 +86,28 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
     return errors
 
 
-def _fix_size(task: Task, observation: PyTree) -> str:
-    """The fix if images have another size than the task's; empty if the difference is another one."""
-    wanted = task.env_options.get("image_size")
-    image = observation.get("image") if isinstance(observation, Mapping) else None
-    if wanted is None or image is None or len(image) == wanted:
-        return ""
-    return (
-        f"build images of that size: calql data build {task.id} --set image_size={wanted}; "
-        f"or learn from these: --set image_size={len(image)}"
-    )
-
-
-def _fix_observations(task: Task, dicts: bool, wants_dicts: bool) -> str:
-    if dicts and not wants_dicts:
-        known = [s.pattern for s in task.sources if s.adapt and fnmatch.fnmatchcase(s.pattern, PUBLISHED)]
-        if known:
-            return f"recordings of Gymnasium-Robotics are converted if they are named {' or '.join(known)}"
-        return "record them flat (gymnasium.wrappers.FlattenObservation)"
-    if wants_dicts and not dicts:
+def _fix(task: Task, observation: PyTree, wants_dicts: bool) -> str:
+    """What to do about observations of another layout than the environment's."""
+    dicts = isinstance(observation, Mapping)
+    size, image = task.env_options.get("image_size"), observation.get("image") if dicts else None
+    if size is not None and image is not None and len(image) != size:
+        return (
+            f"build images of that size: calql data build {task.id} --set image_size={size}; "
+            f"or learn from these: --set image_size={len(image)}"
+        )
+    if dicts == wants_dicts:
+        return "use the data of this task, or an environment with the same observations"
+    if wants_dicts:
         return "wrap the environment in gymnasium.wrappers.FlattenObservation, or record its dicts"
-    return "use the data of this task, or an environment with the same observations"
-
-
-def _spaces(space: Any) -> PyTree:
-    """A Dict space as nested dicts of spaces."""
-    return {key: _spaces(inner) for key, inner in space.spaces.items()} if hasattr(space, "keys") else space
+    known = [s.pattern for s in task.sources if s.adapt and fnmatch.fnmatchcase(s.pattern, PUBLISHED)]
+    if known:
+        return f"recordings of Gymnasium-Robotics are converted if they are named {' or '.join(known)}"
+    return "record them flat (gymnasium.wrappers.FlattenObservation)"
 
 
 def _shapes(tree: PyTree) -> str:
     """Keys and shapes of an observation or of its spaces, and which are images: the texts are equal if the two fit."""
-    named = [(name.removeprefix("observations").lstrip("/"), leaf) for name, leaf in named_leaves("observations", tree)]
+    named = [(name.lstrip("/"), leaf) for name, leaf in named_leaves("", tree)]
     kind = {True: " uint8", False: ""}
     return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
 
@@ -127,7 +115,7 @@ def _shapes(tree: PyTree) -> str:
 def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
     """A warning if entries of flat observations leave the bounds of the environment's space, naming the first one."""
     space = env.observation_space
-    if getattr(space, "shape", None) is None or len(space.shape) != 1:
+    if space.shape is None or len(space.shape) != 1:
         return []
     lows = np.min([e.observations.min(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
     highs = np.max([e.observations.max(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
@@ -152,22 +140,19 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
     Distances are over all entries, each divided by the standard deviation of its changes. None if the environment
     cannot be set to a recorded state, or nothing changes in the data.
     """
-    if not _takes_one_observation(getattr(env.unwrapped, "set_state", None)):
+    world = env.unwrapped
+    if not _takes_one_observation(getattr(world, "set_state", None)):
         return None
-    data = episodes.episodes
-    firsts = np.cumsum([0] + [e.length for e in data[:-1]])
     # The state after a terminal step is often not recorded (see `calql.data.readers.rows`).
-    steps = np.flatnonzero(~np.concatenate([e.terminations for e in data]))
+    steps = np.flatnonzero(~np.concatenate([e.terminations for e in episodes.episodes]))
     before, recorded, replayed = [], [], []
-    for step in np.random.default_rng(0).permutation(steps)[:REPLAYS]:
-        number = int(np.searchsorted(firsts, step, side="right")) - 1
-        episode, t = data[number], int(step - firsts[number])
-        state, after = (map_leaves(lambda x, row=row: x[row], episode.observations) for row in (t, t + 1))
+    for episode, t in located(episodes.episodes, np.random.default_rng(0).permutation(steps)[:REPLAYS]):
         env.reset(seed=0)
-        env.unwrapped.set_state(state)
+        world.set_state(state_at(episode, t))
         reached = env.step(np.clip(episode.actions[t], -1.0, 1.0))[0]
-        for rows, observation in ((before, state), (recorded, after), (replayed, reached)):
-            rows.append(_flat(observation))
+        before.append(_flat(state_at(episode, t)))
+        recorded.append(_flat(state_at(episode, t + 1)))
+        replayed.append(_flat(reached))
     if not before:
         return None
     change, miss = np.subtract(recorded, before), np.subtract(replayed, recorded)
@@ -179,8 +164,8 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
 
 def share_in_walls(episodes: Episodes, env: Any) -> float | None:
     """Share of the recorded positions inside walls of the environment's maze; None if it has no maze."""
-    maze = getattr(env.unwrapped, "maze", None)
-    if maze is None or not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
+    maze: Any = getattr(env.unwrapped, "maze", None)
+    if not (hasattr(maze, "cell_of") and hasattr(maze, "is_free")):
         return None
     positions = np.concatenate([e.observations[:, :2] for e in episodes.episodes])
     chosen = np.random.default_rng(0).permutation(len(positions))[:POSITIONS]

@@ -12,39 +12,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
-from calql.data.arrays import named_leaves
-from calql.types import PyTree
+from calql.data.arrays import located, named_leaves, state_at
+from calql.types import Episode, PyTree, map_leaves
 
 NEIGHBOURS = 8
 SAMPLES = 2_000
 COLUMNS = 256
 
 
-def narrowness(
-    states_at: Callable[[np.ndarray], PyTree], actions: np.ndarray, episode: np.ndarray, firsts: np.ndarray
-) -> dict[str, float]:
-    """The measures above.
-
-    Args:
-        states_at: numbers of steps [n] → the states [n, …] in which they were taken, an array or a dict.
-        actions: [N, A] in [−1, 1].
-        episode: [N] number of each step's episode, from 0.
-        firsts: rows that are first steps of episodes.
-    """
+def narrowness(episodes: Sequence[Episode], firsts: np.ndarray) -> dict[str, float]:
+    """The measures above; `firsts` are the steps, numbered over all episodes, that count as starts."""
     from scipy.spatial.distance import cdist
 
+    def features_at(steps: np.ndarray) -> np.ndarray:
+        states = [state_at(*place) for place in located(episodes, steps)]
+        return features(map_leaves(lambda *leaves: np.stack(leaves), *states))
+
     rng = np.random.default_rng(0)
+    actions = np.clip(np.concatenate([e.actions for e in episodes]), -1.0, 1.0)
+    episode = np.repeat(np.arange(len(episodes)), [e.length for e in episodes])
     chosen = np.sort(rng.permutation(len(actions))[:SAMPLES])
-    states = features(states_at(chosen))
+    states = features_at(chosen)
     center, scale = states.mean(axis=0), states.std(axis=0)
     used = scale > 1e-6 * np.maximum(1.0, np.abs(center))
     states = (states[:, used] - center[used]) / scale[used]
     eigenvalues = np.linalg.svd(states, compute_uv=False) ** 2
-    starts = (features(states_at(rng.permutation(firsts)[:SAMPLES]))[:, used] - center[used]) / scale[used]
+    starts = (features_at(rng.permutation(firsts)[:SAMPLES])[:, used] - center[used]) / scale[used]
 
     distance = cdist(states, states, "sqeuclidean")
     apart = episode[chosen] if episode[-1] else chosen  # a single episode can only be compared with itself
