@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from calql.types import InputError
-
-
-class Extra(NamedTuple):
-    """What brings a package."""
-
-    title: str
-    """The package's own name."""
-    name: str
-    """calql's extra."""
 
 
 class MissingPackage(InputError, ImportError):
@@ -23,15 +13,15 @@ class MissingPackage(InputError, ImportError):
 
 
 EXTRAS = {
-    "mujoco": Extra("MuJoCo", "paper"),
-    "gymnasium_robotics": Extra("Gymnasium-Robotics", "paper"),
-    "minari": Extra("Minari", "paper"),
-    "h5py": Extra("h5py", "paper"),
-    "matplotlib": Extra("Matplotlib", "report"),
-    "imageio": Extra("imageio", "video"),
-    "imageio_ffmpeg": Extra("imageio-ffmpeg", "video"),
+    "mujoco": ("MuJoCo", "paper"),
+    "gymnasium_robotics": ("Gymnasium-Robotics", "paper"),
+    "minari": ("Minari", "paper"),
+    "h5py": ("h5py", "paper"),
+    "matplotlib": ("Matplotlib", "report"),
+    "imageio": ("imageio", "video"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
 }
-"""Top-level module → what brings it. Nothing of the core imports one of them before it is used."""
+"""Top-level module → (the package's own name, calql's extra). The core imports none of them before it is used."""
 
 
 def missing(what: str, error: BaseException) -> MissingPackage | None:

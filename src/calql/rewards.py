@@ -1,6 +1,6 @@
-"""What rewards are worth: the map that is applied before anything learns from them, their range, and their returns.
+"""The reward map, the range of rewards, and returns.
 
-The rules of the returns are those of the official release (`nakamotoo/Cal-QL:replay_buffer.py`, `calc_return_to_go`).
+Returns follow the official release (`nakamotoo/Cal-QL:replay_buffer.py`, `calc_return_to_go`).
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ class Rewards:
         return self.failing is not None and bool(np.allclose(self.map(raw), self.map(self.failing)))
 
     def successes(self, raw: np.ndarray) -> np.ndarray | None:
-        """[T] bool: steps that paid more than failing does or, where that is unknown, the most that a step can pay.
-
-        None where both are unknown.
-        """
+        """[T] bool: steps that paid more than `failing`, or `high` if that is unknown; None if both are."""
         mapped = np.asarray(self.map(raw))
         if self.failing is not None:
             return mapped > self.map(self.failing) + 1e-6
@@ -63,12 +60,11 @@ class Rewards:
     def returns(self, raw: np.ndarray, terminations: np.ndarray, discount: float, tail: bool = False) -> np.ndarray:
         """Monte-Carlo return on mapped rewards from every step of one episode, [T] float32.
 
-        Two rules say what lies behind an episode that was cut; nothing ever lies behind a termination:
+        Two rules give the value after an episode that was cut; after a termination it is 0:
 
-        * Where every step fails, a policy like this one would fail for ever: each step since the last termination is
-          worth failing / (1 − γ), mapped. (The release applies the rule to episodes that terminate, too. In the
-          paper's tasks only success terminates, so that the two agree there; a robot that falls does terminate, and
-          what it failed for is known.)
+        * If every step fails, the policy would fail for ever: each step since the last termination is worth
+          failing / (1 − γ), mapped. (The release applies the rule to episodes that terminate, too; in the paper's
+          tasks, where only success terminates, the two agree.)
         * With `tail`, the state after the last step is worth r_last / (1 − γ) instead of 0: what has been reached
           lasts (the co-authors' kitchen runs, `MaxSobolMark/OOO:OOO_for_calql/replay_buffer.py`).
 
@@ -93,10 +89,7 @@ class Rewards:
         return np.array(returns[::-1], np.float32)
 
     def q_bounds(self, discount: float) -> tuple[float, float] | None:
-        """[low, high] / (1 − γ) on mapped rewards, and 0, because episodes end: no return can lie outside.
-
-        None where `low` or `high` is unknown.
-        """
+        """[low, high] / (1 − γ) on mapped rewards, and 0, because episodes end; None if either is unknown."""
         if self.low is None or self.high is None:
             return None
         low, high = (self.map(r) / (1.0 - discount) for r in (self.low, self.high))

@@ -28,20 +28,20 @@ PUBLISHED = "minari:D4RL/*"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Public recordings of a task that need other physics than its own, or something done to them."""
+    """Public recordings of a task that need other physics than its own, or must be adapted."""
 
     pattern: str
     """Data URIs it covers, as a shell pattern: `minari:D4RL/door/*`."""
     adapt: str | None = None
     """`module:function` from a recorded episode to one of the task, called as `adapt(episode, **env_options)`."""
     env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What these recordings change of the task's `env_options`: the physics that they belong with."""
+    """Changes to the task's `env_options`: the physics of these recordings."""
     reader: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of the reader, e.g. which of a folder's tasks is meant."""
+    """Options of the reader, e.g. the task in a folder of several."""
 
 
 OF_TASK = "().env"
-"""Ends the name of an environment's factory that only the function which makes the task can find, such as a lambda."""
+"""Ends the name of a factory that can only be had from the function that makes its task, such as a lambda."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,22 +81,16 @@ class Task:
     """One line for listings."""
 
     def factory(self) -> Callable[..., Any]:
-        """What makes the environment. Raises InputError where its name cannot be imported.
-
-        A name that ends in `().env` is that of a function which returns the task itself.
-        """
+        """What makes the environment. Raises InputError if its name cannot be imported."""
         if not isinstance(self.env, str):
             return self.env
-        if self.env.endswith(OF_TASK):
-            made = load_attribute(self.env.removesuffix(OF_TASK))()
-            return made.factory() if isinstance(made, Task) else made.env
-        return load_attribute(self.env)
+        if not self.env.endswith(OF_TASK):
+            return load_attribute(self.env)
+        made = load_attribute(self.env.removesuffix(OF_TASK))()
+        return made.factory() if isinstance(made, Task) else made.env
 
     def source_of(self, uri: str) -> Source | None:
-        """What is special about the recordings of that URI; None where they are taken as they are.
-
-        Raises InputError where they are a published set that belongs to another task.
-        """
+        """The source that covers that URI; None if none does. Raises InputError for another task's published set."""
         found = next((source for source in self.sources if fnmatch.fnmatchcase(uri, source.pattern)), None)
         if found is None and fnmatch.fnmatchcase(uri, PUBLISHED):
             paired = ", ".join(s.pattern for s in self.sources if fnmatch.fnmatchcase(s.pattern, PUBLISHED)) or "none"
@@ -104,7 +98,7 @@ class Task:
         return found
 
     def for_data(self, uri: str | None) -> Task:
-        """This task with the physics that the recordings of that URI belong with."""
+        """This task with the physics of the recordings of that URI."""
         source = None if uri is None else self.source_of(uri)
         if source is None:
             return self

@@ -1,8 +1,7 @@
-"""The vocabulary of the whole library: transitions, episodes, specs, and the one error a user can fix.
+"""The vocabulary of the whole library: transitions, episodes, specs, and the two errors.
 
-Three things that are often confused are kept apart everywhere:
-`terminated` (the task ended, do not bootstrap), `truncated` (the clock ran out, do bootstrap) and
-`mask` (1 − terminated, the factor in front of the bootstrapped value).
+Three things are kept apart everywhere: `terminated` (the task ended, do not bootstrap), `truncated` (the clock ran
+out, do bootstrap) and `mask` (1 − terminated, the factor in front of the bootstrapped value).
 """
 
 from __future__ import annotations
@@ -58,16 +57,12 @@ class Transition(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Stretches of K steps from single episodes."""
+    """Stretches of K steps from single episodes: [B, K, …], with the meanings of `Transition`."""
 
     observations: PyTree
-    """[B, K, …]."""
     actions: PyTree
-    """[B, K, A]."""
     to_go: PyTree
-    """[B, K]."""
     timesteps: PyTree
-    """[B, K] int32."""
     valid: PyTree
     """[B, K] bool: false where the episode is over."""
 
@@ -95,15 +90,15 @@ class Episode(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a network must accept and produce."""
+    """What a network must accept and produce; the statistics of the data are None unless sequences are learned from."""
 
     observation: PyTree
     """One example observation (no batch axis); dtype and shape matter, values do not."""
     action_dim: int
     """Number of action dimensions |A|."""
     mean: PyTree = None
-    """Mean of the data's observations, where sequences are learned from."""
+    """Mean of the data's observations."""
     std: PyTree = None
-    """Standard deviation of the data's observations, likewise."""
+    """Standard deviation of the data's observations."""
     best_return: float | None = None
-    """Highest undiscounted return of an episode of the data, on mapped rewards, likewise."""
+    """Highest undiscounted return of an episode, on mapped rewards."""

@@ -15,7 +15,7 @@ from recordings import FLAT, NESTED, an_episode, same_episode, some_episodes, st
 from calql.data import load
 from calql.data.minari_writer import write_minari
 from calql.data.readers.local import local_id
-from calql.data.readers.minari import list_local, read_minari
+from calql.data.readers.minari import list_local
 from calql.types import InputError
 
 
@@ -76,8 +76,6 @@ def test_what_is_not_here_is_not_found(root):
     for part in ("D4RL/door/human-v2", str(root), "minari download D4RL/door/human-v2", "ConnectionError: no route"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no data set 'other-v0'"):
-        read_minari("other-v0", download=False)
     with pytest.raises(InputError, match="run 'calql data build toy'"):
         load("local:toy")
     assert local_id("toy") == "calql/toy-v0"

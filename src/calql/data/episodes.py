@@ -1,7 +1,4 @@
-"""Data sets of complete episodes, validated once when they are made (`transitions.py` makes transitions of them).
-
-`Episodes.notes` tells everything that was done to the recording.
-"""
+"""Data sets of complete episodes, validated once when they are made."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class Episodes:
     uri: str = "memory"
     """Data URI that they came from, e.g. `d4rl:door.hdf5`."""
     notes: tuple[str, ...] = ()
-    """What a reader noticed or did, one sentence each."""
+    """Everything that was noticed about the recording or done to it, one sentence each."""
 
     def __post_init__(self) -> None:
         if not self.episodes:

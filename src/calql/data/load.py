@@ -21,7 +21,7 @@ from calql.types import Episode, InputError
 def load(uri: str, **options: Any) -> Episodes:
     """The episodes that a data URI names; `options` go to its reader. Raises InputError for bad input.
 
-    The forms of a URI are listed in `calql.data.readers`; `load_for` adapts recordings to a task.
+    The forms of a URI are listed in `calql.data.readers`.
     """
     scheme, _, rest = uri.partition(":")
     if rest and scheme in READERS:

@@ -27,7 +27,6 @@ class Outcome(NamedTuple):
     total_reward: float
     """Undiscounted sum of mapped rewards."""
     length: int
-    """Steps."""
 
 
 def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) -> float:
@@ -43,16 +42,13 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
 
 
 class Step(NamedTuple):
-    """Result of one environment step."""
+    """Result of one environment step: state s′, raw reward, ends, and `info["success"]` (false if there is none)."""
 
     observation: PyTree
-    """State s′."""
     reward: float
-    """Raw reward."""
     terminated: bool
     truncated: bool
     success: bool
-    """`info["success"]`; false if there is none."""
 
 
 def roll(
@@ -100,7 +96,7 @@ def ending_at_success(episode: Episode) -> Episode:
 
 
 def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
-    """One complete episode, truncated at the task's horizon; ends at the first success if the task says so."""
+    """One complete episode, truncated at the task's horizon; terminates at the first success if the task says so."""
     observation, _ = env.reset(seed=seed)
     count = itertools.count()
 

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from calql.types import InputError, PyTree
+from calql.types import InputError, map_leaves
 
 
 def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
@@ -30,10 +30,7 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
 
 
 def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) action [A] in the environment's own units, for an environment wrapped by `unit_actions`.
-
-    An environment that takes actions in [−1, 1] already, through a wrapper of its own or not, has those bounds.
-    """
+    """(lowest, highest) action [A] that the environment took before `unit_actions` wrapped it (if it did)."""
     inner: gymnasium.Env = env
     while isinstance(inner, gymnasium.Wrapper) and not isinstance(inner, UnitActions):
         inner = inner.env
@@ -58,17 +55,13 @@ def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
     if all(leaf.dtype in (np.float32, np.uint8) for leaf in leaves):
         return env
 
-    def cast(value: PyTree) -> PyTree:
-        if isinstance(value, dict):
-            return {key: cast(part) for key, part in value.items()}
-        return value if value.dtype == np.uint8 else np.asarray(value, np.float32)
+    def cast(leaf: np.ndarray) -> np.ndarray:
+        return leaf if leaf.dtype == np.uint8 else np.asarray(leaf, np.float32)
 
-    def cast_space(box: spaces.Space) -> spaces.Box:
-        assert isinstance(box, spaces.Box)
+    def cast_space(box: spaces.Box) -> spaces.Box:
         return box if box.dtype == np.uint8 else spaces.Box(cast(box.low), cast(box.high), dtype=np.float32)
 
-    if isinstance(space, spaces.Dict):
-        target: spaces.Space = spaces.Dict({key: cast_space(box) for key, box in space.items()})
-    else:
-        target = cast_space(space)
-    return gymnasium.wrappers.TransformObservation(env, cast, target)
+    target = map_leaves(cast_space, space)
+    if isinstance(target, dict):
+        target = spaces.Dict(target)
+    return gymnasium.wrappers.TransformObservation(env, lambda observation: map_leaves(cast, observation), target)

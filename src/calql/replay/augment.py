@@ -13,10 +13,11 @@ def random_crop(key: jax.Array, batch: Transition, most: int) -> Transition:
 
     Batches without images are returned unchanged.
     """
-    keys = jax.random.split(key)
-    parts = batch.observations, batch.next_observations
-    shifted = (shift(k, part, most) for k, part in zip(keys, parts, strict=True))
-    return batch._replace(**dict(zip(("observations", "next_observations"), shifted, strict=True)))
+    now, following = jax.random.split(key)
+    return batch._replace(
+        observations=shift(now, batch.observations, most),
+        next_observations=shift(following, batch.next_observations, most),
+    )
 
 
 def shift(key: jax.Array, observations: PyTree, most: int) -> PyTree:

@@ -1,4 +1,4 @@
-"""A sweep is plain data: a list of runs, each fully described, each with its own directory.
+"""A sweep is plain data: a list of runs, each fully described and with its own directory.
 
 A plan file (TOML) can express what a command line cannot: options for single methods.
 
@@ -47,7 +47,7 @@ class Job:
 
     experiment: Experiment
     options: tuple[str, ...]
-    """Its options, as `name=value` texts."""
+    """`name=value` texts."""
     out: Path
     """Its run directory."""
     siblings: tuple[Path, ...] = ()
@@ -137,24 +137,22 @@ Texts = Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=1)]
 
 
-class _Runs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[[runs]] of a plan file."""
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    """A table of a plan file; the names of the fields are those of the file."""
 
+
+class _Runs(_Table):
     methods: Texts
     set: Texts = ()
 
 
-class _Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[[figures]] of a plan file."""
-
+class _Figure(_Table):
     title: Text
     draws: Texts
     runs: Texts
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A plan file; the names are those of the file."""
-
+class _File(_Table):
     tasks: Texts
     runs: Annotated[tuple[_Runs, ...], msgspec.Meta(min_length=1)]
     seeds: Seeds = Plan.seeds
@@ -175,22 +173,18 @@ def read_plan(path: Path) -> Plan:
     variants = tuple(Variant(method, runs.set) for runs in file.runs for method in runs.methods)
     if len(set(variants)) < len(variants):
         raise InputError(f"{path}: two [[runs]] are the same; remove one")
-    own, common = (
-        {option.partition("=")[0] for option in options}
-        for options in (itertools.chain(*(variant.options for variant in variants)), file.set)
-    )
+    own = {option.partition("=")[0] for variant in variants for option in variant.options}
+    common = {option.partition("=")[0] for option in file.set}
     if twice := sorted(own & common):
         raise InputError(f"{path}: '{twice[0]}' is set both for all runs and for some; set it in one place")
     plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
-
-    def comparison(figure: _Figure) -> Comparison:
-        known = [variant.folder for variant in variants]
-        for unknown in sorted(set(figure.runs) - set(known)):
-            raise nearest(unknown, known, "run of the plan")
+    known, figures = [variant.folder for variant in variants], []
+    for figure in file.figures:
+        if unknown := sorted(set(figure.runs) - set(known)):
+            raise nearest(unknown[0], known, "run of the plan")
         chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in figure.runs)
-        return Comparison(figure.title, figure.draws, frozenset(chosen))
-
-    return dataclasses.replace(plan, figures=tuple(map(comparison, file.figures)))
+        figures.append(Comparison(figure.title, figure.draws, frozenset(chosen)))
+    return dataclasses.replace(plan, figures=tuple(figures))
 
 
 def _what_is_wrong(said: str) -> str:
@@ -216,29 +210,20 @@ def make_jobs(plan: Plan, out: Path) -> list[Job]:
         (task, variant): experiment(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])
         for task, variant in itertools.product(plan.tasks, plan.variants)
     }
-
     folders, jobs = plan.folders(out), []
     for (seed, task, variant), here in folders.items():
-        here_too = before_fine_tuning(made[task, variant])
-        same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == here_too]
-        siblings = tuple(folders[seed, task, v] for v in same)
-        job = Job(dataclasses.replace(made[task, variant], seed=seed), options[variant], here, siblings)
-        _refuse_another_run(job)
-        jobs.append(job)
+        mine = dataclasses.replace(made[task, variant], seed=seed)
+        if (here / "config.json").exists() and (different := differences(read_record(RunDir(here)).experiment, mine)):
+            raise InputError(f"{here} holds another run ({', '.join(different)}); sweep into another --out")
+        first = before_fine_tuning(made[task, variant])
+        same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == first]
+        jobs.append(Job(mine, options[variant], here, tuple(folders[seed, task, v] for v in same)))
     return jobs
 
 
 def pretrained(path: Path) -> bool:
     """Whether a run directory holds a finished pre-training."""
-    run_dir = RunDir(path)
     if not (path / "config.json").exists():
         return False
+    run_dir = RunDir(path)
     return store.end_of_pretraining(run_dir, read_record(run_dir).experiment) is not None
-
-
-def _refuse_another_run(job: Job) -> None:
-    if not (job.out / "config.json").exists():
-        return
-    different = differences(read_record(RunDir(job.out)).experiment, job.experiment)
-    if different:
-        raise InputError(f"{job.out} holds another run ({', '.join(different)}); sweep into another --out")

@@ -32,14 +32,11 @@ IN_WALLS = 0.01
 
 
 class Comparison(NamedTuple):
-    """Result of `compare`."""
+    """Result of `compare`; see `Report` and `physics_error`."""
 
     errors: list[str]
-    """Reasons why the data cannot be used with the environment; each names the fix."""
     warnings: list[str]
-    """Irregularities."""
     physics_error: float | None
-    """See `physics_error`."""
 
 
 def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:

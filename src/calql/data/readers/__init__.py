@@ -24,16 +24,14 @@ class Format(NamedTuple):
     """Called with what follows the scheme, and the options of the task's `Source.reader`."""
     form: str
     """Form of the URI, for messages and help."""
-    what: str
-    """What the URI names, in a few words."""
 
 
 READERS: dict[str, Format] = {
-    "local": Format(read_local, "local:TASK", "data built by `calql data build TASK`"),
-    "minari": Format(read_minari, "minari:ID", "a Minari data set, downloaded if it is missing"),
-    "d4rl": Format(read_d4rl, "d4rl:FILE.hdf5", "D4RL's flat HDF5 arrays"),
-    "awac": Format(read_awac, "awac:DIR", "the Adroit .npy files of AWAC"),
-    "npz": Format(read_npz, "npz:FILE.npz", "your own logs"),
+    "local": Format(read_local, "local:TASK"),
+    "minari": Format(read_minari, "minari:ID"),
+    "d4rl": Format(read_d4rl, "d4rl:FILE.hdf5"),
+    "awac": Format(read_awac, "awac:DIR"),
+    "npz": Format(read_npz, "npz:FILE.npz"),
 }
 
 OWN_FORM = "package.module:reader#ARGUMENT"

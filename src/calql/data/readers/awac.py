@@ -46,15 +46,16 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
         raise InputError(f"{where}: there is no such folder; give the folder with files like {FILES['door'][0]}")
     if task and task not in FILES:
         raise InputError(f"{where}: there is no task '{task}'; choose one of {', '.join(FILES)}")
-    held = [t for t, names in FILES.items() if any(os.path.isfile(os.path.join(folder, n)) for n in names)]
-    if not (task in held or (held and not task)):
-        names = ", ".join(n for t in FILES if task in ("", t) for n in FILES[t])
+    wanted = {task: FILES[task]} if task else FILES
+    held = [t for t, names in wanted.items() if any(os.path.isfile(os.path.join(folder, name)) for name in names)]
+    if not held:
+        names = ", ".join(name for names in wanted.values() for name in names)
         raise InputError(f"{where}: the folder holds none of {names}; check the folder")
-    if not task and len(held) > 1:
+    if len(held) > 1:
         raise InputError(f"{where}: the folder holds {', '.join(held)}; name one, as in awac:{folder}#{held[0]}")
 
     episodes, notes = [], []
-    for name in FILES[task or held[0]]:
+    for name in FILES[held[0]]:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             notes.append(f"{name} is missing; only the other file is used")

@@ -21,4 +21,4 @@ def read_local(task: str) -> Episodes:
     """The data built by `calql data build TASK`. Raises InputError if they have not been built."""
     if not is_built(task):
         raise InputError(f"local:{task}: there is no such data set in {root()}; run 'calql data build {task}'")
-    return read_minari(local_id(task), download=False, uri=f"local:{task}")
+    return read_minari(local_id(task), uri=f"local:{task}")

@@ -50,39 +50,15 @@ def list_local() -> list[LocalDataset]:
     ]
 
 
-def read_minari(dataset_id: str, *, download: bool = True, uri: str | None = None) -> Episodes:
+def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
     """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`.
 
     Raises InputError if the set is neither local nor can be downloaded, is damaged, or its actions are not vectors.
     """
-    uri = uri or f"minari:{dataset_id}"
-    if not (root() / dataset_id / "data").is_dir() and not download:
-        raise InputError(f"{uri}: there is no data set '{dataset_id}' in {root()}; get it with 'minari download'")
-    dataset = _open(dataset_id, uri)
-    episodes = []
-    try:
-        for episode in dataset.iterate_episodes():
-            episodes.append(
-                Episode(
-                    observations=episode.observations,
-                    actions=episode.actions,
-                    rewards=episode.rewards,
-                    terminations=episode.terminations,
-                    truncated=bool(len(episode.truncations) and episode.truncations[-1]),
-                    successes=_successes(episode.infos, len(episode.rewards)),
-                )
-            )
-    except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
-        fix = "delete its folder and download or build it again"
-        raise InputError(f"{uri}: {root() / dataset_id} is damaged ({_reason(error)}); {fix}") from error
-    return Episodes(tuple(episodes), uri)
-
-
-def _open(dataset_id: str, uri: str) -> Any:
+    uri, home = uri or f"minari:{dataset_id}", root() / dataset_id
     with needed_for(uri):
         import minari
         from minari.dataset.minari_storage import MinariStorage
-    home = root() / dataset_id
     if not (home / "data").is_dir():
         try:
             minari.download_dataset(dataset_id)
@@ -96,13 +72,24 @@ def _open(dataset_id: str, uri: str) -> Any:
         about = MinariStorage.read_raw_metadata(home / "data")
         if not {"observation_space", "action_space"} <= about.keys():  # Minari would run the named environment's code
             raise ValueError("its metadata name no spaces")
-        return minari.load_dataset(dataset_id)
+        episodes = [
+            Episode(
+                observations=episode.observations,
+                actions=episode.actions,
+                rewards=episode.rewards,
+                terminations=episode.terminations,
+                truncated=bool(len(episode.truncations) and episode.truncations[-1]),
+                successes=_successes(episode.infos, len(episode.rewards)),
+            )
+            for episode in minari.load_dataset(dataset_id).iterate_episodes()
+        ]
     except ImportError as error:
         extra = about.get("data_format", "hdf5")
         raise InputError(f"{uri}: {_reason(error)}; run pip install 'minari[{extra}]'") from error
-    except Exception as error:
+    except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
         fix = "delete its folder and download or build it again"
         raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {fix}") from error
+    return Episodes(tuple(episodes), uri)
 
 
 def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:

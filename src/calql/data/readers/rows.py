@@ -72,13 +72,14 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
         notes.append(f"the last {unfinished} rows were dropped: they end neither in a terminal nor in a time-out")
     headless = singles = 0
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        whole = bool(terminals[end]) or following is not None
+        terminal = bool(terminals[end])
+        whole = terminal or following is not None
         stop = end + 1 if whole else end
         headless += not whole
-        singles += bool(terminals[end]) and stop - start == 1
+        singles += terminal and stop - start == 1
         if stop > start:
             steps = slice(start, stop)
-            cut = not terminals[end] or (timeouts is not None and timeouts[end] > 0)
+            cut = not terminal or (timeouts is not None and timeouts[end] > 0)
             wins = None if flat["successes"] is None else flat["successes"][steps] > 0
             path = _path(states, following, start, stop)
             episodes.append(Episode(path, actions[steps], rewards[steps], terminals[steps], bool(cut), wins))
@@ -103,8 +104,8 @@ def _column(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -
 
 def _states(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> PyTree | None:
     """An array or nested dicts of arrays with N rows; None if nothing has that name."""
-    found = {key: value for key, value in arrays.items() if key == name or key.startswith(f"{name}/")}
-    return nest({key: numbers(uri, key, value, count, finite=False) for key, value in found.items()}, name)
+    found = (key for key in arrays if key.split("/")[0] == name)
+    return nest({key: numbers(uri, key, arrays[key], count, finite=False) for key in found}, name)
 
 
 def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> PyTree:
@@ -118,17 +119,9 @@ def _path(states: PyTree, following: PyTree | None, start: int, stop: int) -> Py
 
 
 def refuse_gaps(uri: str, states: PyTree, following: PyTree, ends: np.ndarray, fix: str) -> None:
-    """Raise InputError if a next observation within an episode is not the following row: an end was not marked.
+    """Raise InputError if a next observation [N, …] within an episode is not the following row, or is of another shape.
 
-    Args:
-        uri: source of the rows, for the message.
-        states: [N, …] observations.
-        following: [N, …] recorded next observations.
-        ends: numbers of the rows at which episodes end; rows after the last of them are ignored.
-        fix: what the user can do, for the message.
-
-    Raises:
-        InputError: keys or shapes differ, or there is such a gap; the first is named.
+    `ends` are the rows at which episodes end; rows after the last of them are ignored. `fix` is for the message.
     """
     inside = np.setdiff1d(np.arange(ends[-1]), ends)
     leaves, others = [*named_leaves("observations", states)], [*named_leaves("observations", following)]
