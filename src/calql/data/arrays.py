@@ -46,6 +46,11 @@ def state_at(episode: Episode, step: int) -> PyTree:
     return map_leaves(lambda x: x[step], episode.observations)
 
 
+def all_states(episodes: Sequence[Episode], which: slice) -> PyTree:
+    """[N, …] those states of every episode, in order: slice(None, -1) before the steps, slice(1, None) after them."""
+    return map_leaves(lambda *leaves: np.concatenate([x[which] for x in leaves]), *(e.observations for e in episodes))
+
+
 def part(episode: Episode, start: int, stop: int) -> Episode:
     """The steps start … stop − 1; truncated only if the episode is, and ends with them."""
     return Episode(

@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 
 import calql
+from calql.data.arrays import named_leaves
 from calql.extras import needed_for
-from calql.types import Episode
+from calql.types import Episode, is_image
 
 IMAGES_PER_CHUNK = 16
 """Images of an episode that are compressed together."""
@@ -26,10 +27,10 @@ def write_minari(
     """Store the episodes as `dataset_id` under MINARI_DATASETS_PATH (default ~/.minari/datasets); return the id.
 
     The set is written next to its place and moved there when complete, so an interruption leaves what was there
-    before. Episodes are written as they arrive; images are compressed without loss. The set's metadata
-    hold what `provenance`, called last, returns (JSON values: options, seed), and calql's version, as key `calql`.
-    If episodes have successes, `infos/success` holds them in Minari's layout of infos: [T + 1], the first from the
-    reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError without Minari.
+    before. Episodes are written as they arrive; images are compressed without loss. The key `calql` of its metadata
+    holds calql's version and what `provenance`, called last, returns (JSON values). Successes are `infos/success`:
+    [T + 1], the first from the reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError
+    without Minari.
     """
     with needed_for("a Minari data set"):
         import minari
@@ -51,7 +52,7 @@ def write_minari(
         about = {"dataset_id": dataset_id, "minari_version": minari.__version__}
         storage.update_episodes(map(_buffer, episodes))
         storage.update_metadata(about | {"calql": {"version": calql.__version__, **provenance()}})
-        if any(space.dtype == np.uint8 for space in _spaces(env.observation_space)):
+        if any(is_image(space) for _, space in named_leaves("", env.observation_space)):
             _compress_images(Path(data) / "main_data.hdf5")
         if home.exists():
             os.rename(home, old)
@@ -61,10 +62,6 @@ def write_minari(
             os.rename(old, home)
         shutil.rmtree(staging, ignore_errors=True)
     return dataset_id
-
-
-def _spaces(space: gymnasium.Space) -> list[gymnasium.Space]:
-    return list(space.values()) if isinstance(space, gymnasium.spaces.Dict) else [space]
 
 
 def _compress_images(file: Path) -> None:

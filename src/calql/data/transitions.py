@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from calql.data.arrays import all_states
 from calql.rewards import Rewards
-from calql.types import Episode, PyTree, Transition, map_leaves
+from calql.types import Episode, Transition
 
 
 def to_transitions(
@@ -32,16 +33,11 @@ def to_transitions(
     """
     mapped = [np.asarray(rewards.map(e.rewards), np.float32) for e in episodes]
     actions = np.concatenate([e.actions for e in episodes]).astype(np.float32, copy=False)
-    states = [e.observations for e in episodes]
-
-    def steps(part: slice) -> PyTree:
-        return map_leaves(lambda *leaves: np.concatenate([x[part] for x in leaves]), *states)
-
     made = Transition(
-        observations=steps(slice(None, -1)),
+        observations=all_states(episodes, slice(None, -1)),
         actions=actions if action_clip is None else np.clip(actions, -action_clip, action_clip),
         rewards=np.concatenate(mapped),
-        next_observations=steps(slice(1, None)),
+        next_observations=all_states(episodes, slice(1, None)),
         masks=1.0 - np.concatenate([e.terminations for e in episodes]).astype(np.float32),
         returns=returns_of(episodes, rewards, discount, tail_bootstrap),
     )

@@ -17,7 +17,7 @@ import numpy as np
 from calql.data.arrays import located, named_leaves, state_at
 from calql.data.episodes import Episodes
 from calql.tasks import PUBLISHED, Task
-from calql.types import PyTree
+from calql.types import PyTree, is_image
 
 REPLAYS = 64
 """Number of recorded steps that are repeated."""
@@ -105,8 +105,8 @@ def _fix(task: Task, observation: PyTree, wants_dicts: bool) -> str:
 def _shapes(tree: PyTree) -> str:
     """Keys and shapes of an observation or of its spaces, and which are images: the texts are equal if the two fit."""
     named = [(name.lstrip("/"), leaf) for name, leaf in named_leaves("", tree)]
-    kind = {True: " uint8", False: ""}
-    return ", ".join(f"{name} {tuple(leaf.shape or ())}{kind[leaf.dtype == np.uint8]}".strip() for name, leaf in named)
+    texts = (f"{name} {tuple(leaf.shape or ())}{' uint8' if is_image(leaf) else ''}" for name, leaf in named)
+    return ", ".join(map(str.strip, texts))
 
 
 def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:

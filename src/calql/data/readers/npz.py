@@ -23,10 +23,10 @@ import zlib
 
 import numpy as np
 
-from calql.data.arrays import named_leaves
+from calql.data.arrays import all_states, named_leaves
 from calql.data.episodes import Episodes
 from calql.data.readers.rows import episodes_from_rows, known
-from calql.types import InputError, map_leaves
+from calql.types import InputError
 
 
 def read_npz(path: str | os.PathLike) -> Episodes:
@@ -56,9 +56,8 @@ def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
         "timeouts": np.concatenate([np.arange(1, e.length + 1) == e.length * e.truncated for e in data]),
         "episode_ends": np.concatenate([np.arange(1, e.length + 1) == e.length for e in data]),
     }
-    for name, part in (("observations", slice(None, -1)), ("next_observations", slice(1, None))):
-        states = [map_leaves(lambda x, part=part: x[part], e.observations) for e in data]
-        arrays.update(named_leaves(name, map_leaves(lambda *leaves: np.concatenate(leaves), *states)))
+    arrays.update(named_leaves("observations", all_states(data, slice(None, -1))))
+    arrays.update(named_leaves("next_observations", all_states(data, slice(1, None))))
     wins = [e.successes for e in data if e.successes is not None]
     if len(wins) == len(data):
         arrays["successes"] = np.concatenate(wins)
