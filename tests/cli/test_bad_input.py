@@ -163,8 +163,8 @@ def test_a_sweep_into_a_folder_of_another(complain, write, tmp_path):
 
 def test_pretraining_that_is_not_the_same(complain, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "--pretrained" in complain(*train("--resume", "--out", "run", "--pretrained", "donor"))
     assert "config.json" in complain(*train("--out", "run", "--pretrained", "nowhere"))
+    assert "config.json" in complain(*train("--resume", "--out", "run", "--init-from", "nowhere"))
     episodes = load_data(experiment(TASK, "cal-ql", "smoke"))
     RunDir("donor").create(new_record(experiment(TASK, "cal-ql", "smoke"), episodes, {}))
     assert "differs (seed)" in complain(*train("--seed", 1, "--out", "run", "--pretrained", "donor"))

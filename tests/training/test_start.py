@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from itertools import islice
 
 import jax
@@ -166,6 +167,27 @@ def test_a_run_killed_before_its_first_checkpoint_takes_the_networks_again(tmp_p
     again = checkpoint.load(checkpoint.at(tmp_path / "run" / "checkpoints", 0), "state")
     for leaf in state:
         np.testing.assert_array_equal(state[leaf], again[leaf])
+
+
+@pytest.mark.parametrize("how", [{"init_from": "@pretrained"}, {"pretrained": ""}], ids=str)
+def test_a_job_that_may_be_preempted_is_one_command(tmp_path, donor, how):
+    """Begun from another run where there is none yet, and continued afterwards, even where that other run has gone."""
+    ((name, step),) = how.items()
+    made, source = tiny.made("cql", utd=1), {name: f"{donor}{step}"}
+    train(made, tmp_path / "whole", tiny.DATA, **source)
+    for count in (6, None):
+        run = events(made, tmp_path / "run", tiny.DATA, resume=True, **source)
+        for _ in islice(run, count):
+            pass
+        run.close()
+        shutil.rmtree(donor, ignore_errors=True)
+    assert [row["grad_step"] for row in RunDir(tmp_path / "run").read_rows("eval.csv")] == [
+        row["grad_step"] for row in RunDir(tmp_path / "whole").read_rows("eval.csv")
+    ]
+    ends = [checkpoint.load(store.find_checkpoint(RunDir(tmp_path / run), made), "state") for run in ("run", "whole")]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    with pytest.raises(InputError, match="was not begun from another"):
+        train(made, tmp_path / "run", tiny.DATA, resume=True, **{name: f"another{step}"})
 
 
 @pytest.mark.parametrize("step", ["@99", "@soon", "@best"])

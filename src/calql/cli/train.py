@@ -38,8 +38,8 @@ def train(
         seed: Seed of networks, batches, resets and exploration; 0 by default.
         scale: smoke (seconds), laptop (minutes on one core; the default) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
-        resume: Continue the run in --out from its newest checkpoint, or start it if it has none yet. With
-            --set online_steps=N a finished run is extended.
+        resume: Continue the run in --out from its newest checkpoint, or start it (from --pretrained or --init-from, if
+            given) where there is none yet. With --set online_steps=N a finished run is extended.
         pretrained: Run directory with the same pre-training as this run, which then only does the fine-tuning.
         init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
             with any settings; --set offline_steps=0 leaves the pre-training out.
@@ -58,8 +58,6 @@ def train(
 
     if resume and out is None:
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
-    if resume and (pretrained or init_from):
-        raise InputError("--resume continues the run from its own checkpoints; leave --pretrained and --init-from out")
     changes, consumers = flat(options), flat(trackers)
     asked = common.Asked(task, method, scale, seed, data, changes)
     run_dir = RunDir(out or asked.default_folder())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from calql.training.experiment import Experiment
 from calql.training.loop import Event
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
-from calql.training.start import begin, initialised_from, open_for
+from calql.training.start import begin, initialised_from, open_for, refuse_other_source
 from calql.training.start import resume as go_on
 
 
@@ -35,7 +36,7 @@ def events(
         experiment: the run (see `calql.experiment`).
         out: the run directory, which holds all output of the run.
         data: episodes to learn from; None: load and check `experiment.data.uri`.
-        resume: continue the run in `out`, possibly with more steps; if there is none, start it.
+        resume: continue the run in `out`, possibly with more steps; if there is none, start it as without `resume`.
         pretrained: a run with the same pre-training, bit for bit; only the fine-tuning is done.
         init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
         told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
@@ -54,7 +55,11 @@ def events(
             data, report = open_for(experiment)
             warnings = report.warnings
         if there:
-            training, notes = go_on(run_dir, read_record(run_dir), experiment, data)
+            saved = read_record(run_dir)
+            if init_from or pretrained:
+                refuse_other_source(run_dir, saved, pretrained, init_from)
+                experiment = dataclasses.replace(experiment, init_from=saved.experiment.init_from)
+            training, notes = go_on(run_dir, saved, experiment, data)
         else:
             experiment = initialised_from(experiment, init_from) if init_from else experiment
             donor = RunDir(pretrained) if pretrained else None

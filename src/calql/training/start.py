@@ -102,6 +102,15 @@ def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> 
             raise InputError(f"{run_dir.path} was begun with {was.length} {phase.name} steps; it can only be extended")
 
 
+def refuse_other_source(run_dir: RunDir, saved: Saved, pretrained: Path | str | None, init_from: str | None) -> None:
+    """Raise InputError if a run was not begun from the run that `pretrained` or `init_from` (RUN, RUN@STEP) names."""
+    source = saved.experiment.init_from
+    begun = {saved.raw.get("pretrained"), source and source.run}
+    for path in (pretrained, init_from and init_from.partition("@")[0]):
+        if path and str(Path(path)) not in begun:
+            raise InputError(f"{run_dir.path} was not begun from {path}; leave that out, or choose another --out")
+
+
 def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
     """A saved experiment with new options applied (options that it was started with change nothing)."""
     known = {name: str(value) for name, value in saved.raw.get("options", {}).items()}
