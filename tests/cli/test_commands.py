@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from calql.cli import main
+from calql.cli import common, main
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
 from calql.training.run_dir import RunDir
@@ -112,6 +113,18 @@ def test_data(capsys):
     said = capsys.readouterr().out
     for word in ("fingerprint", "success", "returns", "narrow", "expect", "failing"):
         assert word in said
+
+
+def test_missing_local_data_are_built_whosever_they_are(tmp_path, monkeypatch):
+    """The task's own as its options have made it, another's as in the table, and nothing else."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    built = []
+    monkeypatch.setattr(common, "build", built.append)
+    own, other = (task for task in list(TASKS.values())[:2])
+    changed = dataclasses.replace(own, horizon=7)
+    for uri in (f"local:{own.id}", f"local:{other.id}", f"npz:{own.id}", "local:nobody", own.id, None):
+        common.build_missing(uri, changed)
+    assert built == [changed, other]
 
 
 def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):

@@ -10,7 +10,7 @@ import pytest
 from recordings import TASK, an_episode
 
 from calql.data import Episodes, load, open_data
-from calql.data.load import build_if_missing
+from calql.data.load import is_missing
 from calql.data.readers import FORMS, OWN_FORM, READERS
 from calql.data.readers.npz import save_npz
 from calql.types import InputError
@@ -114,16 +114,13 @@ def test_a_task_without_data_says_so():
         open_data(TINY)
 
 
-def test_local_data_are_built_once(monkeypatch):
-    made = []
+def test_local_data_are_missing_until_they_are_built(monkeypatch):
     module = importlib.import_module("calql.data.load")  # the attribute of that name is the function
     task = dataclasses.replace(TINY, data="local:toy", builder="nowhere:build")
-    monkeypatch.setattr(module, "load_attribute", lambda path: lambda task, **options: made.append(options))
-    build_if_missing(task, "local:toy")
-    assert made == [{"seed": 0, "transitions": None, "workers": 1, "progress": None}]
-    build_if_missing(task, "npz:other.npz")
-    build_if_missing(task, "local:another")
-    build_if_missing(dataclasses.replace(task, builder=None), "local:toy")
+    assert is_missing(task)
+    assert is_missing(task, "local:toy")
+    assert not is_missing(task, "npz:other.npz")
+    assert not is_missing(task, "local:another")
+    assert not is_missing(dataclasses.replace(task, builder=None), "local:toy")
     monkeypatch.setattr(module, "is_built", lambda name: name == "toy")
-    build_if_missing(task, "local:toy")
-    assert len(made) == 1
+    assert not is_missing(task, "local:toy")

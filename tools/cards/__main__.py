@@ -12,7 +12,7 @@ from pathlib import Path
 
 from task_card import write_card, write_pages
 
-from calql.cli.common import build_if_missing
+from calql.cli.common import build_missing
 from calql.paper.tasks import get_task
 from calql.types import InputError
 
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_pages(asked.out)
             print(f"rewrote every page of {asked.out}")
         else:
-            build_if_missing(get_task(asked.task).data or "")
+            task = get_task(asked.task)
+            build_missing(task.data, task)
             print(f"wrote {write_card(asked.task, asked.out)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -85,25 +85,22 @@ def load_data(experiment: Experiment) -> Episodes:
     """
     from calql.training.start import open_for
 
-    build_if_missing(experiment.data.uri or "", experiment.task)
+    build_missing(experiment.data.uri, experiment.task)
     episodes, report = open_for(experiment)
     for warning in report.warnings:
         note(warning)
     return episodes
 
 
-def build_if_missing(uri: str, task: Task | None = None) -> None:
-    """Build the local data set that the URI names, if calql has a builder for it and it does not exist yet.
+def build_missing(uri: str | None, task: Task) -> None:
+    """Build the local data that the URI names, this task's or another's, with a progress bar, if they are missing."""
+    from calql.data.load import is_missing
 
-    `task`: the task to build it for, if options have changed it from the table's.
-    """
-    from calql.data.readers.local import is_built
-
-    scheme, _, name = uri.partition(":")
-    task = task if task is not None and task.id == name else TASKS.get(name)
-    if scheme == "local" and task is not None and task.builder and not is_built(name):
+    name = (uri or "").removeprefix("local:")
+    owner = task if task.id == name else TASKS.get(name)
+    if owner is not None and is_missing(owner, uri):
         console.print(f"The data of {name} are not on this machine yet; building them.")
-        build(task)
+        build(owner)
 
 
 def build(
@@ -112,16 +109,17 @@ def build(
     """Run the task's builder with a progress bar, by default on all cores; returns the Minari id."""
     assert task.builder is not None
     recipe = load_attribute(f"{task.builder.partition(':')[0]}:Recipe")
-    recipe_options = fields_of(recipe, options)
+    of_recipe = fields_of(recipe, options)
+    workers = threads() if workers is None else workers
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
         return load_attribute(task.builder)(
             task,
             seed=seed,
             transitions=transitions,
-            workers=threads() if workers is None else workers,
+            workers=workers,
             progress=lambda done, total: progress.update(row, completed=done, total=total),
-            **recipe_options,
+            **of_recipe,
         )
 
 

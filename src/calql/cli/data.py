@@ -80,30 +80,21 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
 
 
 def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> int:
-    from calql.cli.common import build_if_missing, console
-    from calql.data import open_data
+    from calql.cli.common import build_missing, console
     from calql.paper.methods import DEFAULT_METHOD
     from calql.paper.tasks import get_task
     from calql.training.options import experiment
+    from calql.training.start import open_for
 
     scheme, _, name = uri.partition(":")
     if task is None and scheme != "local":
         raise InputError(f"{uri} names no task; add --task (it gives rewards, horizon and environment)")
     made = experiment(get_task(task or name), DEFAULT_METHOD, data=uri)
-    build_if_missing(uri)
-    row, algorithm = made.task, made.phases[0].algorithm
-    episodes, report = open_data(
-        row,
-        uri,
-        discount=algorithm.discount,
-        target_rate=getattr(algorithm, "tau", 1.0),  # a rule without target networks has its values at once
-        tail_bootstrap=made.data.tail_bootstrap,
-        with_env=with_env,
-        strict=False,
-    )
+    build_missing(uri, made.task)
+    episodes, report = open_for(made, with_env=with_env, strict=False)
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     if figures is not None:
         from calql.reports.data_figures import draw_data
 
-        print(f"drew {draw_data(episodes, row, figures, algorithm.discount, made.data.tail_bootstrap)}")
+        print(f"drew {draw_data(episodes, made.task, figures, made.discount, made.data.tail_bootstrap)}")
     return 2 if report.errors else 0

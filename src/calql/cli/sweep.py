@@ -74,11 +74,8 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 
-    for (reference, _), task in {
-        (job.experiment.data.uri, job.experiment.task.id): job.experiment.task for job in jobs
-    }.items():
-        if reference:
-            common.build_if_missing(reference, task)
+    for job in jobs:
+        common.build_missing(job.experiment.data.uri, job.experiment.task)
     several = len({job.experiment.task.id for job in jobs}) > 1
     with common.bar() as progress, closing(run_local(jobs, workers)) as engine:
         whole = progress.add_task("runs", total=len(jobs), note="")

@@ -81,7 +81,8 @@ def open_data(
     if uri is None:
         raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
     task = task.for_data(uri)
-    build_if_missing(task, uri)
+    if task.builder and is_missing(task, uri):
+        load_attribute(task.builder)(task, seed=0, transitions=None, workers=1, progress=None)
     episodes = load_for(task, uri, cut_at_horizon)
     with make_env(task) if with_env else contextlib.nullcontext() as env:
         report = check(episodes, task, env, discount, target_rate, tail_bootstrap)
@@ -90,10 +91,9 @@ def open_data(
     return episodes, report
 
 
-def build_if_missing(task: Task, uri: str) -> None:
-    """Build the task's local data, in this process, if `uri` names them and they are not on this machine."""
-    if uri == f"local:{task.id}" and task.builder is not None and not is_built(task.id):
-        load_attribute(task.builder)(task, seed=0, transitions=None, workers=1, progress=None)
+def is_missing(task: Task, uri: str | None = None) -> bool:
+    """Whether `uri` (by default `task.data`) names the task's local data, they can be built, and do not exist yet."""
+    return (uri or task.data) == f"local:{task.id}" and task.builder is not None and not is_built(task.id)
 
 
 def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:
