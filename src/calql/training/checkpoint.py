@@ -141,11 +141,10 @@ def load_meta(path: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path) -> str | None:
-    try:
-        checksums = load_meta(path)["checksums"]
-    except (OSError, ValueError, KeyError, TypeError):
+    meta = _meta(path)
+    if meta is None:
         return "meta.json is missing or unreadable"
-    for name, expected in checksums.items():
+    for name, expected in meta["checksums"].items():
         if not (path / name).exists():
             return f"{name} is missing"
         if _digest(path / name) != expected:
@@ -156,16 +155,17 @@ def _verify(path: Path) -> str | None:
 def _prune(written: Path, keep: int) -> None:
     """Keep the last `keep` checkpoints up to the one just written; newer ones are damaged and get written again."""
     metas = {path: _meta(path) for path in sorted(written.parent.glob("step-*")) if path <= written}
-    for path in [path for path, meta in metas.items() if meta and not meta.get("milestone")][:-keep]:
+    for path in [path for path, meta in metas.items() if meta is not None and not meta.get("milestone")][:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _meta(path: Path) -> dict[str, Any] | None:
+    """The JSON part of a checkpoint, if it is there and whole."""
     try:
         meta = load_meta(path)
     except (OSError, ValueError):
         return None
-    return meta if isinstance(meta, dict) else None
+    return meta if isinstance(meta, dict) and "checksums" in meta else None
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -42,30 +43,26 @@ class Environments:
         self.task = task
         self.share = eval_envs == 1
         self.count = min(eval_envs, eval_episodes)
-        self._training: gymnasium.Env | None = None
-        self._evaluation: list[gymnasium.Env] = []
+        self._opened: list[gymnasium.Env] = []
 
-    @property
+    @cached_property
     def training(self) -> gymnasium.Env:
         """The environment that episodes are collected in."""
-        if self._training is None:
-            self._training = Watched(make_env(self.task))
-        return self._training
+        return self._open()
 
-    @property
+    @cached_property
     def evaluation(self) -> list[gymnasium.Env]:
         """The environments that policies are evaluated in; the training environment if `eval_envs` is 1."""
-        if self.share:
-            return [self.training]
-        while len(self._evaluation) < self.count:
-            self._evaluation.append(Watched(make_env(self.task)))
-        return self._evaluation
+        return [self.training] if self.share else [self._open() for _ in range(self.count)]
+
+    def _open(self) -> gymnasium.Env:
+        self._opened.append(Watched(make_env(self.task)))
+        return self._opened[-1]
 
     def close(self) -> None:
         """Close the environments that were opened."""
-        for env in [*self._evaluation, *([self._training] if self._training is not None else [])]:
-            env.close()
-        self._training, self._evaluation = None, []
+        while self._opened:
+            self._opened.pop().close()
 
 
 def padded(rows: Transition, like: Transition, count: int) -> Transition:

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -27,6 +26,7 @@ import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
 from calql.replay.buffer import UNION
 from calql.tasks import OF_TASK, Scale, Task, load_attribute
+from calql.training.run_dir import plain
 from calql.types import InputError
 
 FORMAT = 2
@@ -202,7 +202,7 @@ def encode(experiment: Experiment) -> dict[str, Any]:
     """The record as JSON values. Infinite numbers become text ("inf", "-inf"), tuples become lists."""
     # Prose and what other scales would be are no part of a run.
     task = dataclasses.replace(experiment.task, env=name_of(experiment.task), scales={}, summary="")
-    record = _plain(msgspec.to_builtins(dataclasses.replace(experiment, task=task)))
+    record = plain(msgspec.to_builtins(dataclasses.replace(experiment, task=task)))
     for phase in experiment.phases:
         part = record["pretrain" if phase is experiment.pretrain else "finetune"]
         part["rule"] = rule_name(type(phase.algorithm))
@@ -238,15 +238,14 @@ def _complete(record: Any) -> Any:
 def unknown(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
     """Paths of fields that a record has and this version does not know."""
 
-    def extra(found: Any, known: Any, path: str) -> list[str]:
-        if not (isinstance(found, Mapping) and isinstance(known, Mapping)):
-            return []
-        missing = [f"{path}{name}" for name in found if name not in known]
-        return missing + [
-            p for name in found if name in known for p in extra(found[name], known[name], f"{path}{name}.")
-        ]
+    def extra(found: Mapping[str, Any], known: Mapping[str, Any], path: str) -> Iterator[str]:
+        for name, value in found.items():
+            if name not in known:
+                yield path + name
+            elif isinstance(value, Mapping) and isinstance(known[name], Mapping):
+                yield from extra(value, known[name], f"{path}{name}.")
 
-    return extra(record, encode(experiment), "")
+    return list(extra(record, encode(experiment), ""))
 
 
 def _rule(kind: type, value: Any) -> Any:
@@ -280,29 +279,21 @@ def _import_name(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # -- comparing ---------------------------------------------------------------------------------------------------------
 
 
 def differences(one: Experiment, other: Experiment) -> list[str]:
     """Paths at which two records differ, e.g. `finetune.algorithm.cql_alpha`."""
 
-    def differing(a: Any, b: Any, path: str) -> list[str]:
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            names = dict.fromkeys([*a, *b])
-            return [
-                p for name in names for p in differing(a.get(name), b.get(name), f"{path}.{name}" if path else name)
-            ]
-        return [] if a == b else [path]
+    def differing(a: Mapping[str, Any], b: Mapping[str, Any], path: str) -> Iterator[str]:
+        for name in dict.fromkeys([*a, *b]):
+            x, y = a.get(name), b.get(name)
+            if isinstance(x, Mapping) and isinstance(y, Mapping):
+                yield from differing(x, y, f"{path}{name}.")
+            elif x != y:
+                yield path + name
 
-    return differing(encode(one), encode(other), "")
+    return list(differing(encode(one), encode(other), ""))
 
 
 def before_fine_tuning(experiment: Experiment) -> Experiment:

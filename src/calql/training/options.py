@@ -37,20 +37,13 @@ HIDDEN = {
     "data": {"uri"},
 }
 """Fields of the record that are not options: choosing a task and its data sets them."""
-SHORTHANDS = {"variant": str, "target_q_clamp": bool, "actor_once_per_step": bool}
+SHORTHANDS = {"variant", "target_q_clamp", "actor_once_per_step"}
 """Names that stand for several options:
 
 * `variant`: a named set of sampled actions (`calql.algorithms.VARIANTS`), which every other layer overrides.
 * `target_q_clamp`: `target_q_range` is [r_min, r_max]/(1 − γ) of the task.
 * `actor_once_per_step`: in fine-tuning the policy moves only with the last of the `utd` updates (`actor_every = utd`).
 """
-
-
-class Layer(NamedTuple):
-    """Some options and who set them."""
-
-    who: str
-    values: Mapping[str, Any]
 
 
 class Leaf(NamedTuple):
@@ -100,14 +93,14 @@ def laid_together(
         raise nearest(scale, SCALES, "scale")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
-    given = dict(options) if isinstance(options, Mapping) else read_options(options)
+    given = read_options(options)
     layers = [
-        Layer(f"scale {scale}", SCALES[scale]),
-        Layer(f"task {row.id} at scale {scale}", row.scales.get(scale, {})),
-        *(Layer(f"method {how.id}{place}", values) for place, values in how.settings_at(scale, row.domain)),
-        Layer("you", given),
+        (f"scale {scale}", SCALES[scale]),
+        (f"task {row.id} at scale {scale}", row.scales.get(scale, {})),
+        *((f"method {how.id}{place}", values) for place, values in how.settings_at(scale, row.domain)),
+        ("you", given),
     ]
-    short = {name: layer.values[name] for layer in layers for name in SHORTHANDS if name in layer.values}
+    short = {name: values[name] for _, values in layers for name in SHORTHANDS if name in values}
     variant = short.get("variant", "official")
     if variant not in VARIANTS:
         raise nearest(variant, VARIANTS, "variant")
@@ -124,33 +117,34 @@ def laid_together(
         scale,
     )
     set_by: dict[str, str] = {}
-    for who, values in [Layer(f"variant {variant}", VARIANTS[variant]), *layers]:
-        strict = who == "you"
+    for who, values in [(f"variant {variant}", VARIANTS[variant]), *layers]:
         for name in sorted(values.keys() - SHORTHANDS, key=lambda name: name.count(".")):  # the more specific last
-            found = chosen(made, name) if strict else matching(made, name)
+            found = chosen(made, name) if who == "you" else matching(made, name)
             if not found and name.split(".")[-1] not in _names():
                 raise InputError(f"{who}: {nearest(name, _names(), 'option')}")  # not only unread here: a misspelt row
             for leaf in found:
                 made = _replaced(made, leaf, values[name])
                 set_by[leaf.name] = who
-    return _checked(_expanded(made, short, given), row), set_by
+    return _checked(_expanded(made, short, given)), set_by
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) -> Experiment:
     """The experiment with some options changed. Raises InputError as `experiment` does."""
-    given = dict(options) if isinstance(options, Mapping) else read_options(options)
+    given = read_options(options)
     for name in sorted(given, key=lambda name: name.count(".")):
         if name in SHORTHANDS:
             raise InputError(f"{name} stands for other options; set those")
         for leaf in chosen(experiment, name):
             experiment = _replaced(experiment, leaf, given[name])
-    return _checked(experiment, experiment.task)
+    return _checked(experiment)
 
 
-def read_options(texts: Sequence[str]) -> dict[str, str]:
-    """`name=value` texts by name; if a name is given twice, the last counts. Raises InputError if one is malformed."""
+def read_options(options: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Options by name; of a text `name=value` that is given twice, the last counts. InputError if one is malformed."""
+    if isinstance(options, Mapping):
+        return dict(options)
     given = {}
-    for text in texts:
+    for text in options:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"--set takes NAME=VALUE, not '{text}'")
@@ -224,12 +218,10 @@ def _factory_option(task: Task, name: str) -> Leaf:
         for parameter in inspect.signature(factory).parameters.values()
         if parameter.default is not parameter.empty and parameter.name != "render_mode"
     }
+    if not known:
+        raise InputError(f"the environment of '{task.id}' takes no options; leave '{name}' out")
     if name not in known:
-        raise (
-            nearest(name, known, "argument of the environment")
-            if known
-            else InputError(f"the environment of '{task.id}' takes no options; leave '{name}' out")
-        )
+        raise nearest(name, known, "argument of the environment")
     return Leaf(("task", "env", name), known[name], Any, "Keyword argument of the environment's factory.")
 
 
@@ -323,27 +315,25 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
     if "variant" in given and not any(matching(made, name) for name in VARIANTS[given["variant"]]):
         raise InputError("variant names a set of sampled actions, and this method samples none; leave it out")
     if on("target_q_clamp"):
-        ranges = [leaf for leaf in matching(made, "target_q_range") if leaf.value is None]
-        if "target_q_clamp" in given and not matching(made, "target_q_range"):
+        ranges = matching(made, "target_q_range")
+        if "target_q_clamp" in given and not ranges:
             raise InputError("target_q_clamp clamps the critics' targets, and this method has none; leave it out")
         bounds = made.task.rewards.q_bounds(made.discount)
         if bounds is None:
             raise InputError("target_q_clamp needs the range of the rewards; set rewards.low and rewards.high")
         for leaf in ranges:
-            made = _replaced(made, leaf, bounds)
+            made = _replaced(made, leaf, bounds) if leaf.value is None else made
     if on("actor_once_per_step"):
         periods = matching(made, "finetune.actor_every")
         if "actor_once_per_step" in given and not periods:
-            raise InputError(
-                "actor_once_per_step delays the policy of fine-tuning, and this method cannot; leave it out"
-            )
+            raise InputError("actor_once_per_step delays the policy of fine-tuning; this method cannot: leave it out")
         for leaf in periods:
             assert made.finetune is not None  # the leaf is of it
             made = _replaced(made, leaf, made.finetune.utd)
     return made
 
 
-def _checked(made: Experiment, row: Task) -> Experiment:
+def _checked(made: Experiment) -> Experiment:
     """The experiment, if its parts are compatible. Raises InputError if they are not."""
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
@@ -364,12 +354,16 @@ def _checked(made: Experiment, row: Task) -> Experiment:
 
 def differs_from_paper(made: Experiment, task: str | Task, method: str | Method) -> dict[str, dict[str, Any]]:
     """{path: {paper, here}} of every option that differs from the same task and method at `paper` scale."""
-    paper = {leaf.path: leaf.value for leaf in leaves(experiment(task, method, "paper", made.seed, made.data.uri))}
+    paper = _values(experiment(task, method, "paper", made.seed, made.data.uri))
     return {
-        leaf.name: {"paper": paper.get(leaf.path), "here": leaf.value}
-        for leaf in leaves(made)
-        if leaf.path not in paper or leaf.value != paper[leaf.path]
+        name: {"paper": paper.get(name), "here": value}
+        for name, value in _values(made).items()
+        if name not in paper or value != paper[name]
     }
+
+
+def _values(made: Experiment) -> dict[str, Any]:
+    return {leaf.name: leaf.value for leaf in leaves(made)}
 
 
 def explained(
@@ -377,11 +371,10 @@ def explained(
 ) -> str:
     """An option of a run in words: its value, its meaning, who set it, and its value at `paper` scale."""
     made, set_by = laid_together(task, method, scale, seed, data, options)
-    paper = {leaf.path: leaf.value for leaf in leaves(experiment(task, method, "paper", seed, data))}
-    found = matching(made, name) or chosen(made, name)
+    paper = _values(experiment(task, method, "paper", seed, data))
     lines = []
-    for leaf in found:
+    for leaf in matching(made, name) or chosen(made, name):
         who = set_by.get(leaf.name, "the library's default")
         lines += [f"{leaf.name} = {_text(leaf.value)}", f"  {leaf.doc}", f"  set by: {who}"]
-        lines += [f"  paper: {_text(paper[leaf.path]) if leaf.path in paper else 'not part of it'}"]
+        lines += [f"  paper: {_text(paper[leaf.name]) if leaf.name in paper else 'not part of it'}"]
     return "\n".join(lines)

@@ -108,9 +108,9 @@ class RunDir:
         header = self._header(path)
         wanted = list(dict.fromkeys([*header, *columns, *row]))
         if wanted != header:
-            self._widen(path, wanted)
+            self._rewrite(path, wanted, self.read_rows(name))
         text = io.StringIO()
-        csv.DictWriter(text, wanted, restval="").writerow({k: _cell(v) for k, v in row.items()})
+        csv.DictWriter(text, wanted).writerow({k: plain(v) for k, v in row.items()})  # an empty cell for None
         files.append(path, text.getvalue())
 
     def sync(self) -> None:
@@ -154,12 +154,9 @@ class RunDir:
         with path.open(newline="") as file:
             return next(csv.reader(file), [])
 
-    def _widen(self, path: Path, header: list[str]) -> None:
-        self._rewrite(path, header, self.read_rows(path.name))
-
     def _rewrite(self, path: Path, header: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, header, restval="")
+        writer = csv.DictWriter(text, header)
         writer.writeheader()
         writer.writerows(rows)
         files.write(path, text.getvalue())
@@ -179,10 +176,8 @@ def _locked(path: Path) -> Iterator[TextIO]:
                 who = file.read().strip() or "another process"
                 raise InputError(f"{path.parent} is being written by {who}; wait for it or stop it") from None
             except OSError as error:
-                text = (
-                    f"{path.parent}: no locks on this file system ({error.strerror}); only one process may write here"
-                )
-                warnings.warn(text, stacklevel=4)
+                said = f"no locks on this file system ({error.strerror}); only one process may write here"
+                warnings.warn(f"{path.parent}: {said}", stacklevel=4)
             if not _is_named(file, path):  # its owner removed it between our `open` and our lock
                 continue
             yield file
@@ -194,12 +189,6 @@ def _is_named(file: TextIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return value
 
 
 def plain(value: Any) -> Any:

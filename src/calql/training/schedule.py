@@ -23,7 +23,7 @@ class Counters:
     """The position of a run. With the experiment, it determines everything that happens next."""
 
     phase: int = 0
-    """Index of the current phase; equal to the number of phases when the run is over."""
+    """Index of the current phase."""
     grad_step: int = 0
     """Gradient steps done in the current phase."""
     env_step: int = 0
@@ -49,10 +49,6 @@ class Schedule:
     """When a run evaluates, collects, updates and saves."""
 
     experiment: Experiment
-
-    def over(self, c: Counters) -> bool:
-        """Whether no phase is left."""
-        return c.phase >= len(self.experiment.phases)
 
     def phase(self, c: Counters) -> Pretrain | Finetune:
         """The current phase."""

@@ -46,11 +46,10 @@ def begin(
     """A new run in an empty folder: the training, ready to run, and notes for the user.
 
     `told`: more entries of config.json. `pretrained`: a run with the same pre-training, bit for bit; this run starts at
-    its end. Raises InputError if the folder is not empty, if the other run's pre-training is a different one or
-    unfinished, and if the networks to start from have other shapes.
+    its end. Raises InputError if the other run's pre-training is a different one or unfinished, and if the networks to
+    start from have other shapes.
     """
     found = _shared(experiment, episodes, pretrained) if pretrained else None
-    run_dir.refuse_what_is_there()
     training = Training(experiment, episodes, run_dir)
     notes = _borrow(training) if experiment.init_from else []
     if "<" in name_of(experiment.task):

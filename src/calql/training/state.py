@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import msgspec
 import numpy as np
 
 from calql.algorithms.acting import acting
@@ -44,8 +45,12 @@ class Training:
         self.sequences = first.context > 0
         offline = self.transitions(episodes.episodes, experiment.data.action_clip)
         self.example: Transition = jax.tree.map(lambda x: x[0], offline)
-        self.notes = _capacity_notes(offline, experiment.finetune)
-        self.replay = make_replay(offline, self.example, *_capacity(experiment.finetune))
+        online = experiment.finetune if experiment.finetune and experiment.finetune.online_steps else None
+        ring = (online.replay_capacity, online.one_buffer) if online else (0, False)
+        self.replay = make_replay(offline, self.example, *ring)
+        dropped = rows_dropped(offline, *ring)
+        left_out = f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {ring[0]}"
+        self.notes = [left_out] if dropped else []
         self.spec = with_statistics(episodes.spec(), offline) if self.sequences else episodes.spec()
         self.sample = data_sample(offline)
         self.state = first.init(self.streams.key("init"), self.spec)
@@ -127,11 +132,7 @@ class Training:
         else:
             meta = checkpoint.load_meta(path)
             meta = meta["counters"] | meta  # format 1 kept all of these among the counters
-            counters: dict[str, Any] = {
-                field.name: meta["counters"][field.name] for field in dataclasses.fields(Counters)
-            }
-            counters["before"] = tuple(counters["before"])
-            self.counters = Counters(**counters)
+            self.counters = msgspec.convert(meta["counters"], Counters)
             self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
@@ -148,16 +149,3 @@ class Training:
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
-
-
-def _capacity(phase: Finetune | None) -> tuple[int, bool]:
-    """(capacity for online transitions, whether the data share that buffer)."""
-    return (phase.replay_capacity, phase.one_buffer) if phase and phase.online_steps else (0, False)
-
-
-def _capacity_notes(offline: Transition, phase: Finetune | None) -> list[str]:
-    capacity, one_buffer = _capacity(phase)
-    dropped = rows_dropped(offline, capacity, one_buffer)
-    return [f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {capacity}"] * (
-        dropped > 0
-    )
