@@ -6,6 +6,12 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from calql.types import InputError
+
 
 def bench(
     configs: tuple[str, ...] = ("adroit", "antmaze", "laptop"),
@@ -28,28 +34,31 @@ def bench(
         task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.
         json: Also write the rows, with the machine and the versions of packages, to this file.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Table
-
     from calql.machine import machine
     from calql.tasks import nearest
-    from calql.training.speed import BATCH, ROUNDS, SIZES, measure_size
-    from calql.types import InputError
+    from calql.training.speed import SIZES
 
     for name in configs:
         if name not in SIZES:
             raise nearest(name, SIZES, "configuration")
     if not configs or seconds <= 0:
         raise InputError("nothing to measure; give at least one name to --configs and a positive number to --seconds")
-    if methods:
-        return _bench_methods(methods, seconds, task, json)
-    if task:
+    if task and not methods:
         raise InputError("--task needs --methods; name some methods, or write --methods all")
-    console, here, rows = Console(), machine(), []
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
-    ) as progress:
+    console, here = Console(), machine()
+    measured = _methods(methods, seconds, task, console, here) if methods else _sizes(configs, seconds, console, here)
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(dumps({"machine": here} | measured, indent=2) + "\n")
+    return 0
+
+
+def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dict[str, Any]) -> dict[str, Any]:
+    from calql.training.speed import BATCH, ROUNDS, SIZES, measure_size
+
+    rows = []
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(configs) * (ROUNDS + 1))
         for name in configs:
             progress.update(bar, description=f"{name}: compiling")
@@ -59,6 +68,7 @@ def bench(
                     rows.append({"configuration": name} | measured)
     table = Table("", "updates/s", "GFLOP/update", "GFLOP/s", "peak", "share of peak", "compile time", "memory")
     for row in rows:
+        on_device = row["device_memory_mb"]
         table.add_row(
             row["configuration"],
             f"{row['updates_per_s']:.4g}",
@@ -67,11 +77,7 @@ def bench(
             f"{row['peak_gflop_per_s']:.4g}",
             f"{row['share_of_peak']:.0%}",
             f"{row['compile_s']:.1f} s",
-            " + ".join(
-                f"{row[key]:.0f} MB{where}"
-                for key, where in (("memory_mb", ""), ("device_memory_mb", " on the device"))
-                if row[key] is not None
-            ),
+            f"{row['memory_mb']:.0f} MB" + ("" if on_device is None else f" + {on_device:.0f} MB on the device"),
         )
     console.print(table)
     console.print(
@@ -84,24 +90,19 @@ def bench(
             f"[yellow]note[/yellow] other programs use the CPU: this one had {held:.0%} of its threads' time; "
             "the shares are rough; measure again later"
         )
-    _write(json, {"machine": here, "batch_size": BATCH, "rows": rows})
-    return 0
+    return {"batch_size": BATCH, "rows": rows}
 
 
-def _bench_methods(methods: tuple[str, ...], seconds: float, task: str | None, json: Path | None) -> int:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from calql.machine import machine
+def _methods(
+    methods: tuple[str, ...], seconds: float, task: str | None, console: Console, here: dict[str, Any]
+) -> dict[str, Any]:
     from calql.paper.methods import METHODS
     from calql.training.speed import measure_methods
 
-    console, here = Console(), machine()
     with console.status("compiling, then measuring alternately"):
         rows = measure_methods(tuple(METHODS) if "all" in methods else methods, seconds, task)
     heads = ["update rule", "updates/s", f"relative to {rows[0]['method']}", "updates per step", "compile time"]
-    heads += ["encoder"] if "encoder_share" in rows[0] else []
-    table = Table(Column("", no_wrap=True), *heads)
+    table = Table(Column("", no_wrap=True), *heads, *(["encoder"] if "encoder_share" in rows[0] else []))
     for row in rows:
         if "refused" in row:
             table.add_row(row["method"], "–")
@@ -114,11 +115,4 @@ def _bench_methods(methods: tuple[str, ...], seconds: float, task: str | None, j
         if "refused" in row:
             console.print(f"{row['method']}: {row['refused']}")
     console.print(f"{here['device']}, {here['threads']} threads, {here['cpu']}; fine-tuning, `laptop` scale, float32")
-    _write(json, {"machine": here, "task": task, "rows": rows})
-    return 0
-
-
-def _write(path: Path | None, record: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dumps(record, indent=2) + "\n")
+    return {"task": task, "rows": rows}

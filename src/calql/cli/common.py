@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,61 +15,18 @@ from rich.table import Table
 from calql import trackers as tracking
 from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
-from calql.machine import program, threads
-from calql.paper.methods import DEFAULT_METHOD
-from calql.paper.tasks import DEFAULT_TASK, TASKS
+from calql.data.load import is_missing
+from calql.machine import cache, program, threads
+from calql.paper.tasks import TASKS
 from calql.tasks import Task, load_attribute
-from calql.training.experiment import Experiment
+from calql.training.experiment import Experiment, encode
 from calql.training.loop import Event
-from calql.training.options import differs_from_paper, experiment, fields_of, read_options
-from calql.training.run_dir import RunDir
-from calql.types import InputError
+from calql.training.options import differs_from_paper, fields_of
+from calql.training.record import read_record
+from calql.training.run_dir import RunDir, plain
+from calql.training.start import open_for
 
 console = Console()
-UNIT = {"offline": "gradient", "online": "env"}
-"""What the clock of a phase counts."""
-
-
-class Asked(NamedTuple):
-    """The run that a command's options ask for; None: not given."""
-
-    task: str | None
-    method: str | None
-    scale: str | None
-    seed: int | None
-    data: str | None
-    options: tuple[str, ...]
-
-    def with_defaults(self) -> tuple[str, str, str, int, str | None, tuple[str, ...]]:
-        """All fields, with the default task, method, scale and seed where none is given."""
-        named = self.task or DEFAULT_TASK, self.method or DEFAULT_METHOD, self.scale or "laptop", self.seed or 0
-        return (*named, self.data, self.options)
-
-    def experiment(self) -> Experiment:
-        """The experiment that the options describe."""
-        return experiment(*self.with_defaults())
-
-    def given(self) -> dict[str, str]:
-        """The options of --set by name, as they were written."""
-        return read_options(self.options)
-
-    def default_folder(self) -> Path:
-        """Run directory if --out is not given."""
-        task, method, _, seed, *_ = self.with_defaults()
-        return Path("runs") / task.replace(":", ".") / method.replace(":", ".") / f"seed-{seed}"
-
-    def refuse_other(self, run_dir: RunDir, saved: Experiment) -> None:
-        """Raise InputError if a given task, method, scale, seed or data URI differs from the saved run's."""
-        there = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
-        for name, value in (there | {"data": saved.data.uri}).items():
-            asked = getattr(self, name)
-            if asked is not None and asked != value:
-                raise InputError(f"{run_dir.path} holds a run with {name} '{value}', not '{asked}'; leave it out")
-
-
-def differs(made: Experiment) -> dict[str, dict[str, Any]]:
-    """Options whose values differ from the same task and method at `paper` scale."""
-    return differs_from_paper(made, made.task.id, made.method)
 
 
 def note(text: str) -> None:
@@ -79,12 +35,7 @@ def note(text: str) -> None:
 
 
 def load_data(experiment: Experiment) -> Episodes:
-    """The run's data, built first if they are local and missing, checked against the task and its environment.
-
-    Raises InputError for every problem that makes training pointless; prints warnings.
-    """
-    from calql.training.start import open_for
-
+    """The run's data, built first if they are local and missing, and checked (see `open_for`); prints warnings."""
     build_missing(experiment.data.uri, experiment.task)
     episodes, report = open_for(experiment)
     for warning in report.warnings:
@@ -94,8 +45,6 @@ def load_data(experiment: Experiment) -> Episodes:
 
 def build_missing(uri: str | None, task: Task) -> None:
     """Build the local data that the URI names, this task's or another's, with a progress bar, if they are missing."""
-    from calql.data.load import is_missing
-
     name = (uri or "").removeprefix("local:")
     owner = task if task.id == name else TASKS.get(name)
     if owner is not None and is_missing(owner, uri):
@@ -142,14 +91,10 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
     trackers = tracking.open_trackers(tracker_names, experiment, out)
     try:
         with bar() as progress:
-            rows = {
-                phase.name: progress.add_task(
-                    f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)",
-                    total=phase.length,
-                    note="",
-                )
-                for phase in experiment.phases
-            }
+            rows = {}
+            for phase in experiment.phases:
+                title = f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)"
+                rows[phase.name] = progress.add_task(title, total=phase.length, note="")
             said = ""
             for event in until_stopped(events, events.close, command_line("train", "--resume", "--out", out)):
                 for tracker in trackers:
@@ -159,7 +104,7 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                     if not console.is_terminal:
                         print(f"{event.phase:8s}{event.step:9d} / {event.total}   {said}", flush=True)
                 elif event.kind == "notice":
-                    progress.console.print(f"[yellow]note[/yellow] {event.info['text']}", highlight=False)
+                    note(event.info["text"])
                 progress.update(rows[event.phase], completed=event.step, note=said)
     finally:
         events.close()  # whatever stopped the run: close the environments, release the lock
@@ -182,10 +127,8 @@ def print_summary(run_dir: RunDir) -> None:
 
 def print_config(experiment: Experiment) -> None:
     """Print the experiment as JSON, with what differs from the paper."""
-    from calql.training.experiment import encode
-    from calql.training.run_dir import plain
-
-    print(json.dumps({"experiment": encode(experiment), "differs_from_paper": plain(differs(experiment))}, indent=2))
+    differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
+    print(json.dumps({"experiment": encode(experiment), "differs_from_paper": plain(differs)}, indent=2))
 
 
 def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
@@ -195,12 +138,9 @@ def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> N
         share = "union" if phase.mixing < 0 else f"{phase.mixing:g}"
         steps = phase.gradient_steps(experiment.task.horizon), phase.length if phase.name == "online" else 0
         table.add_row(phase.name, type(phase.algorithm).__name__, *map(str, steps), share)
-    console.print(
-        f"{experiment.task.id} · {experiment.title} · {experiment.scale} · seed {experiment.seed} → {run_dir.path}"
-    )
-    console.print(
-        f"data: {experiment.data.uri}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
-    )
+    e = experiment
+    console.print(f"{e.task.id} · {e.title} · {e.scale} · seed {e.seed} → {run_dir.path}")
+    console.print(f"data: {e.data.uri}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions")
     console.print(table)
 
 
@@ -209,8 +149,7 @@ def enable_compilation_cache() -> None:
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "calql" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -221,8 +160,6 @@ def command_line(*arguments: object) -> str:
 
 def run_progress(path: Path) -> tuple[int, int | None, str]:
     """(steps done, total steps, note) of a run in another process, read from its run directory."""
-    from calql.training.record import read_record
-
     run_dir = RunDir(path)
     if not (path / "config.json").exists():
         return 0, None, "starting"

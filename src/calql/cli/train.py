@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from calql.cli.options import Settings, Texts, flat
 from calql.data.readers import FORMS
 from calql.types import InputError
+
+if TYPE_CHECKING:
+    from calql.training.experiment import Experiment
+    from calql.training.run_dir import RunDir
 
 
 def train(
@@ -50,7 +54,10 @@ def train(
         dry_run: Check task, data and environment, print what would run, and stop.
     """
     from calql.cli import common
-    from calql.training.options import explained
+    from calql.paper.methods import DEFAULT_METHOD
+    from calql.paper.tasks import DEFAULT_TASK
+    from calql.training.options import differs_from_paper, explained, read_options
+    from calql.training.options import experiment as make
     from calql.training.record import read_record
     from calql.training.run import events
     from calql.training.run_dir import RunDir
@@ -58,23 +65,24 @@ def train(
 
     if resume and out is None:
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
-    changes, consumers = flat(options), flat(trackers)
-    asked = common.Asked(task, method, scale, seed, data, changes)
-    run_dir = RunDir(out or asked.default_folder())
+    changes = flat(options)
+    names = task or DEFAULT_TASK, method or DEFAULT_METHOD
+    asked = *names, scale or "laptop", seed or 0, data, changes
+    run_dir = RunDir(out or Path("runs", *(name.replace(":", ".") for name in names), f"seed-{seed or 0}"))
     there = resume and (run_dir.path / "config.json").exists()
     if explain:
-        print(explained(explain, *asked.with_defaults()))
+        print(explained(explain, *asked))
         return 0
     if there:
         saved = read_record(run_dir)
-        asked.refuse_other(run_dir, saved.experiment)
+        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed, data=data)
         experiment = with_new_options(saved, changes)
         refuse_other(run_dir, saved.experiment, experiment)
         if run_dir.done and experiment == saved.experiment:
             print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
             return 0
     else:
-        experiment = asked.experiment()
+        experiment = make(*asked)
     if print_config:
         common.print_config(experiment)
         return 0
@@ -85,8 +93,18 @@ def train(
         common.print_plan(experiment, episodes, run_dir)
         return 0
     common.enable_compilation_cache()
-    told = {"options": asked.given(), "differs_from_paper": common.differs(experiment)}
+    differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
+    told = {"options": read_options(changes), "differs_from_paper": differs}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
-    common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), consumers)
+    common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), flat(trackers))
     common.print_summary(run_dir)
     return 0
+
+
+def _refuse_other(run_dir: RunDir, saved: Experiment, **given: str | int | None) -> None:
+    """Raise InputError if a given task, method, scale, seed or data URI differs from the saved run's."""
+    begun = {"task": saved.task.id, "data": saved.data.uri}
+    begun |= {"method": saved.method, "scale": saved.scale, "seed": saved.seed}
+    for name, value in given.items():
+        if value is not None and value != begun[name]:
+            raise InputError(f"{run_dir.path} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")

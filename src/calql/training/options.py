@@ -201,7 +201,7 @@ def chosen(experiment: Experiment, name: str) -> list[Leaf]:
     if not found:
         rules = " and ".join(dict.fromkeys(type(phase.algorithm).__name__ for phase in experiment.phases))
         known = {leaf.path[-1] for leaf in leaves(experiment)} | {leaf.name for leaf in leaves(experiment)}
-        error = nearest(name, known | SHORTHANDS.keys(), "option")
+        error = nearest(name, known | SHORTHANDS, "option")
         raise InputError(f"{error} (a run of {rules} reads no option of that name)")
     alike = len({leaf.path[1:] for leaf in found}) == 1 and {leaf.path[0] for leaf in found} <= {"pretrain", "finetune"}
     if len(found) > 1 and not (alike and all(leaf.value == found[0].value for leaf in found)):

@@ -96,9 +96,8 @@ def synthetic(spec: Spec, count: int = 10_000) -> Transition:
 
     def some(leaf: np.ndarray) -> np.ndarray:
         shape = (count, *leaf.shape)
-        return random.integers(256, size=shape, dtype=np.uint8) if is_image(leaf) else normal(shape)
-
-    def normal(shape: tuple[int, ...]) -> np.ndarray:
+        if is_image(leaf):
+            return random.integers(256, size=shape, dtype=np.uint8)
         return random.normal(size=shape).astype(np.float32)
 
     states, after = (jax.tree.map(some, spec.observation) for _ in range(2))
@@ -172,13 +171,14 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
         except InputError as error:
             refused.append({"method": name, "refused": str(error)})
             continue
-        runs.append([_counted(run, seconds / len(made)) for run, _ in made])
+        runs.append([_block(run, seconds / len(made))[0] for run, _ in made])
         each = phase.gradient_steps(horizon) / phase.length if phase.name == "online" else 0.0
         rule, compile_s = type(phase.algorithm).__name__, made[0][1]
         rows.append({"method": name, "rule": rule, "updates_per_step": each, "compile_s": compile_s})
     if not rows:
         raise InputError(refused[0]["refused"])
-    taken = np.array([[[run() for run in kinds] for kinds in runs] for _ in range(ROUNDS)])  # [rounds, methods, specs]
+    rounds = [[[time_block().wall for time_block in kinds] for kinds in runs] for _ in range(ROUNDS)]
+    taken = np.array(rounds)  # [rounds, methods, specs]
     measured = {
         "updates_per_s": 1.0 / taken[..., 0].min(axis=0),
         "relative": np.median(taken[:, :1, 0] / taken[..., 0], axis=0),
@@ -188,27 +188,19 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
     return [row | {name: float(x[i]) for name, x in measured.items()} for i, row in enumerate(rows)] + refused
 
 
-def _counted(run: Callable[[int], None], seconds: float) -> Callable[[], float]:
-    """A function that runs one of `ROUNDS` blocks, `seconds` long in total, and returns the seconds per update."""
-    run(1)
-    count = max(1, round(seconds / ROUNDS / timed(partial(run, 1)).wall))
-    return lambda: timed(partial(run, count)).wall / count
-
-
 def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
     """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields the results after each."""
     run, compile_s, flops = stepper(size)
-    multiply = Peak()
-    run(1)
-    count = max(1, round(seconds / ROUNDS / timed(lambda: run(1)).wall))
-    peaks, steps = [multiply.time()], []
+    time_peak = _peak()
+    time_block, count = _block(run, seconds)
+    peaks, steps = [time_peak()], []
     for _ in range(ROUNDS):
-        steps.append(timed(lambda: run(count)))
-        peaks.append(multiply.time())
+        steps.append(time_block())
+        peaks.append(time_peak())
         yield {}
-    rates = sorted(flops * count / step.wall for step in steps)
+    rates = sorted(flops / step.wall for step in steps)
     peak_rates = sorted(1.0 / peak.wall for peak in peaks)
-    cpu_rates = [flops * count / step.cpu for step in steps], [1.0 / peak.cpu for peak in peaks]
+    cpu_rates = [flops / step.cpu for step in steps], [1.0 / peak.cpu for peak in peaks]
     device = jax.local_devices()[0].memory_stats() or {}
     yield {
         "updates_per_s": rates[-1] / flops,
@@ -228,7 +220,7 @@ def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 class Seconds(NamedTuple):
-    """Duration of a call."""
+    """Time that one thing takes."""
 
     wall: float
     """Wall-clock time."""
@@ -236,29 +228,33 @@ class Seconds(NamedTuple):
     """CPU time of all threads of this process, without the time of other programs."""
 
 
-def timed(call: Callable[[], Any]) -> Seconds:
-    """Call a function once."""
+def _timed(call: Callable[[], Any], things: float = 1.0) -> Seconds:
+    """Call a function once, which does so many things."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+    return Seconds((time.perf_counter() - wall) / things, (time.process_time() - cpu) / things)
 
 
-class Peak:
-    """Square float32 matrix multiplications of several widths, each a compiled loop; the fastest counts."""
+def _block(run: Callable[[int], None], seconds: float) -> tuple[Callable[[], Seconds], int]:
+    """(a function that does one of `ROUNDS` blocks, `seconds` long in total, and times an update; its updates)."""
+    run(1)
+    count = max(1, round(seconds / ROUNDS / _timed(partial(run, 1)).wall))
+    return lambda: _timed(partial(run, count), count), count
 
-    def __init__(self) -> None:
-        on_cpu = jax.default_backend() == "cpu"
-        work = 4e9 if on_cpu else 4e12
-        self.parts: list[tuple[Callable[[], Any], float]] = []
-        for width in (256, 512, 1024) if on_cpu else (2048, 4096, 8192):
-            repeats = max(1, round(work / (2 * width**3)))
-            x = jnp.full((width, width), 1.0 / width)
-            product = jax.jit(lambda x, n=repeats: jax.lax.fori_loop(0, n, lambda _, y: y @ x, x))
-            self.parts.append((lambda f=product, x=x: jax.block_until_ready(f(x)), repeats * 2.0 * width**3))
-        for product, _ in self.parts:
-            product()
 
-    def time(self) -> Seconds:
-        """Seconds per floating-point operation at the fastest width, measured now."""
-        taken = [(timed(product), flops) for product, flops in self.parts]
-        return min(Seconds(t.wall / flops, t.cpu / flops) for t, flops in taken)
+def _peak() -> Callable[[], Seconds]:
+    """A function that times a floating-point operation of square float32 matrix multiplications.
+
+    They have several widths, each is a compiled loop, and the fastest counts.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    work = 4e9 if on_cpu else 4e12
+    parts: list[tuple[Callable[[], Any], float]] = []
+    for width in (256, 512, 1024) if on_cpu else (2048, 4096, 8192):
+        repeats = max(1, round(work / (2 * width**3)))
+        x = jnp.full((width, width), 1.0 / width)
+        product = jax.jit(lambda x, n=repeats: jax.lax.fori_loop(0, n, lambda _, y: y @ x, x))
+        parts.append((lambda f=product, x=x: jax.block_until_ready(f(x)), repeats * 2.0 * width**3))
+    for product, _ in parts:
+        product()
+    return lambda: min(_timed(product, flops) for product, flops in parts)
