@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 COMMIT = Path(__file__).with_name("commit.txt")
@@ -24,11 +24,7 @@ COMMIT = Path(__file__).with_name("commit.txt")
 
 
 def start_record() -> dict[str, Any]:
-    """One start of a run: when, by which command, of which code, on which machine; JSON values.
-
-    Asks JAX for its device. Keys: those of `provenance`, time (UTC, ISO 8601), host, cpu, cores (numbers of those that
-    may be used), device (as JAX calls it) and backend (cpu, gpu, tpu).
-    """
+    """One start of a run: `provenance`, and when (UTC, ISO 8601) and where: the usable cores, and the device of JAX."""
     import jax
 
     return {
@@ -46,10 +42,8 @@ def provenance() -> dict[str, Any]:
     """What made this: the command, versions, platform, and the commit of the code (None where nobody knows it)."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     command = ["calql", *sys.argv[1:]] if Path(sys.argv[0]).name in ("calql", "__main__.py") else sys.argv
     return {
         "command": shlex.join(command),
@@ -115,16 +109,15 @@ def pin(process: int, core: int) -> None:
             os.sched_setaffinity(process, {core})
 
 
-class Core:
+class Core(NamedTuple):
     """A core of this machine that no other calql of this user takes as long as this is open (or its process lives)."""
 
-    def __init__(self, number: int, lock: IO[bytes]) -> None:
-        self.number = number
-        self._lock = lock
+    number: int
+    lock: IO[bytes]
 
     def close(self) -> None:
         """Let others have it."""
-        self._lock.close()
+        self.lock.close()
 
 
 def take_core() -> Core | None:

@@ -34,11 +34,6 @@ def test_a_fit_machine_is_reported_and_returns_zero(capsys, monkeypatch, tmp_pat
     assert "broken" not in printed
 
 
-def test_an_old_python_is_broken(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
-    assert rows(module._python)["Python"].status == "broken"
-
-
 def without(monkeypatch, *absent: str, **instead: str) -> None:
     real = metadata.version
 

@@ -65,13 +65,9 @@ def doctor() -> int:
     return int(any(row.status == "broken" for row in rows))
 
 
-def _python() -> Iterator[Row]:
-    old = sys.version_info < (3, 11)
-    yield Row("Python", "broken" if old else "ok", platform.python_version(), "Python 3.11 or newer" if old else "")
-
-
 def _packages() -> Iterator[Row]:
-    """The packages that calql's metadata require, and the installed versions."""
+    """The versions of Python and of the packages that calql's metadata require."""
+    yield Row("Python", "ok", platform.python_version())  # an older one than the metadata allow cannot import this
     yield Row("calql", "ok", metadata.version("calql"))
     yield _package(Requirement("jaxlib"))
     for need in map(Requirement, metadata.requires("calql") or []):
@@ -174,7 +170,6 @@ def _existing(folder: Path) -> Path:
 
 
 CHECKS = {
-    "Python": _python,
     "packages": _packages,
     "JAX devices": _accelerator,
     "rendering": _gl,

@@ -1,8 +1,4 @@
-"""Options that take several values: `--seeds 0 1` and `--seeds 0 --seeds 1` mean the same, and may be mixed.
-
-def command(seeds: Numbers = ()) -> int:
-    seeds = flat(seeds)
-"""
+"""Options that take several values: `--seeds 0 1` and `--seeds 0 --seeds 1` mean the same, and may be mixed."""
 
 from __future__ import annotations
 

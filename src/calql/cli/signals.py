@@ -53,10 +53,7 @@ def until_stopped(events: Iterable[T], save: Callable[[], None], how_to_continue
 
 @contextmanager
 def _handling(numbers: Iterable[int], handler: Handler, once: bool = False) -> Iterator[None]:
-    """Install a signal handler for the block, in the main thread only; `once`: a second signal gets the old handler.
-
-    A signal that is ignored (nohup) stays ignored.
-    """
+    """Handle signals in the block, in the main thread only, but for ignored ones (nohup); `once`: only the first."""
     before = {}
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -19,10 +19,7 @@ also of a run that was stopped or failed."""
 
 
 def open_trackers(names: Sequence[str], experiment: Experiment, run_dir: Path) -> list[Tracker]:
-    """The trackers that `package.module:factory` names make, called as `factory(experiment, run_dir)`.
-
-    Raises InputError where one cannot be imported or made.
-    """
+    """What each `package.module:factory`, called as `factory(experiment, run_dir)`, makes; InputError if it cannot."""
     made = []
     for name in names:
         factory = load_attribute(name)

@@ -3,8 +3,7 @@
     checkpoints/step-000012000/   state.safetensors · replay.safetensors · meta.json (written last, with checksums)
     checkpoints/step-000012000+001/   the same gradient step later: more episodes were collected in between
 
-A folder gets its final name only when everything in it is on disk, so a folder with that name is complete unless
-the disk failed, which the checksums detect.
+A folder gets its final name when everything in it is on disk; checksums detect that the disk failed afterwards.
 """
 
 from __future__ import annotations
@@ -33,10 +32,7 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """The tree with the structure of `like` and leaves from `arrays`.
-
-    Raises InputError if a leaf is missing or has another shape or dtype.
-    """
+    """A tree like `like` with leaves from `arrays`. InputError if one is missing or of another shape or dtype."""
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [arrays.get(jax.tree_util.keystr(path)) for path, _ in paths]
     for (path, wanted), leaf in zip(paths, leaves, strict=True):
@@ -50,11 +46,10 @@ def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
 
 
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/step-…` atomically and remove all but the newest `keep` checkpoints (milestones are kept).
+    """Write `folder/step-…` atomically, then remove all but the newest `keep` checkpoints (milestones are kept).
 
-    Nothing is deleted before its successor is on disk. If the step already has a complete checkpoint, it gets the new
-    meta if the arrays are equal; other arrays, and anything after a milestone, get a name of their own.
-    Raises RunError if it cannot be written; older checkpoints then stay.
+    A complete checkpoint of the same step gets the new meta if its arrays are equal; other arrays, and anything after a
+    milestone, get a name of their own. Raises RunError if it cannot be written; older checkpoints then stay.
     """
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,19 +30,10 @@ def train_steps(
 ) -> tuple[PyTree, dict[str, jax.Array]]:
     """`count` gradient steps in one compiled loop: draw, losses, optimisers, targets.
 
-    Args:
-        algorithm: the update rule (static).
-        batch_size: transitions per gradient step (static).
-        crop: largest shift of images in pixels (static).
-        state: the rule's state; its memory is donated.
-        replay: buffer that batches are drawn from.
-        key: step number i draws everything from fold_in(key, i).
-        first: number of the first step, int32 [].
-        count: number of steps, int32 []; traced, so that episodes of any length share one program.
-        mixing: offline share of a batch, float32 [], or −1.
-
-    Returns:
-        The new state, and each metric summed over the steps, float32 [].
+    The rule, the batch size and the largest shift of images in pixels (`crop`) are static; the memory of `state` is
+    donated. Step number i, from `first` on, draws everything from fold_in(key, i). `count` is traced, so that episodes
+    of any length share one program. `mixing`: offline share of a batch, or −1. These three are scalars. Returns the new
+    state, and each metric summed over the steps, float32 [].
     """
 
     @partial(jax.jit, inline=True)  # traced once for its shapes and the loop

@@ -27,10 +27,7 @@ class Log:
         self.alarmed = False
 
     def updates(self, sums: Mapping[str, jax.Array], count: int, first: int) -> dict[str, float]:
-        """Add the metric sums of `count` gradient steps; returns their means.
-
-        Raises RunError if a metric is not finite: the run has diverged.
-        """
+        """Add the metric sums of `count` gradient steps; returns their means. RunError if one is not finite."""
         totals = {name: float(value) for name, value in jax.device_get(dict(sums)).items()}
         if bad := [name for name, value in totals.items() if not np.isfinite(value)]:
             raise RunError(

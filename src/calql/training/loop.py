@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from calql.algorithms.acting import uniform_policy
 from calql.algorithms.protocol import HasValues
-from calql.envs.rollout import collect_episode
+from calql.envs.rollout import Act, collect_episode
 from calql.evaluation.metrics import summarise
+from calql.evaluation.slices import q_slice
 from calql.replay import add_episode
 from calql.training.collect import padded
 from calql.training.learner import train_steps
-from calql.training.measure import policy_row, slice_rows, values_row
+from calql.training.measure import policy_row, values_row
 from calql.training.state import Training
+from calql.types import Episode, PyTree
 
 
 class Event(NamedTuple):
@@ -99,16 +102,31 @@ def update(t: Training) -> Iterator[Event]:
 def end_phase(t: Training) -> Iterator[Event]:
     """Write the last row of train.csv, the comparison of Q with rollouts if asked for, and a lasting checkpoint."""
     t.log.flush(t.where())
-    dimension, rule, task = t.experiment.measurement.slice_dimension, t.phase.algorithm, t.experiment.task
+    dimension, rule = t.experiment.measurement.slice_dimension, t.phase.algorithm
     if dimension is not None and t.phase.name == "offline" and isinstance(rule, HasValues):
         yield event(t, "notice", {"text": "comparing Q with rollouts at one state (slice.csv)"})
-
-        def rows() -> list[dict[str, float]]:
-            what = rule, t.spec, t.state, dimension, t.streams
-            return slice_rows(t.envs.training, task, *what, lambda e: float(t.transitions([e]).returns[0]))
-
-        t.run_dir.write_rows("slice.csv", t.guarded("the comparison of Q with rollouts", rows))
+        rows = t.guarded("the comparison of Q with rollouts", lambda: slice_rows(t, rule, dimension))
+        t.run_dir.write_rows("slice.csv", rows)
     t.save(milestone=True)
+
+
+def slice_rows(t: Training, rule: HasValues, dimension: int) -> list[dict[str, float]]:
+    """Rows of slice.csv: Q of the critics against rollouts of the policy, at the first state of an evaluation."""
+    env, seed = t.envs.training, t.streams.seed("evaluate", 0)
+
+    def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+        return np.asarray(rule.q_values(t.state.critic, one, jnp.asarray(actions)[None])[:, 0].mean(axis=0))
+
+    def policy(index: int | None) -> Act:
+        return t.acting(None if index is None else t.streams.key("slice", index))
+
+    def return_of(episode: Episode) -> float:
+        return float(t.transitions([episode]).returns[0])
+
+    first = jax.tree.map(lambda x: x[None], env.reset(seed=seed)[0])
+    centre = policy(None)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0]
+    return list(q_slice(env, t.experiment.task, centre, dimension, seed, q, policy, return_of))
 
 
 def event(t: Training, kind: str, info: dict[str, Any]) -> Event:

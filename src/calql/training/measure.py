@@ -1,8 +1,8 @@
-"""Evaluation of a policy and its critics: one row of eval.csv, and the comparison of Q with rollouts (slice.csv)."""
+"""Evaluation of a policy and its critics: one row of eval.csv."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,11 +13,9 @@ import numpy as np
 from calql.algorithms.acting import acting
 from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.envs.rollout import evaluate
-from calql.evaluation.slices import q_slice
 from calql.tasks import Task
 from calql.training.learner import measure_values
-from calql.training.streams import Streams
-from calql.types import Episode, PyTree, Spec, Transition
+from calql.types import PyTree, Spec, Transition
 
 EVAL_COLUMNS = (
     "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
@@ -55,29 +53,3 @@ def values_row(algorithm: UpdateRule, state: PyTree, sample: Transition, key: ja
         q_data, bounding = measure_values(algorithm, state, sample, key)
         row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
     return row
-
-
-def slice_rows(
-    env: gymnasium.Env,
-    task: Task,
-    algorithm: UpdateRule,
-    spec: Spec,
-    state: PyTree,
-    dimension: int,
-    streams: Streams,
-    return_of: Callable[[Episode], float],
-) -> list[dict[str, float]]:
-    """Rows of slice.csv: Q of the critics against rollouts of the policy, at the first state of an evaluation."""
-    assert isinstance(algorithm, HasValues)
-    seed = streams.seed("evaluate", 0)
-
-    def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
-        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
-        return np.asarray(algorithm.q_values(state.critic, one, jnp.asarray(actions)[None])[:, 0].mean(axis=0))
-
-    def policy(index: int | None) -> Callable:
-        return acting(algorithm, spec, state, 1, None if index is None else streams.key("slice", index))
-
-    first = jax.tree.map(lambda x: x[None], env.reset(seed=seed)[0])
-    centre = policy(None)(first, np.zeros(1, np.int32), np.zeros(1, np.float32))[0]
-    return list(q_slice(env, task, centre, dimension, seed, q, policy, return_of))

@@ -1,8 +1,7 @@
 """Combines tables and options: (task, method, scale, options) → `Experiment`. No other module does.
 
 Every leaf of the record has a path, e.g. `finetune.algorithm.cql_alpha` or `task.env.image_size`. An option names a
-leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql_alpha`); a name that occurs in both
-phases means both. A setting that a run does not read has no leaf, so it cannot be set.
+leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql_alpha`); both phases may have it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,7 +30,6 @@ from calql.tasks import Task, nearest
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
 from calql.types import InputError, Spec
 
-Path = tuple[str, ...]
 HIDDEN = {
     "task": {"id", "env", "data", "builder", "recipe", "sources", "scales", "domain", "summary"},
     "data": {"uri"},
@@ -49,7 +47,7 @@ SHORTHANDS = {"variant", "target_q_clamp", "actor_once_per_step"}
 class Leaf(NamedTuple):
     """One option of a run."""
 
-    path: Path
+    path: tuple[str, ...]
     value: Any
     kind: Any
     """Its type."""
@@ -122,9 +120,8 @@ def laid_together(
             found = chosen(made, name) if who == "you" else matching(made, name)
             if not found and name.split(".")[-1] not in _names():
                 raise InputError(f"{who}: {nearest(name, _names(), 'option')}")  # not only unread here: a misspelt row
-            for leaf in found:
-                made = _replaced(made, leaf, values[name])
-                set_by[leaf.name] = who
+            made = _replaced(made, found, values[name])
+            set_by |= {leaf.name: who for leaf in found}
     return _checked(_expanded(made, short, given)), set_by
 
 
@@ -134,8 +131,7 @@ def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) 
     for name in sorted(given, key=lambda name: name.count(".")):
         if name in SHORTHANDS:
             raise InputError(f"{name} stands for other options; set those")
-        for leaf in chosen(experiment, name):
-            experiment = _replaced(experiment, leaf, given[name])
+        experiment = _replaced(experiment, chosen(experiment, name), given[name])
     return _checked(experiment)
 
 
@@ -164,7 +160,7 @@ def fields_of(record: type, texts: Sequence[str]) -> dict[str, Any]:
 # -- leaves ------------------------------------------------------------------------------------------------------------
 
 
-def leaves(record: Any, path: Path = ()) -> Iterator[Leaf]:
+def leaves(record: Any, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
     """Every option of a record, in the order of its fields."""
     for field in dataclasses.fields(record):
         value, here = getattr(record, field.name), (*path, field.name)
@@ -173,24 +169,25 @@ def leaves(record: Any, path: Path = ()) -> Iterator[Leaf]:
         if dataclasses.is_dataclass(value):
             yield from leaves(value, here)
         elif here == ("task", "env_options"):
-            yield from (
-                Leaf(("task", "env", name), part, Any, "Keyword argument of the environment's factory.")
-                for name, part in value.items()
-            )
+            yield from (_env_leaf(name, part) for name, part in value.items())
         elif path:
             owner = type(record)
             yield Leaf(here, value, _hints(owner)[field.name], field_docs(owner).get(field.name, ""))
 
 
+def _env_leaf(name: str, value: Any) -> Leaf:
+    return Leaf(("task", "env", name), value, Any, "Keyword argument of the environment's factory.")
+
+
 def matching(experiment: Experiment, name: str) -> list[Leaf]:
     """The leaves that an option's name refers to; none if this run does not read it."""
     *above, last = name.split(".")
-    found = []
-    for leaf in leaves(experiment):
+
+    def named(leaf: Leaf) -> bool:
         rest = iter(leaf.path[:-1])
-        if leaf.path[-1] == last and all(part in rest for part in above):
-            found.append(leaf)
-    return found
+        return leaf.path[-1] == last and all(part in rest for part in above)  # in this order
+
+    return list(filter(named, leaves(experiment)))
 
 
 def chosen(experiment: Experiment, name: str) -> list[Leaf]:
@@ -212,29 +209,30 @@ def chosen(experiment: Experiment, name: str) -> list[Leaf]:
 
 def _factory_option(task: Task, name: str) -> Leaf:
     """A keyword argument of the environment's factory that the task does not set itself."""
-    factory = task.factory()
     known = {
         parameter.name: parameter.default
-        for parameter in inspect.signature(factory).parameters.values()
+        for parameter in inspect.signature(task.factory()).parameters.values()
         if parameter.default is not parameter.empty and parameter.name != "render_mode"
     }
     if not known:
         raise InputError(f"the environment of '{task.id}' takes no options; leave '{name}' out")
     if name not in known:
         raise nearest(name, known, "argument of the environment")
-    return Leaf(("task", "env", name), known[name], Any, "Keyword argument of the environment's factory.")
+    return _env_leaf(name, known[name])
 
 
-def _replaced(record: Any, leaf: Leaf, value: Any) -> Any:
-    value = _read(leaf, value)
+def _replaced(record: Experiment, found: Iterable[Leaf], value: Any) -> Experiment:
+    """The record with a value, or its text, at each of the leaves."""
 
-    def inside(part: Any, path: Path) -> Any:
+    def inside(part: Any, path: Sequence[str], value: Any) -> Any:
         head, *rest = path
         if isinstance(part, Task) and head == "env":
             return dataclasses.replace(part, env_options={**part.env_options, rest[0]: value})
-        return dataclasses.replace(part, **{head: inside(getattr(part, head), tuple(rest)) if rest else value})
+        return dataclasses.replace(part, **{head: inside(getattr(part, head), rest, value) if rest else value})
 
-    return inside(record, leaf.path)
+    for leaf in found:
+        record = inside(record, leaf.path, _read(leaf, value))
+    return record
 
 
 def _read(leaf: Leaf, value: Any) -> Any:
@@ -270,9 +268,7 @@ def _text(value: Any) -> str:
 @cache
 def _names() -> frozenset[str]:
     """Last names of the options of any run with the library's rules."""
-    rules = (
-        rule for rule in vars(calql.algorithms).values() if isinstance(rule, type) and dataclasses.is_dataclass(rule)
-    )
+    rules = filter(dataclasses.is_dataclass, vars(calql.algorithms).values())
     records = (Task, Rewards, Data, Pretrain, Finetune, Measurement, *rules)
     return frozenset(field.name for record in records for field in dataclasses.fields(record))
 
@@ -307,10 +303,7 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
     """The experiment with the shorthands applied. Raises InputError if one that the user gave does not apply."""
 
     def on(name: str) -> bool:
-        try:
-            return name in short and msgspec.convert(short[name], bool, strict=False)
-        except msgspec.ValidationError as error:
-            raise InputError(f"option '{name}' cannot be '{short[name]}': it is true or false") from error
+        return name in short and _read(Leaf((name,), None, bool, ""), short[name])
 
     if "variant" in given and not any(matching(made, name) for name in VARIANTS[given["variant"]]):
         raise InputError("variant names a set of sampled actions, and this method samples none; leave it out")
@@ -321,15 +314,12 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
         bounds = made.task.rewards.q_bounds(made.discount)
         if bounds is None:
             raise InputError("target_q_clamp needs the range of the rewards; set rewards.low and rewards.high")
-        for leaf in ranges:
-            made = _replaced(made, leaf, bounds) if leaf.value is None else made
+        made = _replaced(made, [leaf for leaf in ranges if leaf.value is None], bounds)
     if on("actor_once_per_step"):
         periods = matching(made, "finetune.actor_every")
         if "actor_once_per_step" in given and not periods:
             raise InputError("actor_once_per_step delays the policy of fine-tuning; this method cannot: leave it out")
-        for leaf in periods:
-            assert made.finetune is not None  # the leaf is of it
-            made = _replaced(made, leaf, made.finetune.utd)
+        made = _replaced(made, periods, made.finetune and made.finetune.utd)
     return made
 
 

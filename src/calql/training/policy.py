@@ -73,10 +73,7 @@ class Policy:
 
 
 def load_policy(run: Path | str, step: str = "newest") -> Policy:
-    """The policy of a run's checkpoint: `newest`, `best`, `pretrained`, or a gradient step.
-
-    Raises InputError if there is no such run or checkpoint.
-    """
+    """The policy of a run's checkpoint: `newest`, `best`, `pretrained` or a gradient step. InputError if none."""
     run_dir = RunDir(run)
     experiment = read_record(run_dir).experiment
     found = store.find_checkpoint(run_dir, experiment, step)

@@ -47,10 +47,7 @@ def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) 
 
 
 def read_record(run_dir: RunDir) -> Saved:
-    """The record of a run directory, in this format or an earlier one. Reads no table of tasks or methods.
-
-    Raises InputError if there is none or it cannot be read.
-    """
+    """The record of a run directory, in any format so far, without today's tables. InputError if it cannot be read."""
     raw = run_dir.read_config()
     if raw.get("format", 1) == 1:
         return Saved(format1.experiment_of(raw), raw, [])
@@ -65,10 +62,7 @@ def read_record(run_dir: RunDir) -> Saved:
 
 
 def go_on(run_dir: RunDir, saved: Saved, experiment: Experiment) -> None:
-    """Record that a run is continued: when, by which code, and as which experiment.
-
-    A record of an earlier format is rewritten in the current one.
-    """
+    """Record another start of a run, and as which experiment. A record of format 1 is rewritten in the current one."""
     raw = saved.raw
     if raw.get("format", 1) != FORMAT:
         first = {name: raw[name] for name in ("command", "git_commit", "packages", "python", "platform") if name in raw}

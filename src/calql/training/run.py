@@ -86,8 +86,7 @@ def train(
 ) -> dict[str, Any]:
     """Do a run to its end and return its summary: score_before, score_after, regret, dip, … (None: not measured).
 
-    The arguments are those of `events`; `trackers` are called with every event and stay open: they
-    are the caller's. Raises what `events` raises.
+    Arguments and errors are those of `events`; `trackers` are called with every event and stay open.
     """
     for event in events(experiment, out, data, **how):
         for tracker in trackers:

@@ -34,10 +34,9 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only writer of this run directory, on every machine that sees it, for the whole of a training.
+        """Be the only writer of this run directory, on every machine that sees it, until the process ends.
 
-        The lock ends with the process, however that ends. Incomplete files of an earlier writer are removed first.
-        On a file system without locks (some network file systems) there is only a warning, and no protection.
+        Incomplete files of an earlier writer are removed first. On a file system without locks there is only a warning.
         Raises InputError if another process writes to the directory.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -99,10 +98,9 @@ class RunDir:
         files.write(self.path / name, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
     def append(self, name: str, row: Mapping[str, Any], columns: Iterable[str]) -> None:
-        """Append one row to a CSV file; values that were not measured become empty cells.
+        """Append a row to a CSV file, with empty cells for what was not measured; new columns are added at the end.
 
-        New columns are added at the end (which rewrites the file once). The row is on
-        disk only after `sync`. Raises RunError if it cannot be written.
+        The row is on disk only after `sync`. Raises RunError if it cannot be written.
         """
         path = self.path / name
         header = self._header(path)
@@ -132,10 +130,7 @@ class RunDir:
         self._rewrite(self.path / name, list(rows[0]), rows)
 
     def truncate(self, name: str, rows: int) -> int:
-        """Keep only the first `rows` rows: what came after the checkpoint will be repeated.
-
-        Returns how many of these rows are missing: 0, unless the file was damaged or edited.
-        """
+        """Keep only the first `rows` rows; returns how many of them are missing (the file was damaged or edited)."""
         path = self.path / name
         kept = self.read_rows(name)[:rows]
         if path.exists():

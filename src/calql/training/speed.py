@@ -1,8 +1,7 @@
 """How fast the learner is, and how close that is to the peak of this machine.
 
-`train_steps` itself is timed, on a replay buffer of synthetic data: draw, losses, optimisers and
-target update in one compiled loop. The peak is the fastest square float32 matrix multiplication of the same
-process; the two are measured alternately, so that changes of clock frequency and other programs affect both.
+`train_steps` itself is timed, on synthetic data. The peak is the fastest square float32 matrix multiplication of the
+same process; the two are measured alternately, so that changes of clock frequency and other programs affect both.
 """
 
 from __future__ import annotations
@@ -243,10 +242,7 @@ def _block(run: Callable[[int], None], seconds: float) -> tuple[Callable[[], Sec
 
 
 def _peak() -> Callable[[], Seconds]:
-    """A function that times a floating-point operation of square float32 matrix multiplications.
-
-    They have several widths, each is a compiled loop, and the fastest counts.
-    """
+    """A function that times a floating-point operation of the fastest float32 matrix multiplication of some widths."""
     on_cpu = jax.default_backend() == "cpu"
     work = 4e9 if on_cpu else 4e12
     parts: list[tuple[Callable[[], Any], float]] = []

@@ -67,10 +67,9 @@ def begin(
 
 
 def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Episodes) -> tuple[Training, list[str]]:
-    """A run that continues from its newest checkpoint, possibly with more steps than it was started with.
+    """A run that continues from its newest checkpoint, possibly with more steps; the training, and notes for the user.
 
-    Raises InputError if the experiment differs from the saved one in anything but more steps, and if the data
-    have changed.
+    Raises InputError if the experiment differs from the saved one in anything else, and if the data have changed.
     """
     refuse_other(run_dir, saved.experiment, experiment)
     if saved.fingerprint != episodes.fingerprint():
@@ -118,14 +117,17 @@ def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
 
 
 def initialised_from(experiment: Experiment, reference: str) -> Experiment:
-    """The experiment, starting from the networks of another run: `RUN`, or `RUN@STEP` (newest, best, pretrained, N).
-
-    Raises InputError if there is no such checkpoint.
-    """
+    """The experiment, starting from a checkpoint of another run: RUN, or RUN@STEP. InputError if there is none."""
     path, _, step = reference.partition("@")
     donor = RunDir(path)
     found = store.find_checkpoint(donor, read_record(donor).experiment, step or "newest")
-    return dataclasses.replace(experiment, init_from=InitFrom(str(Path(path)), **store.describe_checkpoint(found)))
+    return dataclasses.replace(experiment, init_from=InitFrom(str(Path(path)), *_identity(found)))
+
+
+def _identity(path: Path) -> tuple[int, str]:
+    """Step and checksum of a checkpoint's networks."""
+    meta = checkpoint.load_meta(path)
+    return meta["step"], meta["checksums"]["state.safetensors"]
 
 
 def _borrow(training: Training) -> list[str]:
@@ -133,7 +135,7 @@ def _borrow(training: Training) -> list[str]:
     source = training.experiment.init_from
     assert source is not None
     path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
-    if not checkpoint.is_complete(path) or store.describe_checkpoint(path)["sha256"] != source.sha256:
+    if not checkpoint.is_complete(path) or _identity(path) != (source.step, source.sha256):
         raise InputError(f"the checkpoint {path} that this run starts from is missing or has changed; start a new run")
     training.state, taken, left = store.borrowed(training.state, checkpoint.load(path, "state"))
     fresh = f"; newly initialised: {', '.join(left)}" if left else ""

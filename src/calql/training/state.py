@@ -31,11 +31,7 @@ T = TypeVar("T")
 
 
 class Training:
-    """A run in progress.
-
-    All randomness is derived from (seed, stream, counter), so a run that is stopped anywhere and resumed from a
-    checkpoint takes the same path bit for bit.
-    """
+    """A run in progress. All randomness is derived from (seed, stream, counter), so resuming changes nothing."""
 
     def __init__(self, experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
         self.experiment, self.run_dir = experiment, run_dir
@@ -78,8 +74,8 @@ class Training:
         options = {"action_clip": action_clip, "tail_bootstrap": tail, "sequences": self.sequences}
         return to_transitions(episodes, task.rewards, self.experiment.discount, **options)
 
-    def acting(self, key: jax.Array) -> Act:
-        """The current policy with exploration, for one episode."""
+    def acting(self, key: jax.Array | None) -> Act:
+        """The current policy for one episode: exploring where a key is given."""
         return acting(self.phase.algorithm, self.spec, self.state, 1, key)
 
     def guarded(self, where: str, call: Callable[[], T]) -> T:

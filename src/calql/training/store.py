@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,10 +39,9 @@ def take_over(run_dir: RunDir, donor: RunDir, found: Path) -> None:
 
 
 def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest") -> Path:
-    """A complete checkpoint of a run: `newest`, `pretrained`, `best`, or a gradient step.
+    """A complete checkpoint of a run: `newest`, `pretrained`, `best` (the highest score), or a gradient step.
 
-    `best` is the one whose evaluation has the highest score. Raises InputError if there is none, naming those that
-    exist.
+    Raises InputError, naming those that exist, if there is none.
     """
     there = {checkpoint.step_of(path): path for path in sorted(run_dir.checkpoints.glob("step-*"))}
     whole = {number: path for number, path in there.items() if checkpoint.is_complete(path)}
@@ -87,9 +85,3 @@ def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, l
                 raise InputError(f"the policy of that run does not fit this one: {error}") from error
             left.append(name)
     return state._replace(**parts), taken, left
-
-
-def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """Step and checksum of a checkpoint's networks."""
-    meta = checkpoint.load_meta(path)
-    return {"step": meta["step"], "sha256": meta["checksums"]["state.safetensors"]}
