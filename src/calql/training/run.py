@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,8 @@ from calql.data.episodes import Episodes
 from calql.training import loop
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
-from calql.training.record import read_record
 from calql.training.run_dir import RunDir
-from calql.training.start import begin, initialised_from, open_for, refuse_other_source
+from calql.training.start import begin, open_for
 from calql.training.start import resume as go_on
 
 
@@ -55,16 +53,10 @@ def events(
             data, report = open_for(experiment)
             warnings = report.warnings
         if there:
-            saved = read_record(run_dir)
-            if init_from or pretrained:
-                refuse_other_source(run_dir, saved, pretrained, init_from)
-                experiment = dataclasses.replace(experiment, init_from=saved.experiment.init_from)
-            training, notes = go_on(run_dir, saved, experiment, data)
+            training = go_on(run_dir, experiment, data, pretrained, init_from)
         else:
-            experiment = initialised_from(experiment, init_from) if init_from else experiment
-            donor = RunDir(pretrained) if pretrained else None
-            training, notes = begin(experiment, data, run_dir, told or {}, donor)
-        training.notes = [*warnings, *notes, *training.notes]
+            training = begin(run_dir, experiment, data, pretrained, init_from, told or {})
+        training.notes[:0] = warnings
         try:
             for event in loop.run(training):
                 try:

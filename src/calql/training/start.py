@@ -37,19 +37,21 @@ def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
 
 
 def begin(
+    run_dir: RunDir,
     experiment: Experiment,
     episodes: Episodes,
-    run_dir: RunDir,
+    pretrained: Path | str | None,
+    init_from: str | None,
     told: Mapping[str, Any],
-    pretrained: RunDir | None = None,
-) -> tuple[Training, list[str]]:
-    """A new run in an empty folder: the training, ready to run, and notes for the user.
+) -> Training:
+    """A new run in an empty folder, possibly from another run; the arguments are those of `calql.train`.
 
-    `told`: more entries of config.json. `pretrained`: a run with the same pre-training, bit for bit; this run starts at
-    its end. Raises InputError if the other run's pre-training is a different one or unfinished, and if the networks to
-    start from have other shapes.
+    Raises InputError if the other run has no such checkpoint, if its pre-training is a different one or unfinished, and
+    if its networks have other shapes.
     """
-    found = _shared(experiment, episodes, pretrained) if pretrained else None
+    experiment = _initialised_from(experiment, init_from) if init_from else experiment
+    donor = RunDir(pretrained) if pretrained else None
+    found = _shared(experiment, episodes, donor) if donor else None
     training = Training(experiment, episodes, run_dir)
     notes = _borrow(training) if experiment.init_from else []
     if "<" in name_of(experiment.task):
@@ -57,20 +59,31 @@ def begin(
             f"'{name_of(experiment.task)}' cannot be imported: only the program that made it can resume this run"
         )
     record = new_record(experiment, episodes, told)
-    run_dir.create(record | ({"pretrained": str(pretrained.path)} if pretrained else {}))
-    if pretrained and found:
-        store.take_over(run_dir, pretrained, found)
+    run_dir.create(record | ({"pretrained": str(donor.path)} if donor else {}))
+    if donor and found:
+        store.take_over(run_dir, donor, found)
         notes += training.restore()
     elif experiment.init_from:
         training.save(milestone=True)
-    return training, notes
+    training.notes[:0] = notes
+    return training
 
 
-def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Episodes) -> tuple[Training, list[str]]:
-    """A run that continues from its newest checkpoint, possibly with more steps; the training, and notes for the user.
+def resume(
+    run_dir: RunDir, experiment: Experiment, episodes: Episodes, pretrained: Path | str | None, init_from: str | None
+) -> Training:
+    """A run that continues from its newest checkpoint, possibly with more steps.
 
-    Raises InputError if the experiment differs from the saved one in anything else, and if the data have changed.
+    Raises InputError if the experiment differs from the saved one in anything else, if the data have changed, and if
+    the run was not begun from the one that `pretrained` or `init_from` names.
     """
+    saved = read_record(run_dir)
+    source = saved.experiment.init_from
+    begun = {saved.raw.get("pretrained"), source and source.run}
+    for path in (pretrained, init_from and init_from.partition("@")[0]):
+        if path and str(Path(path)) not in begun:
+            raise InputError(f"{run_dir.path} was not begun from {path}; leave that out, or choose another --out")
+    experiment = dataclasses.replace(experiment, init_from=source) if init_from else experiment
     refuse_other(run_dir, saved.experiment, experiment)
     if saved.fingerprint != episodes.fingerprint():
         raise InputError(
@@ -84,7 +97,8 @@ def resume(run_dir: RunDir, saved: Saved, experiment: Experiment, episodes: Epis
         raise InputError(f"{run_dir.path} is past its pre-training, so offline_steps cannot be changed; leave it out")
     run_dir.reopen()
     go_on(run_dir, saved, experiment)
-    return training, notes
+    training.notes[:0] = notes
+    return training
 
 
 def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:
@@ -100,15 +114,6 @@ def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> 
             raise InputError(f"{run_dir.path} was begun with {was.length} {phase.name} steps; it can only be extended")
 
 
-def refuse_other_source(run_dir: RunDir, saved: Saved, pretrained: Path | str | None, init_from: str | None) -> None:
-    """Raise InputError if a run was not begun from the run that `pretrained` or `init_from` (RUN, RUN@STEP) names."""
-    source = saved.experiment.init_from
-    begun = {saved.raw.get("pretrained"), source and source.run}
-    for path in (pretrained, init_from and init_from.partition("@")[0]):
-        if path and str(Path(path)) not in begun:
-            raise InputError(f"{run_dir.path} was not begun from {path}; leave that out, or choose another --out")
-
-
 def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
     """A saved experiment with new options applied (options that it was started with change nothing)."""
     known = {name: str(value) for name, value in saved.raw.get("options", {}).items()}
@@ -116,7 +121,7 @@ def with_new_options(saved: Saved, options: Sequence[str]) -> Experiment:
     return changed(saved.experiment, new) if new else saved.experiment
 
 
-def initialised_from(experiment: Experiment, reference: str) -> Experiment:
+def _initialised_from(experiment: Experiment, reference: str) -> Experiment:
     """The experiment, starting from a checkpoint of another run: RUN, or RUN@STEP. InputError if there is none."""
     path, _, step = reference.partition("@")
     donor = RunDir(path)
