@@ -43,11 +43,13 @@ def theory(
     results = []
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=common.console, transient=True) as progress:
-        bar = progress.add_task("", total=len(chosen) * len(LEARNERS) * rounds)
+        bar = progress.add_task("", total=len(chosen) * len(LEARNERS))
         for setting in chosen:
             words = f"{setting.world}, {setting.reference} reference, {setting.width} data"
             progress.update(bar, description=words)
-            results += run(setting, runs, rounds, seed, lambda: progress.advance(bar))
+            for result in run(setting, runs, rounds, seed):
+                results.append(result)
+                progress.advance(bar)
     figures = write_theory(results, out)
     common.console.print((out / "table.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
     named = [result for result in results if result.learner == LEARNERS[0]]  # the theorem covers no other

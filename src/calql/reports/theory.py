@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     learner.name: {"color": (HERO_COLOUR, *COLOURS)[i], "linestyle": "--" if "," in learner.name else "-"}
     for i, learner in enumerate(LEARNERS)
 }
+REGRET = "regret so far (logarithmic), median and 80 % of the runs"
+TERMS = "miscalibration Σ V* − max f (solid) and overestimation Σ max f − V$^π$ (dotted)"
 NAMES = ("world", "reference", "width", "learner")
 Results = Sequence[Result]
 
@@ -38,8 +40,8 @@ def write_theory(results: Results, out: Path) -> list[Path]:
     (out / "table.md").write_text(markdown(rows), encoding="utf-8")
     (out / "about.json").write_text(json.dumps(provenance(), indent=2) + "\n", encoding="utf-8")
     worlds = dict.fromkeys(result.setting.world for result in results)
-    drawn = {f"regret-{world}": regret_figure(results, world) for world in worlds}
-    drawn |= {f"terms-{world}": terms_figure(results, world) for world in worlds}
+    drawn = {f"regret-{world}": world_figure(results, world, REGRET, draw_regret) for world in worlds}
+    drawn |= {f"terms-{world}": world_figure(results, world, TERMS, draw_terms) for world in worlds}
     drawn["arms"] = arms_figure(results)
     paths = []
     for name, figure in drawn.items():
@@ -102,54 +104,46 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _grid(results: Results, world: str, title: str) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """One panel per width and reference."""
-    figure = Figure(figsize=(8, 4.6))
-    panels = figure.subplots(len(WIDTHS), len(REFERENCES), sharex=True, sharey="row", squeeze=False)
-    figure.subplots_adjust(left=0.075, right=0.79, top=0.86, bottom=0.1, hspace=0.3, wspace=0.12)
-    named = {}
-    for axes, (width, reference) in zip(panels.flat, itertools.product(WIDTHS, REFERENCES), strict=True):
-        gaps = [r.gap for r in results if r.setting == Setting(world, reference, width)]
-        gap = f", V* − V$^{{ref}}$ = {gaps[0]:.2g}" if gaps else ""
-        axes.set_title(f"{reference} reference{gap}\n{width} data", loc="left", fontsize=7.5, pad=3)
-        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-        named[width, reference] = axes
-    for axes in panels[-1]:
-        axes.set_xlabel("round k")
-    figure.text(0.012, 0.985, f"{world}: {title}", fontsize=8.5, fontweight="bold", va="top")
-    return figure, named
+def world_figure(results: Results, world: str, title: str, draw: Callable[[Axes, Result], None]) -> Figure:
+    """One panel per width and reference, with what `draw` makes of its results."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(8, 4.6))
+        panels = figure.subplots(len(WIDTHS), len(REFERENCES), sharex=True, sharey="row", squeeze=False)
+        figure.subplots_adjust(left=0.075, right=0.79, top=0.86, bottom=0.1, hspace=0.3, wspace=0.12)
+        for axes, (width, reference) in zip(panels.flat, itertools.product(WIDTHS, REFERENCES), strict=True):
+            shown = [r for r in results if r.setting == Setting(world, reference, width)]
+            gap = f", V* − V$^{{ref}}$ = {shown[0].gap:.2g}"
+            axes.set_title(f"{reference} reference{gap}\n{width} data", loc="left", fontsize=7.5, pad=3)
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            for result in shown:
+                draw(axes, result)
+        for axes in panels[-1]:
+            axes.set_xlabel("round k")
+        figure.text(0.012, 0.985, f"{world}: {title}", fontsize=8.5, fontweight="bold", va="top")
+        _name_lines(panels[0, -1])
+        return figure
 
 
-def regret_figure(results: Results, world: str) -> Figure:
+def draw_regret(axes: Axes, result: Result) -> None:
     """Regret so far against the round; a line is the median over runs, a band 80 % of them."""
-    with mpl.rc_context(LOOK):
-        figure, panels = _grid(results, world, "regret so far (logarithmic), median and 80 % of the runs")
-        for result in (r for r in results if r.setting.world == world):
-            axes, look = panels[result.setting.width, result.setting.reference], LOOKS[result.learner.name]
-            low, middle, high = np.quantile(result.terms.regret, (0.1, 0.5, 0.9), axis=0)
-            rounds = np.arange(1, len(middle) + 1)
-            axes.fill_between(rounds, low, high, color=look["color"], alpha=0.12, linewidth=0)
-            axes.plot(rounds, middle, linewidth=1.4, **look, label=result.learner.name)
-            axes.set_yscale("log")
-        _name_lines(panels[next(iter(WIDTHS)), list(REFERENCES)[-1]])
-        return figure
+    look = LOOKS[result.learner.name]
+    low, middle, high = np.quantile(result.terms.regret, (0.1, 0.5, 0.9), axis=0)
+    rounds = np.arange(1, len(middle) + 1)
+    axes.fill_between(rounds, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    axes.plot(rounds, middle, linewidth=1.4, **look, label=result.learner.name)
+    axes.set_yscale("log")
 
 
-def terms_figure(results: Results, world: str) -> Figure:
+def draw_terms(axes: Axes, result: Result) -> None:
     """The two terms of Eq. C.1 so far, of Cal-QL and of Hy-Q."""
-    with mpl.rc_context(LOOK):
-        figure, panels = _grid(
-            results, world, "miscalibration Σ V* − max f (solid) and overestimation Σ max f − V$^π$ (dotted)"
-        )
-        for result in (r for r in results if r.setting.world == world and r.learner in LEARNERS[:2]):
-            axes, color = panels[result.setting.width, result.setting.reference], LOOKS[result.learner.name]["color"]
-            for term, style in ((result.terms.miscalibration, "-"), (result.terms.overestimation, ":")):
-                middle = np.median(term, axis=0)
-                label = result.learner.name if style == "-" else None
-                axes.plot(np.arange(1, len(middle) + 1), middle, style, color=color, linewidth=1.4, label=label)
-            axes.axhline(0, color=INK, linewidth=0.6, alpha=0.5)
-        _name_lines(panels[next(iter(WIDTHS)), list(REFERENCES)[-1]])
-        return figure
+    if result.learner not in LEARNERS[:2]:
+        return
+    color = LOOKS[result.learner.name]["color"]
+    for term, style in ((result.terms.miscalibration, "-"), (result.terms.overestimation, ":")):
+        middle = np.median(term, axis=0)
+        label = result.learner.name if style == "-" else None
+        axes.plot(np.arange(1, len(middle) + 1), middle, style, color=color, linewidth=1.4, label=label)
+    axes.axhline(0, color=INK, linewidth=0.6, alpha=0.5)
 
 
 def _name_lines(axes: Axes) -> None:
@@ -168,7 +162,9 @@ def arms_figure(results: Results) -> Figure:
         for result in chosen:
             axes, reference = panels[result.setting.world], result.setting.reference
             color = COLOURS[list(REFERENCES).index(reference)]
-            covered, worth = _arms(result, rounds)
+            mdp = WORLDS[result.setting.world]()
+            said: dict[str, Any] = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank))
+            covered, worth = np.transpose([arms(mdp, rounds=int(k), delta=DELTA, **said) for k in rounds])
             axes.loglog(rounds, covered, "--", color=color, linewidth=1.2)
             axes.loglog(rounds, worth, "-", color=color, linewidth=1.2, label=f"{reference} reference")
             if (worth > covered).any():
@@ -181,10 +177,3 @@ def arms_figure(results: Results) -> Figure:
         title = "arms of the bound: what the data cover (dashed), what the reference is worth (solid)"
         figure.text(0.012, 0.965, title, fontsize=8.5, fontweight="bold", va="top")
         return figure
-
-
-def _arms(result: Result, rounds: np.ndarray) -> np.ndarray:
-    """[2, N] for N numbers of rounds."""
-    mdp = WORLDS[result.setting.world]()
-    said: dict[str, Any] = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank), delta=DELTA)
-    return np.array([arms(mdp, rounds=int(k), **said) for k in rounds]).T

@@ -5,9 +5,9 @@ their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the the
 `calql theory`.
 """
 
-from calql.theory.bound import Terms, arms, decomposition, regret_bound, transfer_coefficient, transfer_ratio
+from calql.theory.bound import arms, regret_bound, transfer_coefficient
 from calql.theory.experiment import LEARNERS, REFERENCES, WIDTHS, WORLDS, Result, Setting, run, settings
-from calql.theory.fqi import Data, Learner, Trace, fine_tune, sample
+from calql.theory.fqi import Data, Learner, fine_tune, sample
 from calql.theory.mdp import (
     MDP,
     bellman,
@@ -33,12 +33,9 @@ __all__ = [
     "Learner",
     "Result",
     "Setting",
-    "Terms",
-    "Trace",
     "arms",
     "bellman",
     "combination_lock",
-    "decomposition",
     "fine_tune",
     "greedy",
     "linear_mdp",
@@ -53,6 +50,5 @@ __all__ = [
     "sample",
     "settings",
     "transfer_coefficient",
-    "transfer_ratio",
     "value",
 ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calql.theory.fqi import Trace, directions
-from calql.theory.mdp import MDP, Array, bellman, optimal_q
+from calql.theory.mdp import MDP, Array, optimal_q
 
 
 def transfer_coefficient(mdp: MDP, visited: Array, nu: Array, floor: Array | None = None) -> float:
@@ -41,14 +41,6 @@ def _linear_coefficient(mdp: MDP, visited: Array, nu: Array) -> float:
     if not np.allclose(np.einsum("hde,hef,hf->hd", covariance, inverse, x), x, atol=1e-8):
         return np.inf
     return float(np.sqrt(np.einsum("hd,hde,he->", x, inverse, x)))
-
-
-def transfer_ratio(mdp: MDP, visited: Array, nu: Array, f: Array) -> Array:
-    """The ratio whose maximum is C_π, for functions f [..., H, S, A]; 0 if it is negative or 0/0."""
-    error = bellman(mdp, f) - f
-    above, below = (visited * error).sum(axis=(-3, -2, -1)), np.sqrt((nu * error**2).sum(axis=(-3, -2, -1)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(above > 1e-12, above / below, 0.0)
 
 
 class Terms(NamedTuple):

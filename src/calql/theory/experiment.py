@@ -83,9 +83,7 @@ def settings() -> list[Setting]:
     return list(itertools.starmap(Setting, itertools.product(WORLDS, REFERENCES, WIDTHS)))
 
 
-def run(
-    setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0, tick: Callable[[], None] = lambda: None
-) -> Iterator[Result]:
+def run(setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0) -> Iterator[Result]:
     """Every learner on the same offline data, m_off = K tuples per step, with the same random numbers online, m_on = 1.
 
     Run i depends only on `seed` and i.
@@ -102,7 +100,7 @@ def run(
     transfer, transfer_ref = (transfer_coefficient(mdp, best, nu, floor) for floor in (None, reference))
     gap = optimal_value(mdp) - float(reference[0].max(axis=-1) @ mdp.start)
     for learner in LEARNERS:
-        trace = fine_tune(mdp, learner, offline, reference, q, uniforms, tick)
+        trace = fine_tune(mdp, learner, offline, reference, q, uniforms)
         bounds = [
             regret_bound(
                 mdp,

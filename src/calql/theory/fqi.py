@@ -6,7 +6,6 @@ Without the class's pessimistic ceiling and without the reference it is Hy-Q (So
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -41,11 +40,6 @@ class Data:
     def none(cls, mdp: MDP, *batch: int) -> Data:
         """No tuples."""
         return cls(np.zeros((*batch, *mdp.shape, mdp.shape[1])), np.zeros((*batch, *mdp.shape)))
-
-    @classmethod
-    def unlimited(cls, mdp: MDP, distribution: Array) -> Data:
-        """Infinitely many tuples from ν [..., H, S, A]: expectations instead of counts."""
-        return cls(distribution[..., None] * mdp.transitions, distribution * mdp.rewards)
 
     def __add__(self, other: Data) -> Data:
         return Data(self.counts + other.counts, self.paid + other.paid)
@@ -154,15 +148,7 @@ class Trace:
     """[2, N] the most linearly independent X_h(f^k) of one h, among the rounds of K₁ and among those of K₂."""
 
 
-def fine_tune(
-    mdp: MDP,
-    learner: Learner,
-    offline: Data,
-    reference: Array,
-    ceiling: Array,
-    uniforms: Array,
-    tick: Callable[[], None] = lambda: None,
-) -> Trace:
+def fine_tune(mdp: MDP, learner: Learner, offline: Data, reference: Array, ceiling: Array, uniforms: Array) -> Trace:
     """Algorithm 2: K rounds of N parallel runs. f^1 is 0 (line 2), so the first policy is uninformed.
 
     Args:
@@ -172,13 +158,12 @@ def fine_tune(
         reference: Q^ref [H, S, A].
         ceiling: Q^{π^e} [H, S, A], of the pessimistic class.
         uniforms: [N, K, H, m_on, 3] numbers in [0, 1) that determine the online data.
-        tick: called after every round.
     """
     runs, rounds = uniforms.shape[:2]
     class_ceiling = ceiling if learner.pessimistic else np.broadcast_to(mdp.ceilings[:, None, None], mdp.shape)
     known = offline if learner.offline else Data.none(mdp, runs)
     best = reference[0].max(axis=-1)
-    trace = Trace(*np.zeros((3, runs, rounds)), ranks=np.zeros((2, runs), int))
+    values, estimates, share_above = np.zeros((3, runs, rounds))
     x = np.zeros((runs, mdp.shape[0], rounds, mdp.rank))
     f = np.zeros((runs, *mdp.shape))
     for k in range(rounds):
@@ -186,18 +171,16 @@ def fine_tune(
         visited = occupancy(mdp, policy)
         first = f[:, 0].max(axis=-1)
         above = first > best + 1e-12
-        trace.values[:, k] = value(mdp, policy)
-        trace.estimates[:, k], trace.above[:, k] = first @ mdp.start, above @ mdp.start
+        values[:, k] = value(mdp, policy)
+        estimates[:, k], share_above[:, k] = first @ mdp.start, above @ mdp.start
         x[:, :, k] = directions(mdp, visited)
         if learner.online:
             known = known + sample(mdp, visited, uniforms[:, k])
         if learner.online or k == 0:
             f = fit_q(mdp, known, class_ceiling, reference if learner.calibrated else None)
-        tick()
-    spans = [x * chosen[:, None, :, None] for chosen in (trace.above > 0, trace.above < 1)]
+    spans = [x * chosen[:, None, :, None] for chosen in (share_above > 0, share_above < 1)]
     grams = np.stack([np.matmul(span.swapaxes(-1, -2), span) for span in spans])
-    trace.ranks = np.linalg.matrix_rank(grams, hermitian=True).max(axis=-1)
-    return trace
+    return Trace(values, estimates, share_above, np.linalg.matrix_rank(grams, hermitian=True).max(axis=-1))
 
 
 def directions(mdp: MDP, visited: Array) -> Array:
