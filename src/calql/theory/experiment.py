@@ -48,12 +48,6 @@ class Setting:
     reference: str
     width: str
 
-    def build(self) -> tuple[MDP, Array, Array]:
-        """The MDP, Q^ref [H, S, A], and ν [H, S, A]."""
-        mdp = WORLDS[self.world]()
-        policy = mixed(mdp, REFERENCES[self.reference])
-        return mdp, policy_q(mdp, policy), offline_distribution(mdp, policy, WIDTHS[self.width])
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -88,8 +82,9 @@ def run(setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0) -> I
 
     Run i depends only on `seed` and i.
     """
-    mdp, reference, nu = setting.build()
-    q = optimal_q(mdp)
+    mdp = WORLDS[setting.world]()
+    policy = mixed(mdp, REFERENCES[setting.reference])
+    reference, nu, q = policy_q(mdp, policy), offline_distribution(mdp, policy, WIDTHS[setting.width]), optimal_q(mdp)
     horizon = mdp.shape[0]
     rngs = [np.random.default_rng([seed, i]) for i in range(runs)]
     offline = sample(
