@@ -42,7 +42,7 @@ def state_of(algorithm, seed=0):
     changed = {}
     if "target_critic" in state._fields:
         changed["target_critic"] = initial(algorithm, seed + 1).critic
-    if "log_alpha" in state._fields:
+    if getattr(state, "log_alpha", None) is not None:
         changed["log_alpha"] = jnp.float32(-0.7)
     return state._replace(**changed)
 

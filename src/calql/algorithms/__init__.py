@@ -3,6 +3,7 @@
 `calql.algorithms.protocol` says what training asks of a rule.
 """
 
+from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.awac import AWAC
 from calql.algorithms.bc import BC
 from calql.algorithms.cal_ql import CalQL
@@ -11,8 +12,7 @@ from calql.algorithms.iql import IQL
 from calql.algorithms.o3f import O3F
 from calql.algorithms.odt import ODT
 from calql.algorithms.protocol import Acts, ActsInContext, HasValues, UpdateRule
-from calql.algorithms.reference import REFERENCES
-from calql.algorithms.sac import SAC, ActorCriticState
+from calql.algorithms.sac import SAC
 from calql.algorithms.td3_bc import TD3BC
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "IQL",
     "O3F",
     "ODT",
-    "REFERENCES",
     "SAC",
     "TD3BC",
     "VARIANTS",

@@ -1,28 +1,48 @@
 """What the actor-critics have in common: an ensemble of Q functions with target networks, trained on TD errors.
 
-A rule adds its policy, its state (whose fields have the names that are used here), its target and the order of its
-steps.
+A rule adds its policy, its target and the order of its steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from calql.algorithms.bounds import Below1, Count, EncoderKind, NonNegative, Positive, UpTo1, Widths, require_ordered
-from calql.algorithms.steps import Metrics, adam_step, averaged_gradient, backup, example
+from calql.algorithms.steps import Metrics, averaged_gradient, descend, example
 from calql.networks import CriticEnsemble, apply, members
 from calql.types import PyTree, Spec, Transition
 
-State = TypeVar("State", bound=Any)
-"""A named tuple with `actor`, `critic`, `target_critic`, `actor_optimizer` and `critic_optimizer`."""
+
+class ActorCriticState(NamedTuple):
+    """What a rule learns; None where it has no such part. A run may switch between rules that have the same parts."""
+
+    actor: PyTree
+    """Policy parameters φ."""
+    critic: PyTree
+    """Critic parameters θ, leading axis [E]."""
+    target_critic: PyTree
+    """Polyak average of θ."""
+    value: PyTree = None
+    """Parameters of IQL's V, or of Cal-QL's learned reference V^μ (Appendix J)."""
+    log_alpha: Any = None
+    """Logarithm of the entropy temperature."""
+    log_alpha_prime: Any = None
+    """Logarithm of the Lagrange multiplier of the conservative term (unused without `cql_target_gap`)."""
+    actor_optimizer: Any = None
+    critic_optimizer: Any = None
+    alpha_optimizer: Any = None
+    alpha_prime_optimizer: Any = None
+    value_optimizer: Any = None
+    target_actor: PyTree = None
+    """Polyak average of φ."""
 
 
-def share_encoder(state: State) -> State:
+def share_encoder(state: ActorCriticState) -> ActorCriticState:
     """The state with the critics' encoder in the policy, where there are images (ikostrikov/jaxrl2, `agents/drq`)."""
     shared = {name: jax.tree.map(jnp.copy, part) for name, part in state.critic.items() if name == "encoder"}
     return state._replace(actor=state.actor | shared)
@@ -70,7 +90,7 @@ class ActorCritic:
         """The policy module: (φ, s) → parameters of a distribution of actions."""
         raise NotImplementedError
 
-    def target_q(self, state: Any, batch: Transition, key: jax.Array) -> jax.Array:
+    def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
         """Targets y of Q(s, a): [B]. No gradient flows."""
         raise NotImplementedError
 
@@ -88,12 +108,20 @@ class ActorCritic:
         """Actions per state at which the critic loss evaluates Q."""
         return 1
 
-    def networks(self, key: jax.Array, spec: Spec) -> tuple[PyTree, PyTree]:
-        """Fresh parameters of policy and critics."""
+    def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
+        """Fresh parameters and optimiser states for observations and actions of those shapes."""
         actor_key, critic_key = jax.random.split(key)
         observation = example(spec)
         actor = self.policy(spec.action_dim).init(actor_key, observation)["params"]
-        return actor, self.q.init(critic_key, observation, jnp.zeros((1, spec.action_dim)))["params"]
+        critic = self.q.init(critic_key, observation, jnp.zeros((1, spec.action_dim)))["params"]
+        state = ActorCriticState(
+            actor=actor,
+            critic=critic,
+            target_critic=jax.tree.map(jnp.copy, critic),
+            actor_optimizer=optax.adam(self.actor_lr).init(actor),
+            critic_optimizer=optax.adam(self.critic_lr).init(critic),
+        )
+        return share_encoder(state)
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q of every member: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
@@ -101,16 +129,17 @@ class ActorCritic:
 
     def backup(self, batch: Transition, value: jax.Array) -> jax.Array:
         """y = r + γ · mask · V(s′), clamped to `target_q_range`: [B]. No gradient flows."""
-        return backup(batch.rewards, batch.masks, self.discount, value, self.target_q_range)
+        target = batch.rewards + self.discount * batch.masks * value
+        return jax.lax.stop_gradient(target if self.target_q_range is None else jnp.clip(target, *self.target_q_range))
 
     # -- the critics' step ---------------------------------------------------------------------------------------------
 
-    def critic_draws(self, state: Any, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
+    def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
         """What the critic loss takes as given, one row per transition: the targets y [B]. No gradient flows."""
         return (self.target_q(state, batch, key),)
 
     def critic_loss(
-        self, critic: PyTree, state: Any, batch: Transition, key: jax.Array, draws: tuple | None = None
+        self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array, draws: tuple | None = None
     ) -> tuple[jax.Array, Metrics]:
         """Σ_i mean (Q_i(s, a) − y)² (mean squared error without ½, as in the release), on given draws or its own."""
         (target,) = draws or self.critic_draws(state, batch, key)
@@ -119,7 +148,7 @@ class ActorCritic:
         return td_loss, {"td_loss": td_loss, "q_data": q_data.mean(), "target_q": target.mean()}
 
     def critic_gradient(
-        self, state: Any, batch: Transition, key: jax.Array
+        self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
         """Critic loss, metrics and gradient, over chunks of the batch (see `critic_chunk`)."""
         data = batch, self.critic_draws(state, batch, key)
@@ -129,11 +158,10 @@ class ActorCritic:
 
         return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk)
 
-    def step_critic(self, state: State, gradient: PyTree) -> State:
+    def step_critic(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
         """The critics' Adam step."""
-        critic, optimizer = adam_step(self.critic_lr, gradient, state.critic_optimizer, state.critic)
-        return share_encoder(state._replace(critic=critic, critic_optimizer=optimizer))
+        return share_encoder(descend(state, "critic", self.critic_lr, gradient))
 
-    def move_targets(self, state: State) -> State:
+    def move_targets(self, state: ActorCriticState) -> ActorCriticState:
         """The target critics' step towards the critics."""
         return state._replace(target_critic=optax.incremental_update(state.critic, state.target_critic, self.tau))

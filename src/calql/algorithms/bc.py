@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from calql.algorithms.bounds import Below1, EncoderKind, Finite, NonNegative, Positive, Widths
-from calql.algorithms.steps import Metrics, adam_step, example
+from calql.algorithms.steps import Metrics, descend, example
 from calql.networks import TanhGaussianPolicy, action_dim_of, apply, gaussian_tanh_log_prob, sample_actions
 from calql.types import PyTree, Spec, Transition
 
@@ -77,8 +77,7 @@ class BC:
     def update(self, state: BCState, batch: Transition, key: jax.Array) -> tuple[BCState, Metrics]:
         """One Adam step of the policy on the batch [B]."""
         (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
-        actor, optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
-        return BCState(actor, optimizer), {"actor_loss": loss, "log_pi": log_pi.mean()}
+        return descend(state, "actor", self.actor_lr, gradient), {"actor_loss": loss, "log_pi": log_pi.mean()}
 
     def act(self, state: BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given."""

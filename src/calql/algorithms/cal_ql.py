@@ -14,11 +14,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.cql import CQL
 from calql.algorithms.reference import FittedReference, Reference
-from calql.algorithms.sac import ActorCriticState
 from calql.algorithms.steps import Metrics
-from calql.networks import Critic, Value
+from calql.networks import Critic
 from calql.types import Spec, Transition
 
 
@@ -40,9 +40,8 @@ class CalQL(CQL):
         """The network that learns V^μ, of the critics' size; None where the returns are the reference."""
         if self.reference == "returns":
             return None
-        kind = Critic if self.reference == "fitted" else Value
-        network = kind(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
-        return FittedReference(network, self.critic_lr)
+        network = Critic(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
+        return FittedReference(network, self.reference == "fitted", self.critic_lr)
 
     def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
         """V^μ: [B]."""

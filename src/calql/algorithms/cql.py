@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.bounds import CountOrZero, Finite, NonNegative, Positive, require_ordered
-from calql.algorithms.sac import SAC, ActorCriticState
-from calql.algorithms.steps import Metrics, adam_step
+from calql.algorithms.sac import SAC
+from calql.algorithms.steps import Metrics, descend
 from calql.networks import sample_actions
 from calql.types import PyTree, Transition
 
@@ -149,8 +150,5 @@ class CQL(SAC):
         if self.cql_target_gap is None:
             return new_state, metrics
         gradient = jax.grad(self.lagrange_loss)(state.log_alpha_prime, metrics["cql_gap"])
-        log_alpha_prime, optimizer = adam_step(
-            self.critic_lr, gradient, state.alpha_prime_optimizer, state.log_alpha_prime
-        )
-        metrics["alpha_prime"] = self.alpha_prime(log_alpha_prime)
-        return new_state._replace(log_alpha_prime=log_alpha_prime, alpha_prime_optimizer=optimizer), metrics
+        new_state = descend(new_state, "log_alpha_prime", self.critic_lr, gradient)
+        return new_state, metrics | {"alpha_prime": self.alpha_prime(new_state.log_alpha_prime)}

@@ -13,9 +13,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.bounds import Count, Finite, NonNegative
 from calql.algorithms.cql import CQL
-from calql.algorithms.sac import ActorCriticState
 from calql.types import PyTree
 
 

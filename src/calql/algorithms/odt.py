@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from calql.algorithms.bounds import Below1, Count, Finite, NonNegative, Positive
-from calql.algorithms.steps import Metrics, adam_step
+from calql.algorithms.steps import Metrics, descend
 from calql.networks import DecisionTransformer, apply, gaussian_tanh_log_prob, sample_actions
 from calql.types import InputError, PyTree, Spec, Window, is_image
 
@@ -171,21 +171,10 @@ class ODT:
         )
         updates, optimizer = self.optimizer.update(gradient, state.actor_optimizer, state.actor)
         slope = jax.grad(self.temperature_loss)(state.log_temperature, entropy, batch.actions.shape[-1])
-        log_temperature, temperature_optimizer = adam_step(
-            self.odt_temperature_lr, slope, state.temperature_optimizer, state.log_temperature
-        )
-        state = state._replace(
-            actor=optax.apply_updates(state.actor, updates),
-            log_temperature=log_temperature,
-            actor_optimizer=optimizer,
-            temperature_optimizer=temperature_optimizer,
-        )
-        return state, {
-            "actor_loss": loss,
-            "log_pi": log_pi,
-            "entropy": entropy,
-            "temperature": jnp.exp(log_temperature),
-        }
+        state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_optimizer=optimizer)
+        state = descend(state, "log_temperature", self.odt_temperature_lr, slope)
+        temperature = jnp.exp(state.log_temperature)
+        return state, {"actor_loss": loss, "log_pi": log_pi, "entropy": entropy, "temperature": temperature}
 
     # -- acting --------------------------------------------------------------------------------------------------------
 

@@ -11,44 +11,38 @@ or the same with V^μ_ω(s). No code of the authors is known; the paper's Fig. 1
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.sac import ActorCriticState
-from calql.algorithms.steps import Metrics, adam_step, example
-from calql.networks import Critic, Value, apply
+from calql.algorithms.actor_critic import ActorCriticState
+from calql.algorithms.steps import Metrics, descend, example
+from calql.networks import Critic, apply
 from calql.types import PyTree, Spec, Transition
 
 Reference = Literal["returns", "fitted", "fitted-v"]
-REFERENCES = get_args(Reference)
 """The data's Monte-Carlo returns, Q^μ regressed on them, or V^μ."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FittedReference:
-    """Q^μ or V^μ: a network whose parameters ω live in the state's `value`."""
+    """Q^μ(s, a), or V^μ(s): a network whose parameters ω live in the state's `value`."""
 
-    network: Critic | Value
-    """Q^μ(s, a) of a `Critic`, or V^μ(s) of a `Value`."""
+    network: Critic
+    sees_actions: bool
     learning_rate: float
-    """Adam learning rate of ω."""
-
-    def inputs(self, observations: PyTree, actions: jax.Array) -> tuple:
-        """What the network sees."""
-        return (observations,) if isinstance(self.network, Value) else (observations, actions)
 
     def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
         """The state with fresh parameters ω."""
-        inputs = self.inputs(example(spec), jnp.zeros((1, spec.action_dim)))
-        value = self.network.init(jax.random.fold_in(key, 2), *inputs)["params"]
+        actions = jnp.zeros((1, spec.action_dim)) if self.sees_actions else None
+        value = self.network.init(jax.random.fold_in(key, 2), example(spec), actions)["params"]
         return state._replace(value=value, value_optimizer=optax.adam(self.learning_rate).init(value))
 
     def values(self, value: PyTree, batch: Transition) -> jax.Array:
         """Q^μ(s, a) or V^μ(s): [B]."""
-        return apply(self.network, value, *self.inputs(batch.observations, batch.actions))
+        return apply(self.network, value, batch.observations, batch.actions if self.sees_actions else None)
 
     def loss(self, value: PyTree, batch: Transition) -> jax.Array:
         """Mean squared distance from the Monte-Carlo returns."""
@@ -57,5 +51,4 @@ class FittedReference:
     def step(self, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:
         """One Adam step of ω."""
         loss, gradient = jax.value_and_grad(self.loss)(state.value, batch)
-        value, optimizer = adam_step(self.learning_rate, gradient, state.value_optimizer, state.value)
-        return state._replace(value=value, value_optimizer=optimizer), {"reference_loss": loss}
+        return descend(state, "value", self.learning_rate, gradient), {"reference_loss": loss}

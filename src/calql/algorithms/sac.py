@@ -9,39 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.actor_critic import ActorCritic, share_encoder
+from calql.algorithms.actor_critic import ActorCritic, ActorCriticState, share_encoder
 from calql.algorithms.bounds import Count, Finite, NonNegative, Positive
-from calql.algorithms.steps import Metrics, adam_step, apply_every
+from calql.algorithms.steps import Metrics, apply_every, descend
 from calql.networks import TanhGaussianPolicy, action_dim_of, apply, choose_members, sample_actions
 from calql.types import PyTree, Spec, Transition
-
-
-class ActorCriticState(NamedTuple):
-    """What SAC, CQL, Cal-QL and O3F learn. One record for all: a run may switch between these rules."""
-
-    actor: PyTree
-    """Policy parameters φ."""
-    critic: PyTree
-    """Critic parameters θ, leading axis [E]."""
-    target_critic: PyTree
-    """Polyak average of θ."""
-    log_alpha: jax.Array
-    """Logarithm of the entropy temperature."""
-    log_alpha_prime: jax.Array
-    """Logarithm of the Lagrange multiplier of the conservative term (unused without `cql_target_gap`)."""
-    actor_optimizer: Any
-    critic_optimizer: Any
-    alpha_optimizer: Any
-    alpha_prime_optimizer: Any
-    value: PyTree = None
-    """Parameters of Cal-QL's learned reference V^μ (Appendix J); None where the returns are the reference."""
-    value_optimizer: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,21 +60,15 @@ class SAC(ActorCritic):
         )  # fmt: skip
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """Fresh parameters and optimiser states for observations and actions of those shapes."""
-        actor, critic = self.networks(key, spec)
+        """A fresh state, also of the parts that only some heirs use: a run may switch between SAC and its heirs."""
         log_alpha, log_alpha_prime = jnp.zeros(()), jnp.ones(())
-        state = ActorCriticState(
-            actor=actor,
-            critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
+        state = super().init(key, spec)
+        return state._replace(
             log_alpha=log_alpha,
             log_alpha_prime=log_alpha_prime,
-            actor_optimizer=optax.adam(self.actor_lr).init(actor),
-            critic_optimizer=optax.adam(self.critic_lr).init(critic),
             alpha_optimizer=optax.adam(self.actor_lr).init(log_alpha),
             alpha_prime_optimizer=optax.adam(self.critic_lr).init(log_alpha_prime),
         )
-        return share_encoder(state)
 
     def pi(self, actor: PyTree, observations: PyTree) -> tuple[jax.Array, jax.Array]:
         """Mean and log-std [B, A] of the policy at [B, …], before the tanh."""
@@ -146,12 +117,9 @@ class SAC(ActorCritic):
         """Steps of policy and temperature, on the critics of `state`."""
         (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
-        actor, actor_optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
-        log_alpha, alpha_optimizer = adam_step(self.actor_lr, alpha_grad, state.alpha_optimizer, state.log_alpha)
-        state = state._replace(
-            actor=actor, actor_optimizer=actor_optimizer, log_alpha=log_alpha, alpha_optimizer=alpha_optimizer
-        )
-        return state, {"actor_loss": loss, "log_pi": log_pi.mean(), "alpha": jnp.exp(log_alpha)}
+        state = descend(state, "actor", self.actor_lr, gradient)
+        state = descend(state, "log_alpha", self.actor_lr, alpha_grad)
+        return state, {"actor_loss": loss, "log_pi": log_pi.mean(), "alpha": jnp.exp(state.log_alpha)}
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
@@ -160,9 +128,8 @@ class SAC(ActorCritic):
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         improve = partial(self.improve_policy, state, batch, actor_key)
         improved, policy_metrics = apply_every(self.actor_every, state.critic_optimizer, improve, state)
-        return self.move_targets(self.step_critic(improved, gradient)), metrics | {
-            "critic_loss": critic_loss
-        } | policy_metrics
+        state = self.move_targets(self.step_critic(improved, gradient))
+        return state, metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from calql.types import PyTree, Spec
 
 Metrics = dict[str, jax.Array]
 """Scalars by name."""
+State = TypeVar("State", bound=Any)
+"""A named tuple."""
 
 
 def example(spec: Spec) -> PyTree:
@@ -21,35 +23,17 @@ def example(spec: Spec) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
 
 
-def adam_step(learning_rate: float, gradient: PyTree, optimizer: Any, parameters: PyTree) -> tuple[PyTree, Any]:
-    """One Adam step: new parameters and optimiser state."""
-    updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer, parameters)
-    return optax.apply_updates(parameters, updates), optimizer
+def descend(state: State, part: str, learning_rate: float, gradient: PyTree, weight_decay: float = 0.0) -> State:
+    """The state after an Adam step of one part; with `weight_decay`, AdamW: it first shrinks by rate · decay.
 
-
-def adamw_step(
-    learning_rate: float, weight_decay: float, gradient: PyTree, optimizer: Any, parameters: PyTree
-) -> tuple[PyTree, Any]:
-    """The parameters shrink by learning rate · decay, then take Adam's step: new parameters and optimiser state."""
-    shrunk = jax.tree.map(lambda x: (1.0 - learning_rate * weight_decay) * x, parameters)
-    return adam_step(learning_rate, gradient, optimizer, shrunk)
-
-
-def backup(
-    rewards: jax.Array,
-    masks: jax.Array,
-    discount: float,
-    value: jax.Array,
-    limits: tuple[float, float] | None = None,
-) -> jax.Array:
-    """y = r + γ · mask · V(s′), clamped to the limits where there are any: [B] each. No gradient flows."""
-    target = rewards + discount * masks * value
-    return jax.lax.stop_gradient(target if limits is None else jnp.clip(target, *limits))
-
-
-def weighted_imitation(weights: jax.Array, log_pi: jax.Array) -> jax.Array:
-    """−Σ weight · log π(a|s) over a batch: [B], [B] → []."""
-    return -(weights * log_pi).sum()
+    The moments of `actor` are in `actor_optimizer`, those of `log_alpha` in `alpha_optimizer`.
+    """
+    optimizer = f"{part.removeprefix('log_')}_optimizer"
+    parameters = getattr(state, part)
+    if weight_decay:
+        parameters = jax.tree.map(lambda x: (1.0 - learning_rate * weight_decay) * x, parameters)
+    updates, moments = optax.adam(learning_rate).update(gradient, getattr(state, optimizer))
+    return state._replace(**{part: optax.apply_updates(parameters, updates), optimizer: moments})
 
 
 def averaged_gradient(

@@ -11,37 +11,21 @@ The policy and both targets move at every second update of the critics.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from calql.algorithms.actor_critic import ActorCritic, share_encoder
+from calql.algorithms.actor_critic import ActorCritic, ActorCriticState
 from calql.algorithms.bounds import Count, NonNegative, Positive, Widths
-from calql.algorithms.steps import Metrics, adam_step, apply_every
+from calql.algorithms.steps import Metrics, apply_every, descend
 from calql.networks import TanhGaussianPolicy, action_dim_of, apply
 from calql.types import PyTree, Spec, Transition
 
 
-class TD3BCState(NamedTuple):
-    """What TD3+BC learns."""
-
-    actor: PyTree
-    """Policy parameters φ."""
-    critic: PyTree
-    """Critic parameters θ, leading axis [E]."""
-    target_critic: PyTree
-    """Polyak average of θ."""
-    actor_optimizer: Any
-    critic_optimizer: Any
-    target_actor: PyTree
-    """Polyak average of φ."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TD3BC(ActorCritic):
-    """Hyper-parameters with pure methods over a `TD3BCState`."""
+    """Hyper-parameters with pure methods over an `ActorCriticState`."""
 
     actor_lr: Positive = 3e-4
     """Adam learning rate of the policy."""
@@ -64,18 +48,9 @@ class TD3BC(ActorCritic):
             self.actor_hidden, action_dim, self.output_gain, encoder=self.encoder, learns_encoder=False
         )
 
-    def init(self, key: jax.Array, spec: Spec) -> TD3BCState:
-        """Fresh parameters and optimiser states; the target policy starts as the policy."""
-        actor, critic = self.networks(key, spec)
-        state = TD3BCState(
-            actor=actor,
-            critic=critic,
-            target_critic=jax.tree.map(jnp.copy, critic),
-            actor_optimizer=optax.adam(self.actor_lr).init(actor),
-            critic_optimizer=optax.adam(self.critic_lr).init(critic),
-            target_actor=None,
-        )
-        state = share_encoder(state)
+    def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
+        """A fresh state; the target policy starts as the policy."""
+        state = super().init(key, spec)
         return state._replace(target_actor=jax.tree.map(jnp.copy, state.actor))
 
     def actions(self, actor: PyTree, observations: PyTree) -> jax.Array:
@@ -83,7 +58,7 @@ class TD3BC(ActorCritic):
         mean, _ = apply(self.policy(action_dim_of(actor)), actor, observations)
         return jnp.tanh(mean)
 
-    def target_q(self, state: TD3BCState, batch: Transition, key: jax.Array) -> jax.Array:
+    def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
         """y with clipped noise on the target policy's action: [B]. No gradient flows."""
         noise = self.target_noise * jax.random.normal(key, batch.actions.shape)
         noise = jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip)
@@ -92,7 +67,7 @@ class TD3BC(ActorCritic):
         return self.backup(batch, value)
 
     def actor_loss(
-        self, actor: PyTree, state: TD3BCState, batch: Transition, key: jax.Array
+        self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """−λ mean Q_1(s, π(s)) + mean (π(s) − a)²."""
         actions = self.actions(actor, batch.observations)
@@ -102,18 +77,16 @@ class TD3BC(ActorCritic):
         loss = distance - scale * q.mean()
         return loss, {"actor_loss": loss, "bc_loss": distance}
 
-    def improve_policy(self, state: TD3BCState, batch: Transition, key: jax.Array) -> tuple[TD3BCState, Metrics]:
+    def improve_policy(
+        self, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[ActorCriticState, Metrics]:
         """The policy's step, after which both targets move."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
-        actor, optimizer = adam_step(self.actor_lr, gradient, state.actor_optimizer, state.actor)
-        state = state._replace(
-            actor=actor,
-            actor_optimizer=optimizer,
-            target_actor=optax.incremental_update(actor, state.target_actor, self.tau),
-        )
-        return self.move_targets(state), metrics
+        state = descend(state, "actor", self.actor_lr, gradient)
+        target = optax.incremental_update(state.actor, state.target_actor, self.tau)
+        return self.move_targets(state._replace(target_actor=target)), metrics
 
-    def update(self, state: TD3BCState, batch: Transition, key: jax.Array) -> tuple[TD3BCState, Metrics]:
+    def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
         """Critics, and every second time the policy on the new critics."""
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
@@ -123,7 +96,7 @@ class TD3BC(ActorCritic):
         )
         return moved, metrics | {"critic_loss": critic_loss} | policy_metrics
 
-    def act(self, state: TD3BCState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
+    def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at [B, …], with noise where a key is given (online collection)."""
         actions = self.actions(state.actor, observations)
         if key is None:

@@ -1,6 +1,6 @@
 """Network modules: the only folder that imports the neural-network library."""
 
-from calql.networks.critic import Critic, CriticEnsemble, Value, choose_members, members
+from calql.networks.critic import Critic, CriticEnsemble, choose_members, members
 from calql.networks.encoder import ENCODERS, LATENT, Encoder, flatten_observation
 from calql.networks.mlp import MLP, apply
 from calql.networks.policy import (
@@ -24,7 +24,6 @@ __all__ = [
     "Encoder",
     "GaussianPolicy",
     "TanhGaussianPolicy",
-    "Value",
     "action_dim_of",
     "apply",
     "choose_members",

@@ -40,8 +40,9 @@ class TanhGaussianPolicy(nn.Module):
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
         """[B, …] → mean [B, A] and log-std [B, A] of the Gaussian before the tanh."""
-        seen = seen_by_policy(self, observation)
-        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(seen)
+        state = Encoder(self.encoder, name="encoder")(observation)
+        state = state if self.learns_encoder else jax.lax.stop_gradient(state)
+        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(state)
         mean, log_std = jnp.split(raw, 2, axis=-1)
         multiplier = self.param("log_std_multiplier", nn.initializers.constant(self.log_std_multiplier), ())
         offset = self.param("log_std_offset", nn.initializers.constant(self.log_std_offset), ())
@@ -63,15 +64,14 @@ class GaussianPolicy(nn.Module):
     dropout: float = 0.0
     """Dropout rate of hidden units in training."""
     encoder: str = "small"
-    """Kind of the `Encoder` of images."""
-    learns_encoder: bool = True
-    """Whether gradients of the policy reach the encoder; False: only the critics train it."""
+    """Kind of the `Encoder` of images, which only the critics train."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
         """[B, …] → mean [B, A] in [−1, 1] and log-std [B, A] of the Gaussian."""
+        state = jax.lax.stop_gradient(Encoder(self.encoder, name="encoder")(observation))
         mlp = MLP(self.hidden, self.action_dim, self.output_gain, dropout=self.dropout, name="mlp")
-        mean = jnp.tanh(mlp(seen_by_policy(self, observation)))
+        mean = jnp.tanh(mlp(state))
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         return mean, jnp.broadcast_to(jnp.clip(log_std, *GAUSSIAN_LOG_STD_RANGE), mean.shape)
 
@@ -79,12 +79,6 @@ class GaussianPolicy(nn.Module):
 def action_dim_of(actor: PyTree) -> int:
     """Number of action dimensions of a `TanhGaussianPolicy` with these parameters: mean and log-std share a layer."""
     return actor["mlp"]["output"]["bias"].shape[-1] // 2
-
-
-def seen_by_policy(module: nn.Module, observation: PyTree) -> jax.Array:
-    """[B, …] → [B, D], the input of the policy's layers; call it while the module is applied."""
-    x = Encoder(module.encoder, name="encoder")(observation)
-    return x if module.learns_encoder else jax.lax.stop_gradient(x)
 
 
 def gaussian_log_prob(mean: jax.Array, log_std: jax.Array, actions: jax.Array) -> jax.Array:

@@ -45,8 +45,6 @@ class DecisionTransformer(nn.Module):
     max_timestep: int
     """Number of episode steps with their own embedding."""
     action_dim: int
-    ordering: bool = True
-    """Add an embedding of the step in the episode to every token."""
 
     @nn.compact
     def __call__(
@@ -66,9 +64,8 @@ class DecisionTransformer(nn.Module):
             embed(flatten_observation(observations), "embed_state"),
             embed(actions, "embed_action"),
         ]
-        if self.ordering:
-            time = nn.Embed(self.max_timestep, self.width, embedding_init=dense, name="embed_time")
-            tokens = [token + time(jnp.clip(timesteps, 0, self.max_timestep - 1)) for token in tokens]
+        time = nn.Embed(self.max_timestep, self.width, embedding_init=dense, name="embed_time")
+        tokens = [token + time(jnp.clip(timesteps, 0, self.max_timestep - 1)) for token in tokens]
         size, length = valid.shape
         x = nn.LayerNorm()(jnp.stack(tokens, axis=2).reshape(size, 3 * length, self.width))
         x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
