@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_reference as ref
 import pytest
-from fixed import NOISE, SMALL, A, B, batch, q_of, state_of, traced
+from fixed import NOISE, SMALL, A, B, batch, initial, q_of, state_of, traced
 
 from calql.algorithms import AWAC, IQL, O3F, SAC, TD3BC, CalQL
+from calql.training import checkpoint
+from calql.training.store import borrowed
 
 KEY = jax.random.key(7)
 ROWS = NOISE[:1]
@@ -217,6 +219,29 @@ def test_the_policy_moves_on_the_last_batch_of_each_step():
         assert metrics["actor_loss"] == (3 * expected["actor_loss"] if due else 0.0)
         assert (new.log_alpha != state.log_alpha) == due
         total, state = total + float(metrics["log_pi"]), new
+
+
+@pytest.mark.parametrize("rule", [SAC, TD3BC])
+def test_the_delay_counts_on_over_the_border_and_from_another_run(rule):
+    """What it counts from is the first update of the critics' optimiser, whichever phase or run that was in."""
+    before, after, wider = (
+        rule(**SMALL | o) for o in ({"actor_every": 1}, {"actor_every": 3}, {"critic_hidden": (5,)})
+    )
+    state, first = state_of(before), jax.jit(before.update)
+    for _ in range(4):
+        state, _ = first(state, batch(), KEY)
+    borrowed_state, taken, _ = borrowed(initial(after, 5), checkpoint.flatten(state))
+    _, _, left = borrowed(initial(wider, 5), checkpoint.flatten(state))
+    assert {"critic", "critic_optimizer"} <= {*taken} & {*left}  # together, or not at all: then the count begins at 0
+    update = jax.jit(after.update)
+    for start, updates in ((state, 4), (borrowed_state, 4), (initial(after, 5), 0)):
+        moved = []
+        for _ in range(4):
+            new, _ = update(start, batch(), KEY)
+            pairs = zip(*(jax.tree.leaves(x.actor) for x in (start, new)), strict=True)
+            moved.append(any((a != b).any() for a, b in pairs))
+            start = new
+        assert moved == [(updates + i) % 3 == 2 for i in range(4)]
 
 
 def test_normalised_critics_stay_bounded_far_from_the_data():

@@ -69,6 +69,8 @@ def apply_every(
 ) -> tuple[PyTree, Metrics]:
     """`step()` on the last of each `period` updates that an Adam optimiser has seen, and `otherwise` on the others.
 
+    The optimiser's counter is a part of the state: the count goes on over the border of the phases, and in a run that
+    starts from this state; it begins at 0 where the optimiser is a new one.
     Metrics are zero where nothing is done and `period` times as large where it is, so that their mean is right.
     """
     if period == 1:
