@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 
 from calql.cli import main
 from calql.data.episodes import Episodes
+from calql.envs.make import make_env
 from calql.machine import git_commit
 from calql.paper.demonstrators.pointmaze import build
 from calql.paper.tasks import TASKS
-from calql.reports import coverage, data_figures
+from calql.reports import data_figures
 from calql.reports.data_figures import data_figure
 from calql.rewards import Rewards
 from calql.tasks import Task
@@ -272,9 +273,8 @@ def test_bars_count_the_episodes():
 @pytest.mark.parametrize("name", [POINT, "antmaze-large-play"])
 def test_a_maze_is_drawn_with_its_walls(name):
     task = TASKS[name]
-    kind = task.env.partition(":")[0]
-    with coverage.make_env(task) as env:
-        plan = coverage.FLOORS[kind](env.unwrapped)
+    with make_env(task) as env:
+        plan = env.unwrapped.floor_plan()
         observations = np.repeat(env.reset(seed=0)[0][None], 4, axis=0)
     axes = drawn([episode(observations, 3, won=True)], task).axes[2]
     assert len(axes.patches) == len(plan.walls) + 1
@@ -293,7 +293,10 @@ def test_the_order_of_a_kitchens_subtasks():
         return np.concatenate([np.where(goal, goal, START) if solved else START, np.zeros(30)]).astype(np.float32)
 
     way = np.stack([joints(), joints("kettle"), joints("kettle", "microwave"), joints("kettle"), joints()])
-    assert coverage._ranks(way[1:, :30], ["microwave", "kettle", "light switch"]).tolist() == [2, 1, 0]
+    with make_env(TASKS["kitchen-mixed"]) as env:
+        ranks = env.unwrapped.solution_ranks(way)
+    assert list(ranks.values()) == [2, 1, 0, 0, 0, 0, 0]
+    assert list(ranks)[:4] == ["microwave", "kettle", "bottom burner", "light switch"]
     axes = drawn([episode(way, 4, won=False)], TASKS["kitchen-mixed"]).axes[2]
     shown = {(round(text.get_position()[1]), round(text.get_position()[0])) for text in axes.texts}
     assert {(0, 1), (1, 0)} <= shown  # microwave second, kettle first

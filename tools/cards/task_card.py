@@ -22,7 +22,7 @@ from calql.envs.make import make_env
 from calql.paper.methods import DEFAULT_METHOD
 from calql.paper.tasks import TASKS, get_task
 from calql.reports.data_figures import data_figure
-from calql.reports.figures import LOOK
+from calql.reports.style import LOOK
 from calql.tasks import Task
 from calql.training.options import experiment
 from calql.types import InputError

@@ -1,13 +1,13 @@
 """Coverage of data: a maze's floor, the order of a kitchen's subtasks, images of episodes, or two components.
 
-Mazes and kitchens are recognised by the task's environment, images by their type; every other task is shown by
-the first two principal components of its standardised states.
+An environment may know more than its observations show: one with `floor_plan()` (`calql.paper.envs.floor.Floor`) is
+drawn as a floor, one with `solution_ranks(observations)` as an order of subtasks. Images are recognised by their type;
+every other task is shown by the first two principal components of its standardised states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,8 +20,8 @@ from calql.data.check.narrowness import features
 from calql.data.episodes import Episodes
 from calql.data.success import knows_success, success_steps
 from calql.envs.make import make_env
-from calql.reports.figures import INK
-from calql.reports.style import COLOURS
+from calql.paper.envs.floor import Floor
+from calql.reports.style import COLOURS, INK
 from calql.tasks import Task
 from calql.types import is_image
 
@@ -37,85 +37,37 @@ STRIPS = 5, 6
 """Number of episodes that are shown, and of images per episode."""
 
 
-class Plan(NamedTuple):
-    """A floor seen from above, in metres."""
-
-    walls: np.ndarray
-    """[N, 2] centres of the square walls."""
-    cell: float
-    """Side of a wall."""
-    start: np.ndarray
-    """[2] centre of the start region."""
-    goal: np.ndarray
-    """[2] centre of the goal region."""
-    radius: float
-    """Radius of the goal."""
-    unit: np.ndarray | float
-    """Factors from the first two entries of an observation to metres."""
-
-
 def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
     """Draw the coverage of the data in the way that suits the task, with a title."""
     with make_env(task) as env:
         world: Any = env.unwrapped
-        kind = type(world).__module__
-        if kind in FLOORS:
-            _floor(axes, episodes, FLOORS[kind](world))
-        elif kind == KITCHEN:
-            _orders(axes, episodes, world.tasks)
+        if hasattr(world, "floor_plan"):
+            _floor(axes, episodes, world.floor_plan())
+        elif hasattr(world, "solution_ranks"):
+            _orders(axes, world.tasks, [world.solution_ranks(e.observations) for e in episodes.episodes])
         elif images := [name for name, leaf in named_leaves("", episodes.spec().observation) if is_image(leaf)]:
             _strips(axes, episodes, task, images[0])
         else:
             _components(axes, episodes, task)
 
 
-# -- mazes -------------------------------------------------------------------------------------------------------------
-
-
-def _pointmaze_plan(env: Any) -> Plan:
-    from calql.paper.envs import pointmaze as maze
-
-    rows = maze.maze_map()
-    walls = [maze.cell_center((i, j)) for i, row in enumerate(rows) for j, sign in enumerate(row) if sign == 1]
-    goal = maze.cell_center(maze.GOAL_CELL)
-    return Plan(np.array(walls), 1.0, maze.START_CENTER, goal, maze.GOAL_RADIUS, maze.OBSERVATION_SCALE[:2])
-
-
-def _antmaze_plan(env: Any) -> Plan:
-    from calql.paper.envs.antmaze import CELL
-
-    maze = env.maze
-    walls = np.array([maze.cell_center(cell) for cell in maze.walls])
-    start = maze.cell_center(maze.start)
-    goal = maze.cell_center(maze.goal) + sum(map(np.mean, env.physics.goal_noise))  # the mean of its draws
-    return Plan(walls, CELL, start, goal, env.physics.goal_radius, 1.0)
-
-
-FLOORS: dict[str, Callable[[Any], Plan]] = {
-    "calql.paper.envs.pointmaze": _pointmaze_plan,
-    "calql.paper.envs.antmaze": _antmaze_plan,
-}
-"""Module of an environment's class → its floor plan."""
-KITCHEN = "calql.paper.envs.kitchen"
-
-
-def _floor(axes: Axes, episodes: Episodes, plan: Plan) -> None:
+def _floor(axes: Axes, episodes: Episodes, floor: Floor) -> None:
     """Density of positions, walls, start and goal."""
-    half = plan.cell / 2
-    low, high = plan.walls.min(axis=0) - half, plan.walls.max(axis=0) + half
-    for corner in plan.walls - half:
-        axes.add_patch(Rectangle(corner, plan.cell, plan.cell, facecolor="#d5d8dc", edgecolor="none"))
-    _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * plan.unit, low, high)
-    axes.add_patch(Circle((plan.goal[0], plan.goal[1]), plan.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4))
-    above = plan.goal + np.array([0.0, plan.radius])
-    for name, point, side in (("start", plan.start, "center"), ("goal", above, "bottom")):
-        axes.text(point[0], point[1], name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
-    rim = 0.75 * plan.cell  # show only a quarter of the outer walls
-    axes.set(
-        xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal", xticks=[], yticks=[]
+    half = floor.cell / 2
+    low, high = floor.walls.min(axis=0) - half, floor.walls.max(axis=0) + half
+    for corner in floor.walls - half:
+        axes.add_patch(Rectangle(corner, floor.cell, floor.cell, facecolor="#d5d8dc", edgecolor="none"))
+    _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * floor.unit, low, high)
+    axes.add_patch(
+        Circle((floor.goal[0], floor.goal[1]), floor.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4)
     )
+    above = floor.goal + np.array([0.0, floor.radius])
+    for name, point, side in (("start", floor.start, "center"), ("goal", above, "bottom")):
+        axes.text(point[0], point[1], name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
+    rim = 0.75 * floor.cell  # show only a quarter of the outer walls
+    axes.set(xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal")
+    axes.set(xticks=[], yticks=[], title="where the steps are (darker: more, log scale)")
     axes.spines[:].set_visible(False)
-    axes.set_title("where the steps are (darker: more, log scale)", loc="left", fontsize=8.5)
 
 
 def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -130,15 +82,9 @@ def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) 
     axes.imshow(image, origin="lower", extent=extent, cmap=MAP, norm=LogNorm(0.3, top), interpolation="none")
 
 
-# -- kitchens ----------------------------------------------------------------------------------------------------------
-
-
-def _orders(axes: Axes, episodes: Episodes, wanted: tuple[str, ...]) -> None:
+def _orders(axes: Axes, paid: tuple[str, ...], orders: list[dict[str, int]]) -> None:
     """For every subtask, the share of episodes that solve it first, second, …, or never."""
-    from calql.paper.envs.kitchen import SUBTASKS
-
-    names = [*wanted, *(name for name in SUBTASKS if name not in wanted)]
-    ranks = np.stack([_ranks(e.observations[1:, :30], names) for e in episodes.episodes])
+    names, ranks = list(orders[0]), np.array([list(order.values()) for order in orders])
     last = max(4, ranks.max())
     shares = np.stack([(ranks == rank).mean(axis=0) for rank in [*range(1, last + 1), 0]], axis=1)
     axes.imshow(shares * ([1.0] * last + [0.0]), cmap=MAP, vmin=0.0, vmax=1.0, aspect="auto")
@@ -147,23 +93,10 @@ def _orders(axes: Axes, episodes: Episodes, wanted: tuple[str, ...]) -> None:
             colour = "white" if share > 0.55 and column < last else INK
             axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour)
     axes.set_xticks(range(last + 1), [*(f"{rank}." for rank in range(1, last + 1)), "never"])
-    axes.set_yticks(range(len(names)), [f"{name} *" if name in wanted else name for name in names])
+    axes.set_yticks(range(len(names)), [f"{name} *" if name in paid else name for name in names])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("share of episodes that solve it first, second, … (*: pays)", loc="left", fontsize=8.5)
-
-
-def _ranks(joints: np.ndarray, names: list[str]) -> np.ndarray:
-    """[names] rank of each subtask in the order of first solutions, from 1; 0: never solved."""
-    from calql.paper.envs.kitchen import is_solved
-
-    solved = np.stack([is_solved(name, joints) for name in names], axis=1)
-    first = np.where(solved.any(axis=0), solved.argmax(axis=0), len(joints))
-    ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
-    return np.where(first < len(joints), ranks, 0)
-
-
-# -- images ------------------------------------------------------------------------------------------------------------
+    axes.set_title("share of episodes that solve it first, second, … (*: pays)")
 
 
 def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
@@ -184,10 +117,7 @@ def _strips(axes: Axes, episodes: Episodes, task: Task, name: str) -> None:
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("some episodes, first to last image", loc="left", fontsize=8.5)
-
-
-# -- everything else ---------------------------------------------------------------------------------------------------
+    axes.set_title("some episodes, first to last image")
 
 
 def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
@@ -198,9 +128,7 @@ def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
     used[:2] |= not used.any()  # if all states are equal, they are one point
     states = (states[:, used] - center[used]) / np.maximum(scale[used], 1e-12)
     every = max(1, len(states) // SAMPLES)
-    values, vectors = np.linalg.eigh(
-        np.atleast_2d(np.cov(states[::every].T)) if len(states) > 1 else np.eye(used.sum())
-    )
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(states[::every].T)))
     points = states @ vectors[:, ::-1][:, :2]
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     explained = values[::-1][:2].sum() / max(values.sum(), 1e-12)
@@ -217,5 +145,5 @@ def _components(axes: Axes, episodes: Episodes, task: Task) -> None:
         some = np.asarray(rows, int)[:: max(1, len(rows) // MARKS)]
         axes.scatter(*points[some].T, s=5, color=colour, linewidths=0, label=name, zorder=3)
     axes.set(aspect="auto", xlabel="first principal component", ylabel="second")
-    axes.legend(frameon=False, loc="best", markerscale=2, handletextpad=0.2)
-    axes.set_title(f"where the steps are ({explained:.0%} of the states' variance)", loc="left", fontsize=8.5)
+    axes.legend(markerscale=2, handletextpad=0.2)
+    axes.set_title(f"where the steps are ({explained:.0%} of the states' variance)")

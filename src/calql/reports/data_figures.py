@@ -15,9 +15,9 @@ from calql.data.episodes import Episodes
 from calql.data.success import knows_success, success_steps
 from calql.data.transitions import returns_of
 from calql.reports.coverage import draw_coverage
-from calql.reports.figures import INK, LOOK, save
+from calql.reports.figures import save
 from calql.reports.html import slug
-from calql.reports.style import COLOURS
+from calql.reports.style import COLOURS, INK, LOOK
 from calql.tasks import Task
 from calql.types import InputError
 
@@ -39,6 +39,7 @@ def draw_data(
     return stem.with_name(f"{stem.name}.png")
 
 
+@mpl.rc_context(LOOK)
 def data_figure(episodes: Episodes, task: Task, discount: float = 0.99, tail_bootstrap: bool = False) -> Figure:
     """Returns (as quantiles), lengths (successes and failures separately) and coverage.
 
@@ -53,22 +54,27 @@ def data_figure(episodes: Episodes, task: Task, discount: float = 0.99, tail_boo
     longest = max(e.length for e in episodes.episodes)
     counted = [e for e in episodes.episodes if e.length > 1 or longest == 1 or not e.terminations[-1]]
     whole = Episodes(tuple(counted), episodes.uri)
-    with mpl.rc_context(LOOK):
-        layout = ConstrainedLayoutEngine(rect=(0.005, 0.01, 0.985, 0.89), wspace=0.06, hspace=0.08)
-        figure = Figure(figsize=(8, 4.4), layout=layout)
-        grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.45])
-        returns = returns_of(counted, task.rewards, discount, tail_bootstrap)
-        draw_returns(figure.add_subplot(grid[0, 0]), whole, returns, discount)
-        draw_lengths(figure.add_subplot(grid[1, 0]), whole, task)
-        draw_coverage(figure.add_subplot(grid[:, 1]), whole, task)
-        size = f"{whole.num_transitions:,} transitions in {_count(len(counted), 'episode')}"
-        if knows_success(whole, task.rewards):
-            share = np.mean([success_steps(e, task.rewards).any() for e in counted])
-            size += f", {share:.0%} of them successful"
-        name = episodes.uri if len(episodes.uri) < 46 else f"…{episodes.uri[-44:]}"
-        figure.text(0.012, 0.965, name, fontweight="bold", fontsize=10, va="top")
-        figure.text(0.988, 0.965, size, ha="right", va="top")
+    layout = ConstrainedLayoutEngine(rect=(0.005, 0.01, 0.985, 0.89), wspace=0.06, hspace=0.08)
+    figure = Figure(figsize=(8, 4.4), layout=layout)
+    grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.45])
+    returns = returns_of(counted, task.rewards, discount, tail_bootstrap)
+    draw_returns(figure.add_subplot(grid[0, 0]), whole, returns, discount)
+    draw_lengths(figure.add_subplot(grid[1, 0]), whole, task)
+    draw_coverage(figure.add_subplot(grid[:, 1]), whole, task)
+    size = f"{whole.num_transitions:,} transitions in {len(counted):,} episode{'s' * (len(counted) != 1)}"
+    if (won := _won(whole, task)) is not None:
+        size += f", {won.mean():.0%} of them successful"
+    name = episodes.uri if len(episodes.uri) < 46 else f"…{episodes.uri[-44:]}"
+    figure.text(0.012, 0.965, name, fontweight="bold", fontsize=10, va="top")
+    figure.text(0.988, 0.965, size, ha="right", va="top")
     return figure
+
+
+def _won(episodes: Episodes, task: Task) -> np.ndarray | None:
+    """[episodes] bool: which succeed; None where that is unknown."""
+    if not knows_success(episodes, task.rewards):
+        return None
+    return np.array([success_steps(e, task.rewards).any() for e in episodes.episodes])
 
 
 def draw_returns(axes: Axes, episodes: Episodes, returns: np.ndarray, discount: float) -> None:
@@ -86,9 +92,9 @@ def draw_returns(axes: Axes, episodes: Episodes, returns: np.ndarray, discount: 
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.margins(y=0.08)
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-    axes.legend(frameon=False, loc="best", fontsize=7.5, handlelength=1.6, borderaxespad=0.2)
-    axes.set_title(f"Monte-Carlo return (mapped rewards, γ {discount:g})", loc="left", fontsize=8.5)
+    axes.grid(True, axis="y")
+    axes.legend(fontsize=7.5, handlelength=1.6, borderaxespad=0.2)
+    axes.set_title(f"Monte-Carlo return (mapped rewards, γ {discount:g})")
 
 
 def draw_lengths(axes: Axes, episodes: Episodes, task: Task) -> None:
@@ -98,8 +104,7 @@ def draw_lengths(axes: Axes, episodes: Episodes, task: Task) -> None:
     width = max(1, -(-int(top) // 40))
     bins = np.arange(0, top + 2 * width, width) - (width == 1) / 2
     parts = [(lengths, FAILURE, "success unknown")]
-    if knows_success(episodes, task.rewards):
-        won = np.array([success_steps(e, task.rewards).any() for e in episodes.episodes])
+    if (won := _won(episodes, task)) is not None:
         parts = [(lengths[won], SUCCESS, "success"), (lengths[~won], FAILURE, "failure")]
     parts = [part for part in parts if len(part[0])]
     values, colours, names = zip(*parts, strict=True)
@@ -110,9 +115,5 @@ def draw_lengths(axes: Axes, episodes: Episodes, task: Task) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.legend(frameon=False, loc="best", fontsize=7.5, handlelength=1.0, borderaxespad=0.2)
-    axes.set_title(f"length of episodes (horizon {task.horizon:,})", loc="left", fontsize=8.5)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" + "s" * (number != 1)
+    axes.legend(fontsize=7.5, handlelength=1.0, borderaxespad=0.2)
+    axes.set_title(f"length of episodes (horizon {task.horizon:,})")

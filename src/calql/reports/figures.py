@@ -8,47 +8,27 @@ the 95 % interval of the IQM; a thin line is one seed (dotted: the run is unfini
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from calql.evaluation.aggregate import FEWEST_RUNS, bootstrap_interval, iqm, performance_profile
 from calql.reports.load import Run
-from calql.reports.style import HERO, styles
+from calql.reports.style import HERO, INK, LOOK, PAPER, styles
 from calql.reports.tables import Estimate, method_rows, spread_text, summary_matrix
 
-INK = "#22262b"
-"""Colour of everything that is not data; the page replaces it by the text colour of its theme."""
-PAPER = "#ffffff"
-"""Background of the files; transparent on the page."""
 PHASES = {
     "offline": ("offline pre-training", "gradient steps"),
     "online": ("online fine-tuning", "environment steps"),
 }
-LOOK: dict[Any, Any] = {
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "none",
-    "figure.facecolor": PAPER,
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.xmargin": 0.0,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "calql",
-}
+DOTTED = (0, (1, 1))
+DATA = {"color": INK, "linestyle": DOTTED, "linewidth": 1.4}
+"""Line of what belongs to the data, not to a method."""
 
 
 def score_figure(runs: Sequence[Run]) -> Figure | None:
@@ -66,116 +46,113 @@ def bounding_figure(runs: Sequence[Run]) -> Figure | None:
     return _curves(runs, "bounding_rate", "bounding rate", ylim=(-0.02, 1.02))
 
 
+@mpl.rc_context(LOOK)
 def slice_figure(runs: Sequence[Run]) -> Figure | None:
     """Q and returns over one component of the first action, one panel per seed (after Fig. 6 of the paper)."""
     runs = [run for run in _on_one_scale(runs) if run.slice is not None]
     seeds = sorted({run.seed for run in runs})[:3]
     if not seeds:
         return None
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 3.2))
-        panels = figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0]
-        figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0.08)
-        ends = {}
-        for axes, seed in zip(panels, seeds, strict=True):
-            for label, group, look in _methods(runs):
-                for run in group:
-                    if run.seed != seed or run.slice is None:
-                        continue
-                    action, q, mean, sem, deterministic = run.slice.T
-                    axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=look["color"], alpha=0.15, lw=0)
-                    axes.plot(action, mean, color=look["color"], linestyle=(0, (1, 1)), linewidth=1.4)
-                    axes.plot(action, deterministic, ls="", marker="o", ms=2.6, mfc="none", mec=look["color"], mew=0.8)
-                    axes.plot(action, q, **look)
-                    ends[label] = (axes, action[-1], q[-1], look)
-            axes.set_title(f"seed {seed}", loc="left", fontsize=8.5, pad=6)
-            axes.set(xlabel="component of the first action", xticks=[-1, 0, 1])
-            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-            axes.tick_params(length=3)
-        panels[0].set_ylabel("Q (line), return (dots, rings)")
-        panels[0].margins(y=0.06)
-        _direct_labels(panels[-1], ends)
-        return figure
+    figure = Figure(figsize=(8, 3.2))
+    panels = dict(zip(seeds, figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0], strict=True))
+    figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0.08)
+    ends = {}
+    for label, group, look in _methods(runs):
+        for run in group:
+            if run.seed not in panels or run.slice is None:
+                continue
+            axes, color = panels[run.seed], look["color"]
+            action, q, mean, sem, deterministic = run.slice.T
+            axes.fill_between(action, mean - 2 * sem, mean + 2 * sem, color=color, alpha=0.15, lw=0)
+            axes.plot(action, mean, color=color, linestyle=DOTTED, linewidth=1.4)
+            axes.plot(action, deterministic, ls="", marker="o", ms=2.6, mfc="none", mec=color, mew=0.8)
+            axes.plot(action, q, **look)
+            ends[label] = (axes, action[-1], q[-1], look)
+    for seed, axes in panels.items():
+        axes.set_title(f"seed {seed}")
+        axes.set(xlabel="component of the first action", xticks=[-1, 0, 1])
+        axes.grid(True, axis="y")
+        axes.tick_params(length=3)
+    panels[seeds[0]].set_ylabel("Q (line), return (dots, rings)")
+    panels[seeds[0]].margins(y=0.06)
+    _direct_labels(panels[seeds[-1]], ends)
+    return figure
 
 
+@mpl.rc_context(LOOK)
 def overview_figure(runs: Sequence[Run]) -> Figure | None:
     """Before → after, regret and dip of every method, lowest regret first, with ranges; None for a single method."""
     rows = method_rows(runs)
     if len(rows) < 2:
         return None
     looks = {label: look for label, _, look in _methods(runs)}
-    measures = [("score_before", "score_after"), ("regret",), ("dip",)]
-    titles = ["score before (hollow) and after", "regret", "dip"]
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
-        panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
-        top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
-        figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
-        for axes, keys, title in zip(panels, measures, titles, strict=True):
-            for y, row in enumerate(rows):
-                for key, offset in zip(keys, (-0.15, 0.15) if len(keys) > 1 else (0.0,), strict=True):
-                    _dot(axes, row.measures[key], y + offset, looks[row.label]["color"], hollow=key == "score_before")
-            axes.set_title(title, loc="left", fontsize=8.5, pad=6)
-            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
-            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-            axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
-            axes.tick_params(axis="y", length=0)
-            axes.spines["left"].set_visible(False)
-        known = [(row.published.regret, y) for y, row in enumerate(rows) if row.published]
-        if known:
-            panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
-            panels[1].set_title("regret (◇ in the paper)", loc="left", fontsize=8.5, pad=6)
-        panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
-        for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
-            tick.set_fontweight("bold" if row.method == HERO else "normal")
-        figure.canvas.draw()
-        widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
-        figure.subplots_adjust(left=max(0.2, 0.02 + widest))
-        _note(figure, "bars", runs, y=0.985, va="top")  # next to the titles, because there are ticks at the bottom
-        return figure
+    figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
+    panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
+    top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
+    figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
+    known = [(row.published.regret, y) for y, row in enumerate(rows) if row.published]
+    titles = ["score before (hollow) and after", "regret (◇ in the paper)" if known else "regret", "dip"]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    for y, row in enumerate(rows):
+        color = looks[row.label]["color"]
+        _dot(panels[0], row.measures["score_before"], y - 0.15, color, face=PAPER)
+        _dot(panels[0], row.measures["score_after"], y + 0.15, color, face=color)
+        _dot(panels[1], row.measures["regret"], y, color, face=color)
+        _dot(panels[2], row.measures["dip"], y, color, face=color)
+    if known:
+        panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
+    panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+    for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if row.method == HERO else "normal")
+    figure.canvas.draw()
+    widest = max(tick.get_window_extent().width for tick in panels[0].get_yticklabels()) / figure.bbox.width
+    figure.subplots_adjust(left=max(0.2, 0.02 + widest))
+    _note(figure, "bars", runs, y=0.985, va="top")  # next to the titles, because there are ticks at the bottom
+    return figure
 
 
-def _dot(axes, value: Estimate | None, y: float, color: str, *, hollow: bool) -> None:
+def _dot(axes, value: Estimate | None, y: float, color: str, *, face: str) -> None:
     """A point with its range or interval, if it has one."""
-    if value is None:
-        return
-    axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
-    axes.plot(
-        value.point, y, "o", color=color, markersize=4.5, markerfacecolor=PAPER if hollow else color, clip_on=False
-    )
+    if value is not None:
+        axes.plot([value.low, value.high], [y, y], color=color, linewidth=1.2, alpha=0.6, solid_capstyle="butt")
+        axes.plot(value.point, y, "o", color=color, markersize=4.5, markerfacecolor=face, clip_on=False)
 
 
+@mpl.rc_context(LOOK)
 def profile_figure(runs: Sequence[Run]) -> Figure | None:
     """Over all tasks: share of runs whose 1 − regret is above a threshold; None if no method has run on all tasks."""
     tasks = sorted({run.task for run in runs})
     taus = np.linspace(0, 1, 101)
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 3.2))
-        axes = figure.subplots()
-        lines = {}
-        for label, group, look in _methods(runs):
-            matrix = summary_matrix(group, tasks, ["regret"]) if {run.task for run in group} == set(tasks) else None
-            if matrix is None:
-                continue
-            scores = 1 - matrix[..., 0]
-            axes.plot(taus, performance_profile(scores, taus), drawstyle="steps-post", **look)
-            lines[label] = Line2D([], [], **look)
-        if not lines:
-            return None
-        axes.set(xlabel="threshold τ on 1 − regret", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
-        names = [label for label in dict.fromkeys(run.label for run in runs) if label in lines]
-        axes.legend([lines[name] for name in names], names, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-        figure.subplots_adjust(left=0.075, right=0.80, top=0.95, bottom=0.15)
-        return figure
+    figure = Figure(figsize=(8, 3.2))
+    axes = figure.subplots()
+    lines = {}
+    for label, group, look in _methods(runs):
+        matrix = summary_matrix(group, tasks, ["regret"])
+        if matrix is not None:
+            profile = performance_profile(1 - matrix[..., 0], taus)
+            (lines[label],) = axes.plot(taus, profile, drawstyle="steps-post", **look)
+    if not lines:
+        return None
+    axes.set(xlabel="threshold τ on 1 − regret", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.02, 1.02))
+    names = [label for label in dict.fromkeys(run.label for run in runs) if label in lines]
+    axes.legend([lines[name] for name in names], names, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.subplots_adjust(left=0.075, right=0.80, top=0.95, bottom=0.15)
+    return figure
 
 
+@mpl.rc_context(LOOK)
 def save(figure: Figure, stem: Path) -> str:
     """Write `stem`.png and `stem`.svg; returns the SVG text."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(LOOK):
-        figure.savefig(f"{stem}.png", dpi=200)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
+    figure.savefig(f"{stem}.png", dpi=200)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
     Path(f"{stem}.svg").write_text(out.getvalue(), encoding="utf-8")
     return out.getvalue()
 
@@ -201,11 +178,8 @@ def band(runs: Sequence[Run], phase: str, column: str) -> np.ndarray | None:
 
 def spread_note(runs: Sequence[Run]) -> str:
     """Meaning of the bands and bars in a figure of these runs: "range of 3 seeds", "95 % interval", or both."""
-    seeds: dict[tuple[str, str], int] = {}
-    for run in runs:
-        seeds[run.label, run.task] = seeds.get((run.label, run.task), 0) + run.done
-    notes = sorted({spread_text(count) for count in seeds.values()} - {""})
-    return " or ".join(notes)
+    seeds = Counter((run.label, run.task) for run in runs if run.done)
+    return " or ".join(sorted({spread_text(count) for count in seeds.values()} - {""}))
 
 
 def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: str = "bottom") -> None:
@@ -214,41 +188,42 @@ def _note(figure: Figure, name: str, runs: Sequence[Run], y: float = 0.015, va: 
         figure.text(0.99, y, f"{name}: {note}", ha="right", va=va, fontsize=7, alpha=0.75)
 
 
+@mpl.rc_context(LOOK)
 def _curves(
     runs: Sequence[Run], column: str, ylabel: str, ylim: tuple[float, float] | None = None, reference: str | None = None
 ) -> Figure | None:
-    """One column of eval.csv, and the dotted `reference` column if given; None if no run measured it."""
+    """One column of eval.csv, and the IQM over all runs of the `reference` column; None if no run measured it."""
     phases = [phase for phase in PHASES if any(len(run.curve(phase, column)[0]) for run in runs)]
     if not phases:
         return None
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 3.4))
-        ratios = [2, 3] if len(phases) > 1 else [1]
-        panels = figure.subplots(1, len(phases), sharey=True, squeeze=False, width_ratios=ratios)[0]
-        figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0)
-        ends = {}
-        for axes, phase in zip(panels, phases, strict=True):
-            for label, group, look in _methods(runs):
-                end = _draw(axes, group, phase, column, look)
-                if end:
-                    ends[label] = (axes, *end, look)
-            if reference:
-                end = _draw_reference(axes, runs, phase, reference)
-                if end:
-                    ends["return of the data"] = (
-                        axes,
-                        *end,
-                        {"color": INK, "linestyle": (0, (1, 1)), "linewidth": 1.4},
-                    )
-            _dress(axes, phase)
-        panels[0].set_ylabel(ylabel)
-        panels[0].set(ylim=ylim) if ylim else panels[0].margins(y=0.06)
-        if len(phases) > 1:
-            panels[1].spines["left"].set(linestyle=(0, (4, 3)))
-            panels[1].tick_params(axis="y", length=0)
-        _direct_labels(panels[-1], ends)
-        _note(figure, "band", runs)
-        return figure
+    figure = Figure(figsize=(8, 3.4))
+    ratios = [2, 3] if len(phases) > 1 else [1]
+    panels = figure.subplots(1, len(phases), sharey=True, squeeze=False, width_ratios=ratios)[0]
+    figure.subplots_adjust(left=0.075, right=0.80, top=0.90, bottom=0.14, wspace=0)
+    ends = {}
+    for axes, phase in zip(panels, phases, strict=True):
+        for label, group, look in _methods(runs):
+            if end := _draw(axes, group, phase, column, look):
+                ends[label] = (axes, *end, look)
+        middle = None if reference is None else band(runs, phase, reference)
+        if middle is not None:
+            axes.plot(middle[0], middle[1], **DATA)
+            ends["return of the data"] = (axes, middle[0][-1], middle[1][-1], DATA)
+        title, unit = PHASES[phase]
+        axes.set_title(title)
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper" if phase == "offline" else None))
+        axes.grid(True, axis="y")
+        axes.tick_params(length=3)
+    panels[0].set_ylabel(ylabel)
+    panels[0].set(ylim=ylim) if ylim else panels[0].margins(y=0.06)
+    if len(phases) > 1:
+        panels[1].spines["left"].set(linestyle=(0, (4, 3)))
+        panels[1].tick_params(axis="y", length=0)
+    _direct_labels(panels[-1], ends)
+    _note(figure, "band", runs)
+    return figure
 
 
 def _on_one_scale(runs: Sequence[Run]) -> list[Run]:
@@ -262,13 +237,11 @@ def _methods(runs: Sequence[Run]) -> list[tuple[str, list[Run], dict]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.label, []).append(run)
-    looks = styles({label: group[0].method for label, group in groups.items()})
-    order = sorted(groups, key=lambda label: groups[label][0].method == HERO)
-    width = {label: 2.6 if groups[label][0].method == HERO else 1.6 for label in order}
-    return [
-        (label, groups[label], {"color": looks[label][0], "linestyle": looks[label][1], "linewidth": width[label]})
-        for label in order
-    ]
+    found = []
+    for label, (color, dashes) in styles({run.label: run.method for run in runs}).items():
+        width = 2.6 if groups[label][0].method == HERO else 1.6
+        found.append((label, groups[label], {"color": color, "linestyle": dashes, "linewidth": width}))
+    return sorted(found, key=lambda method: method[1][0].method == HERO)
 
 
 def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tuple[float, float] | None:
@@ -285,26 +258,6 @@ def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tup
     axes.fill_between(steps, low, high, color=look["color"], alpha=0.18, linewidth=0)
     axes.plot(steps, mean, **look)
     return steps[-1], mean[-1]
-
-
-def _draw_reference(axes, runs: Sequence[Run], phase: str, column: str) -> tuple[float, float] | None:
-    """Draw the IQM over all runs as one dotted line, because it belongs to the data, not to a method."""
-    middle = band(runs, phase, column)
-    if middle is None:
-        return None
-    axes.plot(middle[0], middle[1], color=INK, linestyle=(0, (1, 1)), linewidth=1.4)
-    return middle[0][-1], middle[1][-1]
-
-
-def _dress(axes, phase: str) -> None:
-    """Title, ticks and a faint grid of one panel."""
-    title, unit = PHASES[phase]
-    axes.set_title(title, loc="left", fontsize=8.5, pad=6)
-    axes.set_xlabel(unit)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper" if phase == "offline" else None))
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-    axes.tick_params(length=3)
 
 
 def _direct_labels(axes, ends: dict[str, tuple]) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from calql.reports.figures import INK, PAPER
 from calql.reports.load import Run, differing, settings
 from calql.reports.prose import CSS, GLOSSARY
-from calql.reports.style import HERO, styles
+from calql.reports.style import HERO, INK, PAPER, styles
 from calql.reports.tables import ALL_TASKS, HERO_BETTER, MEASURES, Estimate, Row, best, text, versus_text
 from calql.reports.verdict import border, calibration, verdict, wins
 
@@ -83,7 +82,7 @@ def _facts(runs: Sequence[Run], methods: Sequence[str]) -> str:
 
 def _method_table(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     """The main table: point above, range or interval below; in bold what is settled to be the best of its column."""
-    looks = styles({label: method for label, method in ((run.label, run.method) for run in runs)})
+    looks = styles({run.label: run.method for run in runs})
     columns = [key for key in MEASURES if any(row.measures[key] for row in rows)]
     winners = {key: best(rows, key) for key in ("score_before", "score_after", "regret")}
     compared = any(row.versus for row in rows)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from calql.reports.style import method_label
+from calql.paper.methods import METHODS
 from calql.types import InputError
 
 NOT_A_SETTING = {"seed", "out", "resume"}
@@ -132,7 +132,10 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _names(task: str, method: str, seed: int, task_title: Any, title: Any) -> dict[str, Any]:
-    titles = {"task_title": str(task_title or task), "title": str(title or method_label(method))}
+    titles = {
+        "task_title": str(task_title or task),
+        "title": str(title or (METHODS[method].title if method in METHODS else method)),
+    }
     return {"task": task, "method": method, "seed": seed} | titles
 
 

@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from calql.machine import provenance
-from calql.reports.figures import INK, LOOK
-from calql.reports.style import COLOURS, HERO_COLOUR
+from calql.reports.style import COLOURS, HERO_COLOUR, INK, LOOK
 from calql.reports.tables import dicts_to_csv, pipe_table
 from calql.theory import LEARNERS, REFERENCES, WIDTHS, WORLDS, Result, Setting, arms
 from calql.theory.experiment import DELTA
@@ -104,24 +103,24 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
+@mpl.rc_context(LOOK)
 def world_figure(results: Results, world: str, title: str, draw: Callable[[Axes, Result], None]) -> Figure:
     """One panel per width and reference, with what `draw` makes of its results."""
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 4.6))
-        panels = figure.subplots(len(WIDTHS), len(REFERENCES), sharex=True, sharey="row", squeeze=False)
-        figure.subplots_adjust(left=0.075, right=0.79, top=0.86, bottom=0.1, hspace=0.3, wspace=0.12)
-        for axes, (width, reference) in zip(panels.flat, itertools.product(WIDTHS, REFERENCES), strict=True):
-            shown = [r for r in results if r.setting == Setting(world, reference, width)]
-            gap = f", V* − V$^{{ref}}$ = {shown[0].gap:.2g}"
-            axes.set_title(f"{reference} reference{gap}\n{width} data", loc="left", fontsize=7.5, pad=3)
-            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-            for result in shown:
-                draw(axes, result)
-        for axes in panels[-1]:
-            axes.set_xlabel("round k")
-        figure.text(0.012, 0.985, f"{world}: {title}", fontsize=8.5, fontweight="bold", va="top")
-        _name_lines(panels[0, -1])
-        return figure
+    figure = Figure(figsize=(8, 4.6))
+    panels = figure.subplots(len(WIDTHS), len(REFERENCES), sharex=True, sharey="row", squeeze=False)
+    figure.subplots_adjust(left=0.075, right=0.79, top=0.86, bottom=0.1, hspace=0.3, wspace=0.12)
+    for axes, (width, reference) in zip(panels.flat, itertools.product(WIDTHS, REFERENCES), strict=True):
+        shown = [r for r in results if r.setting == Setting(world, reference, width)]
+        gap = f", V* − V$^{{ref}}$ = {shown[0].gap:.2g}"
+        axes.set_title(f"{reference} reference{gap}\n{width} data", fontsize=7.5, pad=3)
+        axes.grid(True, axis="y")
+        for result in shown:
+            draw(axes, result)
+    for axes in panels[-1]:
+        axes.set_xlabel("round k")
+    figure.text(0.012, 0.985, f"{world}: {title}", fontweight="bold", va="top")
+    _name_lines(panels[0, -1])
+    return figure
 
 
 def draw_regret(axes: Axes, result: Result) -> None:
@@ -147,33 +146,33 @@ def draw_terms(axes: Axes, result: Result) -> None:
 
 
 def _name_lines(axes: Axes) -> None:
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7.5, borderaxespad=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7.5, borderaxespad=0)
 
 
+@mpl.rc_context(LOOK)
 def arms_figure(results: Results) -> Figure:
     """Both arms of Theorem E.5 against K, with wide data; the smaller one is the bound. A dot marks the crossing."""
     chosen = [r for r in results if r.setting.width == "wide" and r.learner == LEARNERS[0]]
     worlds = list(dict.fromkeys(result.setting.world for result in chosen))
     rounds = np.geomspace(10, 1e12, 200)
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(8, 3.2))
-        panels = dict(zip(worlds, figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0], strict=True))
-        figure.subplots_adjust(left=0.075, right=0.79, top=0.84, bottom=0.14, wspace=0.12)
-        for result in chosen:
-            axes, reference = panels[result.setting.world], result.setting.reference
-            color = COLOURS[list(REFERENCES).index(reference)]
-            mdp = WORLDS[result.setting.world]()
-            said: dict[str, Any] = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank))
-            covered, worth = np.transpose([arms(mdp, rounds=int(k), delta=DELTA, **said) for k in rounds])
-            axes.loglog(rounds, covered, "--", color=color, linewidth=1.2)
-            axes.loglog(rounds, worth, "-", color=color, linewidth=1.2, label=f"{reference} reference")
-            if (worth > covered).any():
-                crossing = (worth > covered).argmax()
-                axes.plot(rounds[crossing], covered[crossing], "o", color=color, markersize=4.5)
-        for world, axes in panels.items():
-            axes.set_title(world, loc="left", fontsize=8.5)
-            axes.set_xlabel("rounds K")
-        _name_lines(panels[worlds[-1]])
-        title = "arms of the bound: what the data cover (dashed), what the reference is worth (solid)"
-        figure.text(0.012, 0.965, title, fontsize=8.5, fontweight="bold", va="top")
-        return figure
+    figure = Figure(figsize=(8, 3.2))
+    panels = dict(zip(worlds, figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0], strict=True))
+    figure.subplots_adjust(left=0.075, right=0.79, top=0.84, bottom=0.14, wspace=0.12)
+    for result in chosen:
+        axes, reference = panels[result.setting.world], result.setting.reference
+        color = COLOURS[list(REFERENCES).index(reference)]
+        mdp = WORLDS[result.setting.world]()
+        said: dict[str, Any] = dict(transfer=result.transfer_ref, gap=result.gap, ranks=(mdp.rank, mdp.rank))
+        covered, worth = np.transpose([arms(mdp, rounds=int(k), delta=DELTA, **said) for k in rounds])
+        axes.loglog(rounds, covered, "--", color=color, linewidth=1.2)
+        axes.loglog(rounds, worth, "-", color=color, linewidth=1.2, label=f"{reference} reference")
+        if (worth > covered).any():
+            crossing = (worth > covered).argmax()
+            axes.plot(rounds[crossing], covered[crossing], "o", color=color, markersize=4.5)
+    for world, axes in panels.items():
+        axes.set_title(world)
+        axes.set_xlabel("rounds K")
+    _name_lines(panels[worlds[-1]])
+    title = "arms of the bound: what the data cover (dashed), what the reference is worth (solid)"
+    figure.text(0.012, 0.965, title, fontweight="bold", va="top")
+    return figure

@@ -34,6 +34,7 @@ from calql.paper.envs.antmaze_model import (
     Physics,
     build_model,
 )
+from calql.paper.envs.floor import Floor
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 
@@ -101,6 +102,13 @@ class AntMaze(gymnasium.Env):
         if self.render_mode == "human":
             self.render()
         return self._observe(), float(success), success, False, {"success": success}
+
+    def floor_plan(self) -> Floor:
+        """Walls, start, and the mean of the goals that `reset` draws."""
+        maze = self.maze
+        walls = np.array([maze.cell_center(cell) for cell in maze.walls])
+        goal = maze.cell_center(maze.goal) + sum(map(np.mean, self.physics.goal_noise))
+        return Floor(walls, CELL, maze.cell_center(maze.start), goal, self.physics.goal_radius, 1.0)
 
     def set_goal(self, position: np.ndarray) -> None:
         """Set the goal [2] in metres. Raises InputError if it lies in a wall."""

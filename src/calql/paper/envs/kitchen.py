@@ -118,6 +118,18 @@ class Kitchen(gymnasium.Env):
             self.render()
         return observation, float(len(self._solved)), False, False, self._info()
 
+    def solution_ranks(self, observations: np.ndarray) -> dict[str, int]:
+        """Subtask → its rank in the order of first solutions in an episode [T + 1, 60], from 1; 0: never solved.
+
+        The environment's own subtasks come first.
+        """
+        names = [*self.tasks, *(name for name in SUBTASKS if name not in self.tasks)]
+        joints = observations[1:, :30]
+        solved = np.stack([is_solved(name, joints) for name in names], axis=1)
+        first = np.where(solved.any(axis=0), solved.argmax(axis=0), len(joints))
+        ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
+        return dict(zip(names, np.where(first < len(joints), ranks, 0).tolist(), strict=True))
+
     def _observe(self) -> np.ndarray:
         self._joints = self.data.qpos + self._noise * self.np_random.uniform(-1.0, 1.0, len(START))
         return np.concatenate([self._joints, self._goal]).astype(np.float32)

@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from calql.envs.headless import headless_gl
+from calql.paper.envs.floor import Floor
 
 with contextlib.redirect_stderr(io.StringIO()):  # hides a notice about other environments of the package
     from gymnasium_robotics.envs.maze.maps import GOAL, MEDIUM_MAZE, RESET
@@ -104,6 +105,12 @@ class PointMaze(gymnasium.Env):
         if self.render_mode == "human":
             self.render()
         return self._observe(), float(success), success, False, {"success": success}
+
+    def floor_plan(self) -> Floor:
+        """Walls, start and goal."""
+        cells = [(i, j) for i, row in enumerate(maze_map()) for j, sign in enumerate(row) if sign == 1]
+        walls = np.array([cell_center(cell) for cell in cells])
+        return Floor(walls, 1.0, START_CENTER, cell_center(GOAL_CELL), GOAL_RADIUS, OBSERVATION_SCALE[:2])
 
     def render(self) -> np.ndarray | None:
         """[480, 480, 3] uint8 image of the whole maze from above."""
