@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from fake_runs import write_run, write_study
 
-from calql.reports.load import _as_read, load_run, load_runs, settings
+from calql.reports.load import _as_read, load_runs, settings
 from calql.types import InputError
+
+
+def load_run(path):
+    (run,) = load_runs([path])
+    return run
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def run(method, seed, scores, task="t", done=True, label=None, title=None, offli
     record = read_record({"task": task, "method": method, "seed": seed, "title": title or method}, "config.json")
     where = Path("run")
     stored = Stored(where, "run", {}, where / "config.json", done, Rows(where / "eval.csv", ()), None)
-    return Run(record, rows, done, label or record.title, stored=stored)
+    return Run(record, stored, rows, None, label or record.title)
 
 
 OURS = [run("cal-ql", seed, [0.4, 0.4 + 0.1 * seed, 1.0]) for seed in range(4)]

@@ -35,18 +35,14 @@ class Run:
 
     record: Record
     """Its configuration."""
+    stored: Stored
+    """The files that it was read from."""
     rows: list[dict[str, Any]]
     """Rows of eval.csv with the columns NEEDED + OPTIONAL: `phase` is text, the others floats (nan: not measured)."""
-    done: bool
-    """Whether the run finished; unfinished runs are shown, but left out of aggregates."""
-    label: str = ""
-    """Display name of the method, with the settings that differ from other variants of the same method."""
-    slice: np.ndarray | None = None
+    slice: np.ndarray | None
     """[N, SLICE]: Q against rollouts at one state; None if the run has not compared them."""
-    name: str = ""
-    """Name in tables: the shortest end of its path that is unique."""
-    stored: Stored = dataclasses.field(kw_only=True)
-    """The files that it was read from."""
+    label: str
+    """Display name of the method, with the settings that differ from other variants of the same method."""
 
     @property
     def task(self) -> str:
@@ -62,6 +58,16 @@ class Run:
     def seed(self) -> int:
         """Random seed."""
         return self.record.seed
+
+    @property
+    def done(self) -> bool:
+        """Whether the run finished; unfinished runs are shown, but left out of aggregates."""
+        return self.stored.done
+
+    @property
+    def name(self) -> str:
+        """Name in tables: the shortest end of its path that is unique."""
+        return self.stored.name
 
     @property
     def summary(self) -> dict[str, float | None]:
@@ -89,7 +95,7 @@ def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) 
             cause = "holds no run (no config.json, or runs.json, in or below it)" if path.is_dir() else "no such folder"
             raise InputError(f"{path}: {cause}; name a run directory, as made by calql train --out")
         found |= below
-    runs = labelled([check(run) for run in found.values()])
+    runs = labelled([_read(run) for run in found.values()])
     first: dict[tuple, Run] = {}
     for run in runs:
         twin = first.setdefault((run.task, run.label, run.seed), run)
@@ -102,19 +108,11 @@ def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) 
     return sorted(named, key=lambda run: (run.task, run.method != HERO, _as_read(run.label), run.seed))
 
 
-def load_run(path: Path | str) -> Run:
-    """One run directory. Raises InputError, one line with file, cause and fix, if it cannot be used."""
-    (stored,) = find_runs(Path(path).parent, [Path(path).name])
-    return check(stored)
-
-
-def check(stored: Stored) -> Run:
+def _read(stored: Stored) -> Run:
     """The validated run. Raises InputError, one line with file, cause and fix, if it cannot be used."""
     record = read_record(stored.config, stored.config_path)
-    return Run(
-        record, _check_rows(stored.evaluations, stored.done), stored.done, record.title,
-        None if stored.slice is None else _check_slice(stored.slice), stored.name, stored=stored,
-    )  # fmt: skip
+    curves = None if stored.slice is None else _check_slice(stored.slice)
+    return Run(record, stored, _check_rows(stored.evaluations, stored.done), curves, record.title)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -240,15 +238,14 @@ def variant_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _named(runs: Sequence[Run]) -> list[Run]:
     """The runs with unique names: the ends of their paths, as long as necessary."""
-    runs = list(runs)
+    names = [run.name for run in runs]
     parts = 1
-    while twice := [name for name, count in Counter(run.name for run in runs).items() if count > 1]:
+    while twice := {name for name, count in Counter(names).items() if count > 1}:
         parts += 1
-        for i, run in enumerate(runs):
-            if run.name in twice:
-                longer = run.stored.path.resolve().parts[-parts:]
-                runs[i] = dataclasses.replace(run, name="/".join(longer))
-    return [dataclasses.replace(run, stored=dataclasses.replace(run.stored, name=run.name)) for run in runs]
+        longer = ["/".join(run.stored.path.resolve().parts[-parts:]) for run in runs]
+        names = [longer[i] if name in twice else name for i, name in enumerate(names)]
+    stored = [dataclasses.replace(run.stored, name=name) for run, name in zip(runs, names, strict=True)]
+    return [dataclasses.replace(run, stored=found) for run, found in zip(runs, stored, strict=True)]
 
 
 def _short(value: Any) -> str:

@@ -63,63 +63,71 @@ def read_record(config: Any, where: object) -> Record:
     if form not in (1, 2) or isinstance(form, bool):
         raise InputError(f"{where}: not a run configuration of format 1 or 2; read it with the version that wrote it")
     config = {name: value for name, value in config.items() if value is not None}
-    record = _format_1(config, where) if form == 1 else _format_2(config, where)
-    mappings = {name: value for name, value in vars(record).items() if isinstance(value, dict)}
-    return dataclasses.replace(record, **{name: dict(sorted(value.items())) for name, value in mappings.items()})
-
-
-def _format_1(config: dict[str, Any], where: object) -> Record:
-    """A configuration that any program may have written: task, method and seed are enough."""
-    _want(config, {"task": str, "method": str, "seed": int}, where)
     for name in ("settings", "data", "packages", "differs_from_paper"):
         if not isinstance(config.get(name, {}), dict):
             raise InputError(f"{where}: '{name}' must be an object, not {config[name]!r}; correct or remove it")
-    phases = config.get("phases", [])
-    if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
-        raise InputError(f"{where}: 'phases' must be a list of objects; correct or remove it")
-    data = config.get("data", {})
-    settings = {"scale": config.get("scale"), "data": data.get("reference")}
+    for name in ("phases", "starts"):
+        listed = config.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+            raise InputError(f"{where}: '{name}' must be a list of objects; correct or remove it")
+    found = _format_1(config, where) if form == 1 else _format_2(config, where)
+    method, starts = found["method"], found.pop("starts")
+    pairs = config.get("differs_from_paper", {})
+    found |= {
+        "title": str(found["title"] or (METHODS[method].title if method in METHODS else method)),
+        "task_title": str(found["task_title"] or found["task"]),
+        "differs": {name: pair if isinstance(pair, dict) else {"here": pair} for name, pair in pairs.items()},
+        "commands": tuple(start["command"] for start in starts if "command" in start),
+        "about": _about(starts),
+    }
+    in_order = {k: dict(sorted(value.items())) if isinstance(value, dict) else value for k, value in found.items()}
+    return Record(format=form, **in_order)
+
+
+def _format_1(config: dict[str, Any], where: object) -> dict[str, Any]:
+    """A configuration that any program may have written: task, method and seed are enough."""
+    _want(config, {"task": str, "method": str, "seed": int}, where)
+    data, scale = config.get("data", {}), config.get("scale")
+    settings = {"scale": scale, "data": data.get("reference")}
     settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {name: value for name, value in config.get("settings", {}).items() if name not in NOT_A_SETTING}
+    phases = config.get("phases", [])
     schedule = {f"{p.get('name')}.{name}": value for p in phases for name, value in p.items() if name != "name"}
-    about = {"git commit": config.get("git_commit"), "python": config.get("python")}
-    about |= {"platform": config.get("platform")} | config.get("packages", {})
-    return Record(
-        **_names(config["task"], config["method"], config["seed"], config.get("task_title"), config.get("title")),
-        format=1, scale=config.get("scale"), settings=settings, schedule=schedule, data=data,
-        differs=_differs(config), commands=(config["command"],) if "command" in config else (),
-        about={name: (value,) for name, value in about.items() if value is not None},
-    )  # fmt: skip
+    start = {
+        name: config[name] for name in ("command", "git_commit", "python", "platform", "packages") if name in config
+    }
+    names = {name: config.get(name) for name in ("task", "method", "seed", "task_title", "title", "scale")}
+    return names | {"settings": settings, "schedule": schedule, "data": data, "starts": [start]}
 
 
-def _format_2(config: dict[str, Any], where: object) -> Record:
+def _format_2(config: dict[str, Any], where: object) -> dict[str, Any]:
     """A tree of settings under `experiment`, and facts that were recorded when the run started."""
     _want(config, {"experiment": dict}, where)
     experiment = config["experiment"]
     _want(experiment, {"task": dict, "method": str, "seed": int}, where, "experiment.")
     task = experiment["task"]
     _want(task, {"id": str}, where, "experiment.task.")
-    for name in ("data", "differs_from_paper"):
-        if not isinstance(config.get(name, {}), dict):
-            raise InputError(f"{where}: '{name}' must be an object, not {config[name]!r}; correct or remove it")
-    starts = config.get("starts", [])
-    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-        raise InputError(f"{where}: 'starts' must be a list of objects; correct or remove it")
+    reference = experiment["data"].get("uri") if isinstance(experiment.get("data"), dict) else None
+    names = {name: experiment.get(name) for name in ("method", "seed", "title", "scale")}
+    return names | {
+        "task": task["id"],
+        "task_title": task.get("title"),
+        "settings": {path: value for path, value in flat(experiment) if path not in NAMES_OF_A_RUN},
+        "schedule": {},
+        "data": ({"reference": reference} if reference else {}) | config.get("data", {}),
+        "starts": config.get("starts", []),
+    }
+
+
+def _about(starts: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """Name → the distinct values over the starts, without their commands."""
     about: dict[str, list[Any]] = {}
     for start in starts:
-        facts = start | (start["packages"] if isinstance(start.get("packages"), dict) else {})
-        for name, value in facts.items():
+        packages = start.get("packages")
+        for name, value in {**start, **(packages if isinstance(packages, dict) else {})}.items():
             known = about.setdefault("git commit" if name == "git_commit" else name, [])
             known += [value] if value is not None and value not in known else []
-    reference = experiment["data"].get("uri") if isinstance(experiment.get("data"), dict) else None
-    return Record(
-        **_names(task["id"], experiment["method"], experiment["seed"], task.get("title"), experiment.get("title")),
-        format=2, scale=experiment.get("scale"),
-        settings={path: value for path, value in flat(experiment) if path not in NAMES_OF_A_RUN}, schedule={},
-        data=({"reference": reference} if reference else {}) | config.get("data", {}),
-        differs=_differs(config), commands=tuple(start["command"] for start in starts if "command" in start),
-        about={name: tuple(values) for name, values in about.items() if name not in ("command", "packages") and values},
-    )  # fmt: skip
+    return {name: tuple(values) for name, values in about.items() if name not in ("command", "packages") and values}
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,19 +137,6 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
-
-
-def _names(task: str, method: str, seed: int, task_title: Any, title: Any) -> dict[str, Any]:
-    titles = {
-        "task_title": str(task_title or task),
-        "title": str(title or (METHODS[method].title if method in METHODS else method)),
-    }
-    return {"task": task, "method": method, "seed": seed} | titles
-
-
-def _differs(config: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = config.get("differs_from_paper", {})
-    return {name: pair if isinstance(pair, dict) else {"here": pair} for name, pair in pairs.items()}
 
 
 def _want(config: Mapping[str, Any], wanted: Mapping[str, type], where: object, above: str = "") -> None:

@@ -237,8 +237,14 @@ def _to_csv(parts: Iterable[tuple[str, Rows]]) -> str:
     """Rows of several files as one CSV text, with the columns of all."""
     parts = list(parts)
     columns = dict.fromkeys(name for _, rows in parts for name in rows.columns)
+    return dicts_to_csv([cells | {"run": name} for name, rows in parts for _, cells in rows.rows], ["run", *columns])
+
+
+def dicts_to_csv(rows: Sequence[Mapping[Any, object]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV with a header, by default of the first row's keys; None and missing values are empty cells."""
     out = io.StringIO()
-    writer: csv.DictWriter[str | None] = csv.DictWriter(out, ["run", *columns], restval="", lineterminator="\n")
+    columns = columns or (list(rows[0]) if rows else [])
+    writer: csv.DictWriter[Any] = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(cells | {"run": name} for name, rows in parts for _, cells in rows.rows)
+    writer.writerows(rows)
     return out.getvalue()

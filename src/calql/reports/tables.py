@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +19,7 @@ from calql.evaluation.aggregate import (
 )
 from calql.paper.published import Published, published
 from calql.reports.load import Run
+from calql.reports.stored import dicts_to_csv
 from calql.reports.style import HERO
 
 ALL_TASKS = "all tasks"
@@ -79,8 +78,6 @@ class Row:
     task_title: str
     label: str
     method: str
-    variant: bool
-    """Whether its label has settings: it is not the unmodified method."""
     seeds: int
     """Finished runs behind the numbers (per task)."""
     unfinished: int
@@ -89,18 +86,15 @@ class Row:
     """Every key of MEASURES; None if it was not or could not be measured."""
     samples: dict[str, np.ndarray | None]
     """[seeds, tasks] of the same keys, for the tests of differences."""
-    versus: Versus | None = None
+    versus: Versus | None
     """Comparison with Cal-QL; None for Cal-QL itself, and without Cal-QL or regret."""
+    published: Published | None
+    """The paper's numbers; None if it has none, and for variants of a method."""
 
     @property
     def spread(self) -> str:
         """Meaning of the brackets: "range of 3 seeds", "95 % interval"; "" for a single seed."""
         return spread_text(self.seeds)
-
-    @property
-    def published(self) -> Published | None:
-        """The paper's numbers; None if it has none, and for variants of a method."""
-        return None if self.variant else published().get((self.task, self.method))
 
     def point(self, key: str) -> float:
         """The aggregate of a key of MEASURES that was measured."""
@@ -142,51 +136,58 @@ def _group_rows(name: str, tasks: Sequence[str], runs: Sequence[Run]) -> list[Ro
             by_label.setdefault(run.label, []).append(run)
     by_label = {label: group for label, group in by_label.items() if {run.task for run in group} == set(tasks)}
     hero = next((group for group in by_label.values() if group[0].method == HERO), None)
-    hero_regret = summary_matrix(hero, tasks, ["regret"]) if hero else None
+    hero_regret = _samples(hero, tasks, "regret") if hero else None
     rows = []
     for label, group in by_label.items():
-        plain = {key: summary_matrix(group, tasks, [key]) for key in MEASURES}
-        measures = {key: estimate(plain[key]) for key in MEASURES}
+        record = group[0].record
+        samples = {key: _samples(group, tasks, key) for key in MEASURES}
+        measures = {key: estimate(values) for key, values in samples.items() if key != "relative_improvement"}
         pretrained = all(any(row["phase"] == "offline" for row in run.rows) for run in group)
         pairs = summary_matrix(group, tasks, ["score_before", "score_after"]) if pretrained else None
-        measures["relative_improvement"] = estimate(pairs, _relative)
-        samples = {key: None if matrix is None else matrix[..., 0] for key, matrix in plain.items()}
-        versus = None if group is hero or hero_regret is None else compare(hero_regret[..., 0], samples["regret"])
-        seeds = 0 if plain["score_before"] is None else len(plain["score_before"])
-        record = group[0].record
-        rows.append(
-            Row(
-                name, ALL_TASKS if name == ALL_TASKS else record.task_title, label, group[0].method,
-                label != record.title, seeds, sum(not run.done for run in group), measures, samples, versus,
-            )
-        )  # fmt: skip
+        before, regret = samples["score_before"], samples["regret"]
+        compared = group is not hero and hero_regret is not None and regret is not None
+        row = Row(
+            task=name,
+            task_title=ALL_TASKS if name == ALL_TASKS else record.task_title,
+            label=label,
+            method=record.method,
+            seeds=0 if before is None else len(before),
+            unfinished=sum(not run.done for run in group),
+            measures=measures | {"relative_improvement": estimate(pairs, _relative)},
+            samples=samples,
+            versus=compare(hero_regret, regret) if compared else None,
+            published=published().get((name, record.method)) if label == record.title else None,
+        )
+        rows.append(row)
     return sorted(rows, key=_rank)
 
 
-def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate | None:
-    """Statistic of [seeds, tasks, values] with its uncertainty; None without data or if it is undefined
-    anywhere. The range is that of the statistic of single seeds.
+def _samples(runs: Sequence[Run], tasks: Sequence[str], key: str) -> np.ndarray | None:
+    """[seeds, tasks] of one summary value."""
+    matrix = summary_matrix(runs, tasks, [key])
+    return None if matrix is None else matrix[..., 0]
 
-    Of several trailing values, the first is used.
+
+def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate | None:
+    """Statistic of [seeds, tasks, …] with its uncertainty; None without data or if it is undefined
+    anywhere. The range is that of the statistic of single seeds.
     """
     if scores is None:
         return None
     seeds = len(scores)
     with np.errstate(divide="ignore", invalid="ignore"):
-        point = np.ravel(statistic(scores))[0]
+        point = statistic(scores)
         if seeds < FEWEST_RUNS:
-            single = [np.ravel(statistic(scores[i : i + 1]))[0] for i in range(seeds)]
+            single = [statistic(scores[i : i + 1]) for i in range(seeds)]
             ends = np.min(single), np.max(single)  # nan if one of them is nan
         else:
-            ends = (np.ravel(end)[0] for end in bootstrap_interval(scores, statistic))
+            ends = bootstrap_interval(scores, statistic)
     point, low, high = (float(value) for value in (point, *ends))
     return Estimate(point, low, high, seeds) if np.isfinite([point, low, high]).all() else None
 
 
-def compare(lower: np.ndarray, higher: np.ndarray | None) -> Versus | None:
+def compare(lower: np.ndarray, higher: np.ndarray) -> Versus:
     """How often a run of the first has a lower value than a run of the second: [seeds, tasks] each."""
-    if higher is None:
-        return None
     pairs = len(lower) * len(higher) * lower.shape[1]
     enough = min(len(lower), len(higher)) >= FEWEST_RUNS
     won = float(probability_of_improvement(higher, lower)) * pairs
@@ -280,15 +281,6 @@ def to_csv(rows: Sequence[Row]) -> str:
         cells["published_regret"] = row.published.regret if row.published else None
         flat.append(cells)
     return dicts_to_csv(flat)
-
-
-def dicts_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows with equal keys as CSV with a header; None is an empty cell."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
