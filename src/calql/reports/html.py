@@ -13,20 +13,18 @@ import numpy as np
 from calql.reports.load import Run, differing, settings
 from calql.reports.prose import CSS, GLOSSARY
 from calql.reports.style import HERO, INK, PAPER, styles
-from calql.reports.tables import ALL_TASKS, HERO_BETTER, MEASURES, Estimate, Row, best, text, versus_text
+from calql.reports.tables import ALL_TASKS, HERO_BETTER, MEASURES, Estimate, Row, best, counted, text, versus_text
 from calql.reports.verdict import border, calibration, verdict, wins
 
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 
 
-def page(runs: Sequence[Run], rows: Sequence[Row], figures: Iterable[tuple[str, str, str, str]]) -> str:
+def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple[str, str, str, str]]) -> str:
     """The whole report. `figures` are (task, title, caption, SVG text); ALL_TASKS is a task."""
-    figures = list(figures)
     titles = {run.task: run.record.task_title for run in runs}
     tasks = list(titles.values())
     methods = list(dict.fromkeys(run.label for run in runs))
-    groups = {ALL_TASKS: ALL_TASKS} if any(row.task == ALL_TASKS for row in rows) else {}
-    groups |= titles
+    groups = ({ALL_TASKS: ALL_TASKS} if any(row.task == ALL_TASKS for row in rows) else {}) | titles
     sections = []
     for group, name in groups.items():
         mine = [run for run in runs if group in (ALL_TASKS, run.task)]
@@ -72,9 +70,9 @@ def _facts(runs: Sequence[Run], methods: Sequence[str]) -> str:
     seeds = {len({run.seed for run in runs if run.label == method}) for method in methods}
     unfinished = sum(not run.done for run in runs)
     parts = [
-        _count(len(methods), "method") + (f" ({_listing(methods)})" if len(methods) > 4 else ""),
-        (f"{min(seeds)} to " if len(seeds) > 1 else "") + _count(max(seeds), "seed") + " each",
-        _count(len(runs), "run") + (f", {unfinished} of them unfinished" if unfinished else ""),
+        counted(len(methods), "method") + (f" ({_listing(methods)})" if len(methods) > 4 else ""),
+        (f"{min(seeds)} to " if len(seeds) > 1 else "") + counted(max(seeds), "seed") + " each",
+        counted(len(runs), "run") + (f", {unfinished} of them unfinished" if unfinished else ""),
         *(f"scale {scale}" for scale in sorted({run.record.scale for run in runs if run.record.scale})),
     ]
     return " · ".join(parts)
@@ -117,14 +115,13 @@ def _seed_table(runs: Sequence[Run]) -> str:
     """One row a run."""
     lines = []
     for run in runs:
-        values = run.summary
-        alone = {key: None if (x := values[key]) is None else Estimate(x, x, x) for key in MEASURES}
+        summary = run.summary
+        seconds = summary["wall_s"]
+        alone = {key: None if (x := summary[key]) is None else Estimate(x, x, x) for key in MEASURES}
         numbers = [text(key, value)[0] for key, value in alone.items()]
-        wall = "–" if values["wall_s"] is None else f"{values['wall_s'] / 60:.1f}"
+        wall = "–" if seconds is None else f"{seconds / 60:.1f}"
         lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.name])
-    return _table(
-        ["method", "seed", *(MEASURES[key] for key in MEASURES), "wall time [min]", "finished", "folder"], lines, "runs"
-    )
+    return _table(["method", "seed", *MEASURES.values(), "wall time [min]", "finished", "folder"], lines, "runs")
 
 
 def _settings(runs: Sequence[Run]) -> str:
@@ -135,11 +132,10 @@ def _settings(runs: Sequence[Run]) -> str:
     if names:
         lines = [[name, *(_value(chosen[label].get(name)) for label in chosen)] for name in names]
         out.append("<h3>Different between methods</h3>" + _table(["setting", *chosen], lines))
-    deviations: dict[tuple, list[str]] = {}
+    deviations: dict[tuple, dict[str, None]] = {}
     for run in runs:
         for name, pair in run.record.differs.items():
-            labels = deviations.setdefault((name, _value(pair.get("paper")), _value(pair.get("here"))), [])
-            labels += [run.label] if run.label not in labels else []
+            deviations.setdefault((name, _value(pair.get("paper")), _value(pair.get("here"))), {})[run.label] = None
     lines = [[*key, "all" if len(labels) == len(chosen) else ", ".join(labels)] for key, labels in deviations.items()]
     if lines:
         out.append("<h3>Different from the paper</h3>")
@@ -159,7 +155,7 @@ def _provenance(runs: Sequence[Run]) -> str:
     lines = []
     for name, values in facts.items():
         kinds = list(dict.fromkeys(values))
-        several = "; ".join(f"{kind} ({_count(values.count(kind), 'run')})" for kind in kinds)
+        several = "; ".join(f"{kind} ({counted(values.count(kind), 'run')})" for kind in kinds)
         lines.append([name, kinds[0] if len(kinds) == 1 else several])
     return _table(["what", "value"], lines, "left")
 
@@ -183,7 +179,9 @@ def _details(title: str, body: str) -> str:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
-    row = lambda tag, cells: f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"  # noqa: E731
+    def row(tag: str, cells: Sequence[Any]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+
     body = "".join(row("td", line) for line in lines)
     return f'<div class="scroll"><table class="{kind}">{row("th", head)}{body}</table></div>'
 
@@ -196,10 +194,6 @@ def _value(value: Any) -> str:
 def _listing(names: Sequence[str]) -> str:
     """Names joined as in a sentence: a, b and c."""
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def slug(name: str) -> str:

@@ -80,8 +80,10 @@ def read_record(config: Any, where: object) -> Record:
         "commands": tuple(start["command"] for start in starts if "command" in start),
         "about": _about(starts),
     }
-    in_order = {k: dict(sorted(value.items())) if isinstance(value, dict) else value for k, value in found.items()}
-    return Record(format=form, **in_order)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            found[name] = dict(sorted(value.items()))
+    return Record(format=form, **found)
 
 
 def _format_1(config: dict[str, Any], where: object) -> dict[str, Any]:

@@ -85,9 +85,10 @@ def write_report(
             "table.csv": tables.to_csv(rows),
             "table.md": tables.to_markdown(rows),
             "table.tex": tables.to_latex(rows),
+            "runs.csv": tables.dicts_to_csv(tables.seed_rows(runs)),
+            "report.html": page(runs, rows, drawn),
+            **run_table([run.stored for run in runs]),
         }
-        files |= {"runs.csv": tables.dicts_to_csv(tables.seed_rows(runs)), "report.html": page(runs, rows, drawn)}
-        files |= run_table([run.stored for run in runs])
         for name, content in files.items():
             (out / name).write_text(content, encoding="utf-8")
     except OSError as error:

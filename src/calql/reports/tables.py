@@ -35,8 +35,6 @@ HERO_BETTER = "Cal-QL's regret lower"
 """Heading of the comparison with Cal-QL."""
 LEVEL = 0.05
 """Two-sided p-value below which a difference counts as settled."""
-SEED_COLUMNS = ("task", "method", "seed", "finished", "score_before", "score_after", "regret", "dip")
-SEED_COLUMNS += ("relative_improvement", "wall_s", "run")
 
 
 class Estimate(NamedTuple):
@@ -48,11 +46,6 @@ class Estimate(NamedTuple):
     high: float
     seeds: int = 1
 
-    @property
-    def covers(self) -> bool:
-        """Whether low and high are a confidence interval, not the range."""
-        return self.seeds >= FEWEST_RUNS
-
 
 class Versus(NamedTuple):
     """Comparison of Cal-QL's regret with another method's."""
@@ -62,11 +55,6 @@ class Versus(NamedTuple):
     pairs: int
     p: float | None
     """Two-sided p-value of the permutation test; None with fewer than FEWEST_RUNS seeds on either side."""
-
-    @property
-    def probability(self) -> float:
-        """Probability that a run of Cal-QL has the lower regret."""
-        return self.won / self.pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +133,7 @@ def _group_rows(name: str, tasks: Sequence[str], runs: Sequence[Run]) -> list[Ro
         pretrained = all(any(row["phase"] == "offline" for row in run.rows) for run in group)
         pairs = summary_matrix(group, tasks, ["score_before", "score_after"]) if pretrained else None
         before, regret = samples["score_before"], samples["regret"]
-        compared = group is not hero and hero_regret is not None and regret is not None
+        versus = None if group is hero or hero_regret is None or regret is None else compare(hero_regret, regret)
         row = Row(
             task=name,
             task_title=ALL_TASKS if name == ALL_TASKS else record.task_title,
@@ -155,7 +143,7 @@ def _group_rows(name: str, tasks: Sequence[str], runs: Sequence[Run]) -> list[Ro
             unfinished=sum(not run.done for run in group),
             measures=measures | {"relative_improvement": estimate(pairs, _relative)},
             samples=samples,
-            versus=compare(hero_regret, regret) if compared else None,
+            versus=versus,
             published=published().get((name, record.method)) if label == record.title else None,
         )
         rows.append(row)
@@ -237,10 +225,10 @@ def text(key: str, value: Estimate | None) -> tuple[str, str]:
     if value is None:
         return "–", ""
     show = (lambda x: f"{100 * x:+.0f}%") if key == "relative_improvement" else (lambda x: f"{round(x, 2) + 0.0:.2f}")
-    low, high = show(value.low), show(value.high)
+    point, low, high = map(show, value[:3])
     if value.low == value.high == value.point:
-        return show(value.point), ""
-    return show(value.point), f"[{low}, {high}]" if value.covers else f"({low} to {high})"
+        return point, ""
+    return point, f"[{low}, {high}]" if value.seeds >= FEWEST_RUNS else f"({low} to {high})"
 
 
 def versus_text(versus: Versus | None) -> str:
@@ -248,8 +236,13 @@ def versus_text(versus: Versus | None) -> str:
     if versus is None:
         return "–"
     if versus.p is None:
-        return f"{versus.won:g} of {versus.pairs} pair{'s' if versus.pairs != 1 else ''}"
-    return f"{versus.probability:.2f}, {p_text(versus.p)}"
+        return f"{versus.won:g} of {counted(versus.pairs, 'pair')}"
+    return f"{versus.won / versus.pairs:.2f}, {p_text(versus.p)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed"; "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def p_text(p: float) -> str:
@@ -258,11 +251,13 @@ def p_text(p: float) -> str:
 
 
 def seed_rows(runs: Sequence[Run]) -> list[dict[str, object]]:
-    """One row per run with the columns SEED_COLUMNS."""
-    rows = [
-        {"task": r.task, "method": r.label, "seed": r.seed, "finished": r.done, "run": r.name} | r.summary for r in runs
-    ]
-    return [{name: row[name] for name in SEED_COLUMNS} for row in rows]
+    """One row per run."""
+    rows = []
+    for run in runs:
+        summary = run.summary
+        row = {"task": run.task, "method": run.label, "seed": run.seed, "finished": run.done}
+        rows.append(row | {key: summary[key] for key in (*MEASURES, "wall_s")} | {"run": run.name})
+    return rows
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -272,12 +267,12 @@ def to_csv(rows: Sequence[Row]) -> str:
         cells = {"task": row.task, "method": row.label, "seeds": row.seeds, "unfinished": row.unfinished}
         cells["spread"] = row.spread
         for key, value in row.measures.items():
-            names = (key, f"{key}_low", f"{key}_high")
-            cells |= dict(zip(names, (f"{x:.6g}" for x in value[:3]) if value else ("", "", ""), strict=True))
-        versus = row.versus
-        cells["pairs_hero_better"] = f"{versus.won:g}" if versus else None
-        cells["pairs"] = versus.pairs if versus else None
-        cells["p"] = f"{versus.p:.6g}" if versus and versus.p is not None else None
+            point, low, high = (f"{x:.6g}" for x in value[:3]) if value else ("", "", "")
+            cells |= {key: point, f"{key}_low": low, f"{key}_high": high}
+        won, pairs, p = row.versus or (None, None, None)
+        cells["pairs_hero_better"] = None if won is None else f"{won:g}"
+        cells["pairs"] = pairs
+        cells["p"] = None if p is None else f"{p:.6g}"
         cells["published_regret"] = row.published.regret if row.published else None
         flat.append(cells)
     return dicts_to_csv(flat)
@@ -307,21 +302,15 @@ def to_latex(rows: Sequence[Row]) -> str:
 def _cells(rows: Sequence[Row], show: Callable[[str, str], str]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of text, shared by the two markup formats."""
     head = ["task", "method", "seeds", "in brackets", *MEASURES.values()]
-    lines = [
-        [row.task_title, row.label, _seeds(row), row.spread or "–"]
-        + [show(*text(key, row.measures[key])) for key in MEASURES]
-        for row in rows
-    ]
-    if any(row.versus for row in rows):
-        head.append(HERO_BETTER)
-        lines = [[*line, versus_text(row.versus)] for row, line in zip(rows, lines, strict=True)]
-    if any(row.published for row in rows):
-        head.append("regret in the paper")
-        known = [f"{row.published.regret:.2f}" if row.published else "–" for row in rows]
-        lines = [[*line, cell] for line, cell in zip(lines, known, strict=True)]
+    compared, known = any(row.versus for row in rows), any(row.published for row in rows)
+    head += [HERO_BETTER] if compared else []
+    head += ["regret in the paper"] if known else []
+    lines = []
+    for row in rows:
+        seeds = f"{row.seeds} (+{row.unfinished} unfinished)" if row.unfinished else str(row.seeds)
+        line = [row.task_title, row.label, seeds, row.spread or "–"]
+        line += [show(*text(key, row.measures[key])) for key in MEASURES]
+        line += [versus_text(row.versus)] if compared else []
+        line += [f"{row.published.regret:.2f}" if row.published else "–"] if known else []
+        lines.append(line)
     return head, lines
-
-
-def _seeds(row: Row) -> str:
-    """Finished seeds, and the number of runs left out."""
-    return f"{row.seeds} (+{row.unfinished} unfinished)" if row.unfinished else str(row.seeds)

@@ -10,7 +10,7 @@ import numpy as np
 from calql.evaluation.aggregate import FEWEST_RUNS
 from calql.reports.load import Run
 from calql.reports.style import HERO
-from calql.reports.tables import ALL_TASKS, MEASURES, Row, p_text, settled, spread_text, text
+from calql.reports.tables import ALL_TASKS, MEASURES, Row, counted, p_text, settled, spread_text, text
 
 
 def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
@@ -34,10 +34,7 @@ def wins(rows: Sequence[Row]) -> str:
     missing."""
     lowest = sure = entered = 0
     for task in dict.fromkeys(row.task for row in rows if row.task != ALL_TASKS):
-        here = sorted(
-            (row for row in rows if row.task == task and row.measures["regret"]),
-            key=lambda row: row.point("regret"),
-        )
+        here = [row for row in rows if row.task == task and row.measures["regret"]]  # lowest first
         ours = [row for row in here if row.method == HERO]
         others = [row for row in here if row.method != HERO]
         if ours and others:
@@ -89,7 +86,7 @@ def border(runs: Sequence[Run]) -> str:
 
 def _outcome(row: Row, key: str) -> str:
     """The results of one method, in numbers."""
-    seeds = f"({row.seeds} seed{'s' if row.seeds != 1 else ''})"
+    seeds = f"({counted(row.seeds, 'seed')})"
     if key == "score_before":
         return f"{row.label} reached a score of {_show(row, key)} by pre-training alone {seeds}."
     before, after = (text(name, row.measures[name])[0] for name in ("score_before", "score_after"))
