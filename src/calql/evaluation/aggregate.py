@@ -72,11 +72,9 @@ def bootstrap_interval(
     """Expanded percentile bootstrap interval [2, …] (low, high); runs are resampled within each task.
 
     With few runs the plain percentile interval is too narrow, by √((n − 1)/n) in the spread of the replicates and by
-    the normal quantile in place of Student's t. Expanding it means reading the quantiles further out by these two
-    factors (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.3). tests/evaluation simulates
-    the coverage: at nominal 95 % it is 93 % to 94 % with five runs, where the plain interval and BCa have 88 % to 90 %,
-    and 96 % to 97 % with eight or ten. (For the IQM of five runs the ends are the lowest and the highest run, which
-    contain the median of the runs' distribution in 1 − 2/2⁵ = 94 % of cases.)
+    the normal quantile in place of Student's t, so the quantiles are read further out by these two factors (Hesterberg
+    2015, "What teachers should know about the bootstrap", section 5.3). tests/evaluation simulates the coverage: at
+    nominal 95 % it is 93 % to 94 % with five runs (plain and BCa: 88 % to 90 %), and 96 % to 97 % with eight or ten.
 
     `scores` is [runs, tasks, …]; trailing axes stay with their run. The same seed gives the same interval. Raises
     ValueError on missing values, on fewer than FEWEST_RUNS runs, and on a statistic that does not keep trailing axes.

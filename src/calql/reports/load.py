@@ -191,11 +191,14 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
         chosen = [run.record.settings for run in group]
         variants = variant_names(chosen if differing(chosen) else [run.record.schedule for run in group])
         for run, variant in zip(group, variants, strict=True):
-            notes = [variant] if variant else []
-            notes = [f"format {form}", *notes] if len(formats[task, method]) > 1 else notes
-            notes = [method, *notes] if len(ids[run.record.title]) > 1 else notes
-            label = run.record.title + (f" ({', '.join(notes)})" if notes else "")
-            named.append(dataclasses.replace(run, label=label))
+            title = run.record.title
+            notes = [
+                method if len(ids[title]) > 1 else "",
+                f"format {form}" if len(formats[task, method]) > 1 else "",
+                variant,
+            ]
+            told = ", ".join(filter(None, notes))
+            named.append(dataclasses.replace(run, label=f"{title} ({told})" if told else title))
     return named
 
 

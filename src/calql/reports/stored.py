@@ -95,12 +95,11 @@ def _below(path: Path, name: str) -> Iterator[Path]:
 
 
 def _read_directory(folder: Path, name: str) -> Stored:
+    config, evaluations, slices = (folder / name for name in ("config.json", "eval.csv", "slice.csv"))
     done = (folder / "DONE").exists()
-    path = folder / "config.json"
-    slices = _read_csv(folder / "slice.csv") if (folder / "slice.csv").exists() else None
-    evaluations = folder / "eval.csv"
     rows = _read_csv(evaluations, done) if done or evaluations.exists() else Rows(evaluations, ())
-    return Stored(folder, name if name != "." else folder.name, _read_json(path), path, done, rows, slices)
+    curves = _read_csv(slices) if slices.exists() else None
+    return Stored(folder, name if name != "." else folder.name, _read_json(config), config, done, rows, curves)
 
 
 def _read_table(folder: Path) -> list[Stored]:

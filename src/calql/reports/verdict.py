@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +10,12 @@ import numpy as np
 from calql.evaluation.aggregate import FEWEST_RUNS
 from calql.reports.load import Run
 from calql.reports.style import HERO
-from calql.reports.tables import ALL_TASKS, MEASURES, Row, counted, p_text, settled, spread_text, text
+from calql.reports.tables import ALL_TASKS, Row, counted, p_text, settled, spread_text, text
 
 
 def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
-    """One paragraph about the rows of one task (or of all): which method won, by how much, and if it is settled."""
+    """One paragraph about the rows of one task (or of all), in the order of `method_rows`: which method won, by how
+    much, and if it is settled."""
     measured = [row for row in rows if row.measures["regret"]]
     key = "regret" if measured else "score_before"
     measured = measured or [row for row in rows if row.measures[key]]
@@ -96,9 +97,8 @@ def _outcome(row: Row, key: str) -> str:
 
 def _comparison(hero: Row, rivals: Sequence[Row], key: str) -> str:
     """The hero against the best of the others, and whether the difference is settled."""
-    best = (min if key == "regret" else max)(rivals, key=lambda row: row.point(key))
-    name = MEASURES[key] if key == "regret" else "score"
-    word = "lower" if key == "regret" else "higher"
+    best = rivals[0]  # rows are in that order
+    name, word = ("regret", "lower") if key == "regret" else ("score", "higher")
     opening = f"The best of the others is {best.label} with a {name} of {_show(best, key)}"
     gap = (best.point(key) - hero.point(key)) * (1 if key == "regret" else -1)
     # If a rival is ahead, it was selected as the best of several.
@@ -125,37 +125,27 @@ def _dips(hero: Row, rivals: Sequence[Row]) -> str:
     )
 
 
-def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> list[str]:
+def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[str]:
     """Caveats about the numbers."""
-    finished = [run for run in runs if run.done]
-    hedges = []
     fewest = min(row.seeds for row in rows)
     if fewest == 1:
-        hedges.append("A single seed is an anecdote: run more before believing any of this.")
+        yield "A single seed is an anecdote: run more before believing any of this."
     elif fewest < FEWEST_RUNS:
-        hedges.append(
-            f"In brackets: the {spread_text(fewest)}; it is not a confidence interval, another seed may fall outside."
-        )
+        yield f"In brackets: the {spread_text(fewest)}; it is not a confidence interval, another seed may fall outside."
     if unfinished := sum(not run.done for run in runs):
         verb = "run is" if unfinished == 1 else "runs are"
-        hedges.append(
-            f"{unfinished} unfinished {verb} left out of every aggregate; leaving out failures flatters a method."
-        )
+        yield f"{unfinished} unfinished {verb} left out of every aggregate; leaving out failures flatters a method."
     for task, title in {run.task: run.record.task_title for run in runs}.items():
-        here = [run for run in finished if run.task == task]
+        here = [run for run in runs if run.done and run.task == task]
         lengths = sorted(float(steps[-1]) for run in here if len(steps := run.curve("online", "score_mean")[0]) > 1)
         if any(b > 1.02 * a for a, b in pairwise(lengths)):
-            hedges.append(
-                f"On {title} the runs had unequal numbers of online steps, so regrets are not fully comparable."
-            )
+            yield f"On {title} the runs had unequal numbers of online steps, so regrets are not fully comparable."
         if len({run.record.data.get("fingerprint") for run in here}) > 1:
-            hedges.append(f"On {title} not all runs used the same data set.")
+            yield f"On {title} not all runs used the same data set."
     scales = {run.record.scale for run in runs if run.record.scale is not None}
     if scales - {"paper"}:
-        hedges.append(
-            f"Scale {', '.join(sorted(scales))}: compare the methods with one another, not with the paper's tables."
-        )
-    return hedges
+        named = ", ".join(sorted(scales))
+        yield f"Scale {named}: compare the methods with one another, not with the paper's tables."
 
 
 def _show(row: Row, key: str) -> str:
