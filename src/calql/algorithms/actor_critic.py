@@ -80,6 +80,8 @@ class ActorCritic:
 
     context = 0
     """Batches are transitions."""
+    group = 1
+    """Chunks of a batch hold a multiple of this many transitions."""
 
     def __post_init__(self) -> None:
         require_ordered("target_q_range", self.target_q_range)
@@ -156,7 +158,7 @@ class ActorCritic:
         def loss(critic: PyTree, chunk: tuple) -> tuple[jax.Array, Metrics]:
             return self.critic_loss(critic, state, chunk[0], key, chunk[1])
 
-        return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk)
+        return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk, self.group)
 
     def step_critic(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
         """The critics' Adam step."""

@@ -8,6 +8,10 @@ Kumar et al. 2020 (arXiv 2006.04779), Eq. 3.1 of the Cal-QL paper; the practical
     loss_i = TD_i + w · mean gap_i                    or, with a target gap τ:   TD_i + α′ w (mean gap_i − τ)
 
 `bound` is the identity here; it is the one term that Cal-QL overrides.
+
+The gradient of gap_i is Σ_j p_j ∇Q_i(s, a_j) − ∇Q_i(s, a), with p_j the softmax of z/T and zero where `bound` holds.
+It can be estimated without bias at a fraction of the cost: `cql_gradient_actions` draws a few of the actions from p and
+`cql_every_nth_state` measures the gap on a part of the batch.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ import jax
 import jax.numpy as jnp
 
 from calql.algorithms.actor_critic import ActorCriticState
-from calql.algorithms.bounds import CountOrZero, Finite, NonNegative, Positive, require_ordered
+from calql.algorithms.bounds import Count, CountOrZero, Finite, NonNegative, Positive, require_ordered
 from calql.algorithms.sac import SAC
-from calql.algorithms.steps import Metrics, descend
+from calql.algorithms.steps import Metrics, descend, systematic_draws
 from calql.networks import sample_actions
-from calql.types import PyTree, Transition
+from calql.types import InputError, PyTree, Transition
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "official": dict(num_random_actions=10, num_policy_actions=10, num_next_actions=10, num_target_actions=10),
@@ -52,10 +56,19 @@ class CQL(SAC):
     """T of the logsumexp."""
     cql_clip: tuple[float, float] | None = None
     """Clip gap_i of each state to this range, whose ends may be infinite; None: no clip (the release)."""
+    cql_every_nth_state: Count = 1
+    """Measure the conservative term on every n-th state of a batch, from a random first one; 1: on all (the paper)."""
+    cql_gradient_actions: Count | None = None
+    """Sampled actions per state through which the gradient flows, drawn by their share of it; None: all (the paper)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_ordered("cql_clip", self.cql_clip)
+
+    @property
+    def group(self) -> int:
+        """Chunks hold as many transitions of each measured state."""
+        return self.cql_every_nth_state
 
     @property
     def actions_per_state(self) -> int:
@@ -104,22 +117,43 @@ class CQL(SAC):
         """α′ = clip(exp θ′, 0, 10⁶); θ′ starts at 1."""
         return jnp.clip(jnp.exp(log_alpha_prime), 0.0, 1e6)
 
+    # -- the critics' loss and its estimate ----------------------------------------------------------------------------
+
     def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
-        """Targets [B], sampled actions [B, N, A] and their log densities [B, N]."""
+        """Targets [B], and for the M measured states sampled actions [M, N, A], log densities [M, N], uniforms [M]."""
         target_key, ood_key = jax.random.split(key)
-        return self.target_q(state, batch, target_key), *jax.lax.stop_gradient(self.ood_actions(state, batch, ood_key))
+        measured = self.measured(batch)
+        uniform = jax.random.uniform(jax.random.fold_in(ood_key, 1), measured.rewards.shape)
+        ood = jax.lax.stop_gradient(self.ood_actions(state, measured, ood_key))
+        return self.target_q(state, batch, target_key), *ood, uniform
+
+    def measured(self, batch: Transition) -> Transition:
+        """The states [M, …] of a batch on which the conservative term is measured: every n-th."""
+        return jax.tree.map(lambda x: x[:: self.cql_every_nth_state], batch)
+
+    def critic_gradient(
+        self, state: ActorCriticState, batch: Transition, key: jax.Array
+    ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+        """Critic loss, metrics and gradient; where not every state is measured, from a random first one."""
+        n = self.cql_every_nth_state
+        if batch.rewards.shape[0] % n:
+            raise InputError(f"a batch of {batch.rewards.shape[0]} is no multiple of cql_every_nth_state={n}")
+        if n > 1:
+            first = jax.random.randint(jax.random.fold_in(key, 2), (), 0, n)
+            batch = jax.tree.map(lambda x: jnp.roll(x, -first, axis=0), batch)
+        return super().critic_gradient(state, batch, key)
 
     def critic_loss(
         self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array, draws: tuple | None = None
     ) -> tuple[jax.Array, Metrics]:
         """TD error plus the conservative term, summed over the critics (Eq. 3.1, D.1)."""
-        target, sampled, log_density = draws or self.critic_draws(state, batch, key)
-        # One batch through the critics for the data action and every sampled action of a state.
-        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
-        q_data, q_ood = q[..., 0], q[..., 1:]
-        td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
-        reference = self.reference_values(state, batch)
-        gap = self.conservative_gap(q_ood, log_density, q_data, reference)
+        target, sampled, log_density, uniform = draws or self.critic_draws(state, batch, key)
+        measured = self.measured(batch)
+        reference = self.reference_values(state, measured)
+        gap_of = self.gap_through_all if self.cql_gradient_actions is None else self.gap_through_few
+        q_data, q_ood, gap = gap_of(critic, measured, sampled, log_density, reference, uniform)
+        q_all = self.with_others(critic, q_data, batch)
+        td_loss = jnp.square(q_all - target[None]).mean(axis=1).sum()
         if self.cql_target_gap is None:
             cql_loss = self.cql_alpha * gap.sum()
         else:
@@ -132,12 +166,64 @@ class CQL(SAC):
             "td_loss": td_loss,
             "cql_loss": cql_loss,
             "cql_gap": gap.mean(),
-            "q_data": q_data.mean(),
+            "q_data": q_all.mean(),
             "q_random": q_random.mean(),
             "q_policy": q_policy.mean(),
             "target_q": target.mean(),
             "bounding_rate": (q_policy < reference[None, :, None]).mean(),
         }
+
+    def with_others(self, critic: PyTree, q_data: jax.Array, batch: Transition) -> jax.Array:
+        """Q of the data's actions of the whole batch [E, B], given those of the measured states [E, M]."""
+        n = self.cql_every_nth_state
+        if n == 1:
+            return q_data
+        observations, actions = jax.tree.map(
+            lambda x: x.reshape(-1, n, *x.shape[1:])[:, 1:].reshape(-1, *x.shape[1:]),
+            (batch.observations, batch.actions),
+        )
+        others = self.q_values(critic, observations, actions).reshape(*q_data.shape, n - 1)
+        return jnp.concatenate([q_data[..., None], others], axis=-1).reshape(len(q_data), -1)
+
+    def gap_through_all(
+        self,
+        critic: PyTree,
+        batch: Transition,
+        sampled: jax.Array,
+        log_density: jax.Array,
+        reference: jax.Array,
+        uniform: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Q(s, a) [E, M], Q of the sampled actions [E, M, N] and gap_i [E], with their exact gradients."""
+        # One batch through the critics for the data action and every sampled action of a state.
+        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
+        q_data, q_ood = q[..., 0], q[..., 1:]
+        return q_data, q_ood, self.conservative_gap(q_ood, log_density, q_data, reference)
+
+    def gap_through_few(
+        self,
+        critic: PyTree,
+        batch: Transition,
+        sampled: jax.Array,
+        log_density: jax.Array,
+        reference: jax.Array,
+        uniform: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The same values, with a gradient through `cql_gradient_actions` of the sampled actions per state.
+
+        They are drawn in proportion to the share of each in the gradient of gap_i, which is the softmax of z/T and zero
+        where Cal-QL's bound or the clip holds; averaged over the critics, so that one draw serves all.
+        """
+        exact = self.gap_through_all(jax.lax.stop_gradient(critic), batch, sampled, log_density, reference, uniform)
+        q_data, q_ood, _ = jax.lax.stop_gradient(exact)
+        shares = jax.grad(lambda q: self.conservative_gap(q, log_density, q_data, reference).sum())(q_ood)
+        chosen, scale = systematic_draws(shares.mean(axis=0), uniform, self.cql_gradient_actions)
+        weights = jnp.take_along_axis(shares, chosen[None], axis=-1) * scale[None]
+        drawn = jnp.take_along_axis(sampled, chosen[..., None], axis=1)
+        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], drawn], axis=1))
+        q_data, q_drawn = q[..., 0], q[..., 1:]
+        flow = (weights * (q_drawn - jax.lax.stop_gradient(q_drawn))).sum(axis=(1, 2))
+        return q_data, q_ood, self.conservative_gap(q_ood, log_density, q_data, reference) + flow
 
     def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:
         """−α′ w (gap − τ): raises α′ while the gap is above its target."""

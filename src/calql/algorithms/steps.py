@@ -36,23 +36,38 @@ def descend(state: State, part: str, learning_rate: float, gradient: PyTree, wei
     return state._replace(**{part: optax.apply_updates(parameters, updates), optimizer: moments})
 
 
+def systematic_draws(shares: jax.Array, uniform: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Draw `count` indices per row in proportion to shares ≥ 0 [B, N], by systematic sampling with uniforms [B].
+
+    Returns the indices [B, count], and the factors [B, count] by which a sum over the drawn must be multiplied so that
+    it estimates the sum over all N without bias. What has no share is never drawn, or has the factor 0.
+    """
+    ends = jnp.cumsum(shares, axis=-1)
+    positions = (uniform[:, None] + jnp.arange(count)[None]) / count * ends[:, -1:]
+    positions = jnp.minimum(positions, jnp.nextafter(ends[:, -1:], 0.0))  # rounding may reach the end
+    chosen = (ends[:, None, :] <= positions[:, :, None]).sum(axis=-1).clip(max=shares.shape[-1] - 1)
+    share = jnp.take_along_axis(shares, chosen, axis=-1)
+    return chosen, jnp.where(share > 0, ends[:, -1:] / (count * jnp.where(share > 0, share, 1.0)), 0.0)
+
+
 def averaged_gradient(
     loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]],
     parameters: PyTree,
     batch: PyTree,
     pairs: int,
     limit: int | None,
+    group: int = 1,
 ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
     """Loss, metrics and gradient of `loss(parameters, batch)` as means over equal chunks of the batch [B].
 
-    A row of the batch is `pairs` inputs of a network. B is halved, as often as it is even, until a chunk has at most
-    `limit` inputs; None: 1,024 on a CPU, where activations then stay in cache, else no limit.
+    A group of `group` rows is `pairs` inputs of a network. B is halved, as often as whole groups are left, until a
+    chunk has at most `limit` inputs; None: 1,024 on a CPU, where activations then stay in cache, else no limit.
     """
-    size = rows = jax.tree.leaves(batch)[0].shape[0]
+    size = rows = max(x.shape[0] for x in jax.tree.leaves(batch))
     limit = limit or (1024 if jax.default_backend() == "cpu" else size * pairs)
-    while rows % 2 == 0 and rows * pairs > limit:
+    while rows % (2 * group) == 0 and rows // group * pairs > limit:
         rows //= 2
-    chunks = jax.tree.map(lambda x: x.reshape(size // rows, rows, *x.shape[1:]), batch)
+    chunks = jax.tree.map(lambda x: x.reshape(size // rows, -1, *x.shape[1:]), batch)
 
     @partial(jax.jit, inline=True)  # traced once for its shapes and the sums
     def one(chunk: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:

@@ -1,0 +1,136 @@
+"""The estimated conservative term: its mean over all draws is the exact one, to rounding, for values and gradients."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixed import SMALL, batch, state_of
+
+from calql.algorithms import CQL, VARIANTS, CalQL
+from calql.algorithms.steps import systematic_draws
+from calql.types import InputError
+
+KEY = jax.random.key(7)
+SIZE = 4
+RULES = {
+    "cql": CQL(**SMALL),
+    "cal-ql": CalQL(**SMALL),
+    "listing": CalQL(**SMALL, **VARIANTS["listing"]),
+    "lagrange": CalQL(**SMALL, cql_target_gap=0.8),
+    "temperature": CQL(**SMALL, cql_temperature=0.5),
+    "no importance": CQL(**SMALL, importance_sampling=False),
+    "clip": CalQL(**SMALL, cql_clip=(0.0, 3.0)),
+    "fitted": CalQL(**SMALL, reference="fitted"),
+    "three critics": CalQL(**SMALL, num_critics=3),
+}
+rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+
+
+def evaluated(rule, state, data, draws):
+    """Loss, metrics and the critics' gradient on given draws."""
+
+    def loss(critic, draws):
+        return rule.critic_loss(critic, state, data, KEY, draws)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(state.critic, draws)
+
+
+def mean(results, weights=None):
+    return jax.tree.map(lambda *x: np.average(np.stack(x), axis=0, weights=weights), *results)
+
+
+def assert_equal(estimate, exact):
+    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(exact))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5 * scale), estimate, exact)
+
+
+def breakpoints(rule, state, data, draws, count):
+    """Where a draw changes as all states' uniforms go from 0 to 1 together."""
+
+    @jax.jit
+    def shares(critic, sampled, log_density, uniform):
+        reference = rule.reference_values(state, data)
+        q_data, q_ood, _ = rule.gap_through_all(critic, data, sampled, log_density, reference, uniform)
+        return jax.grad(lambda q: rule.conservative_gap(q, log_density, q_data, reference).sum())(q_ood).mean(axis=0)
+
+    ends = np.cumsum(np.asarray(shares(state.critic, *draws[1:]), np.float64), axis=1)
+    inner = (count * ends / np.where(ends[:, -1:] > 0, ends[:, -1:], 1.0)) % 1.0
+    return np.unique(np.concatenate([[0.0, 1.0], inner.ravel()]))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@rules
+def test_the_mean_over_all_draws_of_actions_is_the_exact_gradient(rule, count):
+    state, data = state_of(rule), batch(SIZE)
+    draws = jax.jit(rule.critic_draws)(state, data, KEY)
+    exact = evaluated(rule, state, data, draws)
+    few = dataclasses.replace(rule, cql_gradient_actions=count)
+
+    def loss(critic, uniform):
+        return few.critic_loss(critic, state, data, KEY, (*draws[:3], jnp.full(SIZE, uniform)))
+
+    one = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    ends = breakpoints(rule, state, data, draws, count)
+    results = [one(state.critic, u) for u in (ends[1:] + ends[:-1]) / 2]
+    assert_equal(mean(results, np.diff(ends)), exact)
+    for values, _ in results:  # the values are exact with every draw
+        assert_equal(values, exact[0])
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@rules
+def test_the_mean_over_all_subsets_of_states_is_exact(rule, n):
+    state, data = state_of(rule), batch(SIZE)
+    draws = jax.jit(rule.critic_draws)(state, data, KEY)
+    part = dataclasses.replace(rule, cql_every_nth_state=n)
+    results = []
+    for first in range(n):
+        rolled, (target, *rest) = jax.tree.map(lambda x: jnp.roll(x, -first, axis=0), (data, draws))  # noqa: B023
+        results.append(evaluated(part, state, rolled, (target, *(x[::n] for x in rest))))
+    assert_equal(mean(results), evaluated(rule, state, data, draws))
+
+
+def test_the_first_measured_state_is_random(fixed_noise):
+    """One state of four is measured, on the same actions whatever the key: four values of its gap."""
+    rule = CQL(**SMALL, cql_every_nth_state=4, num_policy_actions=0, num_next_actions=0, num_target_actions=1)
+    state, data = state_of(rule), batch(SIZE)
+    one = jax.jit(lambda key: rule.critic_gradient(state, data, key)[0][1]["cql_gap"])
+    assert len({f"{one(jax.random.key(i)):.4f}" for i in range(30)}) == 4
+
+
+def test_chunks_change_no_estimate():
+    """Draws are made for the whole batch, before it is cut."""
+    rule = CalQL(**SMALL, cql_every_nth_state=2, cql_gradient_actions=1)
+    state, data = state_of(rule), batch(16)
+    one, two = (dataclasses.replace(rule, critic_chunk=limit) for limit in (1, 1000))
+    assert_equal(*(jax.jit(rule.critic_gradient)(state, data, KEY) for rule in (one, two)))
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    rule = CalQL(**SMALL, cql_every_nth_state=3)
+    with pytest.raises(InputError, match="cql_every_nth_state=3"):
+        rule.update(state_of(rule), batch(4), KEY)
+
+
+# -- systematic draws --------------------------------------------------------------------------------------------------
+
+
+def test_systematic_draws_hit_every_share_within_one_of_its_expectation():
+    shares = jnp.asarray([[0.1, 0.0, 0.6, 0.3], [2.0, 1.0, 0.0, 1.0]])
+    for u in np.linspace(0.0, 0.999, 13):
+        chosen, scale = systematic_draws(shares, jnp.full(2, u), 5)
+        for row in range(2):
+            expected = 5 * shares[row] / shares[row].sum()
+            counts = np.bincount(np.asarray(chosen[row]), minlength=4)
+            assert (np.abs(counts - expected) < 1).all()
+            np.testing.assert_allclose(scale[row] * shares[row][chosen[row]], shares[row].sum() / 5, rtol=1e-6)
+
+
+def test_what_has_no_share_is_never_drawn_and_a_row_of_nothing_counts_nothing():
+    shares = jnp.asarray([[0.0, 0.0, 1.0, 0.0, 0.0], [0.0] * 5])
+    for u in (0.0, 0.5, np.nextafter(1.0, 0.0, dtype=np.float32)):
+        chosen, scale = systematic_draws(shares, jnp.full(2, u), 3)
+        assert (chosen[0] == 2).all()
+        assert (scale[1] == 0).all()
