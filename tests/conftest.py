@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -38,6 +39,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["MPLBACKEND"] = "Agg"
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
+
+# Started in the background, a process ignores Ctrl-C, and so would the commands that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Data sets of this session only.
 os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp(prefix="calql-datasets-")

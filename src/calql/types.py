@@ -27,12 +27,23 @@ def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
     return function(*trees)
 
 
+def one_line(text: Any) -> str:
+    """Text as one line for a terminal: what a file or a name brings of line breaks and control characters is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 class InputError(ValueError):
     """What the user gave cannot be used. The message names cause and fix; the CLI prints it and exits with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class RunError(RuntimeError):
     """A run cannot continue. What it had is saved; the message says how to go on. The CLI exits with 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Transition(NamedTuple):

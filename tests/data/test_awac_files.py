@@ -263,3 +263,31 @@ def test_headers_of_both_versions(tmp_path):
         np.lib.format.write_array(buffer, array, version=version)
         (tmp_path / "x.npy").write_bytes(buffer.getvalue())
         assert load_object_npy(tmp_path / "x.npy")[0] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.NONE + pickle.LONG_BINPUT + (2**31).to_bytes(4, "little") + pickle.STOP,
+        pickle.NONE + pickle.PUT + b"2000000000\n" + pickle.STOP,
+        b"c__builtin__\nbytes\n(J\xff\xff\xff\x7ftR.",
+        b"c__builtin__\nbytearray\n(J\xff\xff\xff\x7ftR.",
+    ],
+)
+def test_a_few_bytes_do_not_ask_for_gigabytes(content):
+    with pytest.raises(InputError, match="damaged"):
+        load_pickle(content)
+
+
+def test_what_a_file_says_reaches_the_terminal_as_one_line():
+    with pytest.raises(InputError) as refused:
+        load_pickle(b"c\x1b[2Jevil\rname\nx\n.")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '''", b"{'shape': (", b"\x00\xff", b"(" * 300])
+def test_a_damaged_header_is_refused(header, tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match="not a .npy file"):
+        load_object_npy(str(path))

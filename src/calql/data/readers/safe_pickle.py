@@ -12,7 +12,9 @@ import collections
 import io
 import math
 import pickle
+import pickletools
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,12 @@ def _encode(text: str, _encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(kind: type, *arguments: Any) -> Any:
+    if arguments and isinstance(arguments[0], int):  # so many zeros
+        raise InputError("it asks for memory instead of giving contents; the file is damaged")
+    return kind(*arguments)
+
+
 _ALLOWED = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
@@ -82,8 +90,10 @@ for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     _ALLOWED[(f"{_core}.multiarray", "scalar")] = _scalar
     _ALLOWED[(f"{_core}.numeric", "_frombuffer")] = _from_buffer
 for _module in ("builtins", "__builtin__"):  # Python 3 and 2
-    for _name in ("set", "frozenset", "list", "dict", "tuple", "bytes", "bytearray"):
+    for _name in ("set", "frozenset", "list", "dict", "tuple"):
         _ALLOWED[(_module, _name)] = getattr(builtins, _name)
+    for _name in ("bytes", "bytearray"):
+        _ALLOWED[(_module, _name)] = partial(_bytes, getattr(builtins, _name))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -100,11 +110,14 @@ class _Unpickler(pickle.Unpickler):
 def load_pickle(data: bytes) -> Any:
     """The lists, dicts and arrays in a pickle of Python 2 or 3. Raises InputError for anything else."""
     try:
+        for code, argument, _ in pickletools.genops(data):
+            if "PUT" in code.name and argument > len(data):  # room is made for so many objects
+                raise InputError(f"it numbers an object {argument}, more than it can hold; the file is damaged")
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except InputError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"it is truncated or damaged ({reason}); download it again") from error
 
 
@@ -115,7 +128,9 @@ def load_object_npy(path: str) -> np.ndarray:
             version = np.lib.format.read_magic(file)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read(file)
-        except (ValueError, KeyError, SyntaxError, TypeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged header can fail in any way
             raise InputError("it is not a .npy file of a known version; check which file this is") from error
         if dtype != np.dtype(object):
             raise InputError(f"it holds a plain array of {dtype}, not a list of trajectories; check which file this is")
