@@ -28,7 +28,7 @@ def map_leaves(function: Callable[..., Any], *trees: PyTree) -> PyTree:
 
 
 def one_line(text: Any) -> str:
-    """Text as one line for a terminal: what a file or a name brings of line breaks and control characters is escaped."""
+    """Text as one line for a terminal: line breaks and control characters, which files may hold, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 

@@ -28,6 +28,15 @@ def test_operations_of_one_update_by_hand():
     assert flops_per_update(CalQL(**TINY.settings), TINY.spec, 7) == 7 * by_hand
 
 
+def test_operations_of_the_estimated_term():
+    """On every second state: data and 8 sampled actions forward, data and 2 drawn ones forward and backward."""
+    few = CalQL(**TINY.settings, cql_every_nth_state=2, cql_gradient_actions=2)
+    by_hand = 2 * (2 * ((1 + 2 / 2) * (24 + 24 + 4) + (9 / 2 + 1) * 24 + 36) + 125)
+    assert flops_per_update(few, TINY.spec, 1) == by_hand
+    part = CalQL(**TINY.settings, cql_every_nth_state=4)
+    assert flops_per_update(part, TINY.spec, 1) == 2 * (2 * ((1 + 8 / 4) * 52 + 24 + 36) + 125)
+
+
 def test_operations_of_sac_and_of_an_observation_in_parts():
     sac = SAC(actor_hidden=(5,), critic_hidden=(4,), num_target_actions=1)
     by_hand = 2 * (2 * (52 + 24 + 36) + 125)
@@ -36,11 +45,12 @@ def test_operations_of_sac_and_of_an_observation_in_parts():
     assert flops_per_update(sac, parts, 1) == by_hand
 
 
+@pytest.mark.parametrize("estimate", [{}, dict(cql_every_nth_state=2, cql_gradient_actions=2)], ids=str)
 @pytest.mark.parametrize("name", ["antmaze", "laptop"])
-def test_operations_are_near_what_the_compiler_counts(name):
+def test_operations_are_near_what_the_compiler_counts(name, estimate):
     """XLA counts element-wise work too, so a little more; without chunks, whose loop it would count as one turn."""
     size = module.SIZES[name]
-    algorithm = CalQL(**size.settings, critic_chunk=10**9)
+    algorithm = CalQL(**size.settings, **estimate, critic_chunk=10**9)
     batch = jax.tree.map(lambda x: x[:256], synthetic(size.spec, 256))
     state = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), size.spec))
     compiled = jax.jit(algorithm.update).lower(state, batch, jax.random.key(0)).compile()

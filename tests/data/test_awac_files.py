@@ -289,5 +289,5 @@ def test_what_a_file_says_reaches_the_terminal_as_one_line():
 def test_a_damaged_header_is_refused(header, tmp_path):
     path = tmp_path / "a.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    with pytest.raises(InputError, match="not a .npy file"):
+    with pytest.raises(InputError, match=r"not a \.npy file"):
         load_object_npy(str(path))

@@ -23,6 +23,7 @@ def sweep(
     data: str | None = None,
     engine: Literal["local"] = "local",
     workers: int | None = None,
+    eval_workers: int = 0,
     options: Settings = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -41,6 +42,7 @@ def sweep(
         data: Data URI; by default the task's own.
         engine: Where the runs are executed.
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
+        eval_workers: Processes per run that evaluate copies of its policy while training goes on; 0: it waits.
         options: Any option by name, for all runs (applied after the plan's).
         print_config: Print the resolved settings of every task × method, and stop.
         dry_run: List the runs, which of them are done, and stop.
@@ -55,7 +57,7 @@ def sweep(
     asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
     given = {name: value for name, value in {"seeds": flat(seeds), "scale": scale, "data": data}.items() if value}
     asked = dataclasses.replace(asked, **given, options=(*asked.options, *flat(options)))
-    jobs = make_jobs(asked, out)
+    jobs = make_jobs(asked, out, eval_workers)
     if print_config:
         for job in jobs[: len(asked.tasks) * len(asked.variants)]:
             common.print_config(job.experiment)

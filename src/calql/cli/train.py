@@ -26,6 +26,7 @@ def train(
     resume: bool = False,
     pretrained: Path | None = None,
     init_from: str | None = None,
+    eval_workers: int = 0,
     options: Settings = (),
     trackers: Texts = (),
     explain: str | None = None,
@@ -47,6 +48,8 @@ def train(
         pretrained: Run directory with the same pre-training as this run, which then only does the fine-tuning.
         init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
             with any settings; --set offline_steps=0 leaves the pre-training out.
+        eval_workers: Number of processes that evaluate copies of the policy while training goes on; 0: it waits.
+            Results are the same.
         options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config and --explain).
         trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
         explain: Print an option's value in this run, its meaning, who set it and the paper's value, and stop.
@@ -96,6 +99,7 @@ def train(
     differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
     told = {"options": read_options(changes), "differs_from_paper": differs}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
+    how["eval_workers"] = eval_workers
     common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), flat(trackers))
     common.print_summary(run_dir)
     return 0

@@ -52,6 +52,8 @@ class Job:
     """Its run directory."""
     siblings: tuple[Path, ...] = ()
     """Run directories of the plan whose pre-training is the same."""
+    eval_workers: int = 0
+    """Processes that evaluate the run's policies (see `calql.events`)."""
 
     @property
     def name(self) -> str:
@@ -68,15 +70,16 @@ class Job:
 
         If a sibling has finished the same pre-training by then, it is reused: the run is the same, but faster.
         """
+        apart = ["--eval-workers", str(self.eval_workers)] if self.eval_workers else []
         if (self.out / "config.json").exists():
-            return ["train", "--resume", "--out", str(self.out)]
+            return ["train", "--resume", "--out", str(self.out), *apart]
         e = self.experiment
         arguments = ["train", "--task", e.task.id, "--method", e.method, "--seed", str(e.seed)]
         arguments += ["--scale", e.scale, "--out", str(self.out)]
         arguments += ["--data", e.data.uri] if e.data.uri != e.task.data else []
         donor = next((path for path in self.siblings if pretrained(path)), None)
         arguments += ["--pretrained", str(donor)] if donor else []
-        return arguments + (["--set", *self.options] if self.options else [])
+        return arguments + apart + (["--set", *self.options] if self.options else [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _what_is_wrong(said: str) -> str:
     return f"'{place}': {sentence}" if place else sentence
 
 
-def make_jobs(plan: Plan, out: Path) -> list[Job]:
+def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
     """Every combination, in the plan's order.
 
     Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs, and so is a
@@ -217,7 +220,8 @@ def make_jobs(plan: Plan, out: Path) -> list[Job]:
             raise InputError(f"{here} holds another run ({', '.join(different)}); sweep into another --out")
         first = before_fine_tuning(made[task, variant])
         same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == first]
-        jobs.append(Job(mine, options[variant], here, tuple(folders[seed, task, v] for v in same)))
+        siblings = tuple(folders[seed, task, v] for v in same)
+        jobs.append(Job(mine, options[variant], here, siblings, eval_workers))
     return jobs
 
 

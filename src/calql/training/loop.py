@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -54,17 +54,33 @@ def run(training: Training) -> Iterator[Event]:
 
 def evaluate(t: Training) -> Iterator[Event]:
     """One row of eval.csv. The pre-trained policy is evaluated once, at the end of one phase and start of the next."""
-    point, row = t.counters.total_grad_step, t.log.last_evaluation
-    if not row or int(row["grad_step"]) != point:
+    point, last = t.counters.total_grad_step, t.log.last_evaluation
+    rows = [last | t.where()]
+    if not last or int(last["grad_step"]) != point:
+        rule, task = t.phase.algorithm, t.experiment.task
         # All evaluations of all runs with this seed start from the same states (common random numbers).
         seeds = [t.streams.seed("evaluate", i) for i in range(t.experiment.measurement.eval_episodes)]
-        rule, task = t.phase.algorithm, t.experiment.task
-        where = f"the evaluation at gradient step {point}"
-        row = t.guarded(where, lambda: policy_row(t.envs.evaluation, task, rule, t.spec, t.state, seeds))
-        row |= values_row(rule, t.state, t.sample, t.streams.key("probe")) | {"wall_s": round(t.elapsed(), 3)}
+        row, background = {}, t.background
+        if background:
+            yield from evaluated(t, background.in_the_way())
+        else:
+            where = f"the evaluation at gradient step {point}"
+            row = t.guarded(where, lambda: policy_row(t.envs.evaluation, task, rule, t.spec, t.state, seeds))
+        row |= values_row(rule, t.state, t.sample, t.streams.key("probe")) | t.where()
+        row["wall_s"], rows = round(t.elapsed(), 3), [row]
+        if background:
+            background.start(rule, t.spec, t.state, seeds, row)
+            rows = []
     t.counters = t.schedule.after_evaluation(t.counters)
-    t.log.evaluation(row | t.where())
-    yield event(t, "evaluation", t.log.last_evaluation)
+    yield from evaluated(t, rows)
+
+
+def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
+    """Write rows of eval.csv."""
+    for row in t.written(rows):
+        (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
+        step = row["env_step" if phase.name == "online" else "grad_step"]
+        yield Event("evaluation", phase.name, step, phase.length, row)
 
 
 def collect(t: Training) -> Iterator[Event]:
@@ -93,9 +109,11 @@ def update(t: Training) -> Iterator[Event]:
     if t.schedule.logs(t.counters):
         t.log.flush(t.where())
     yield event(t, "update", metrics)
+    yield from evaluated(t, t.pending(wait=False))
     if alarm := t.log.implausible(metrics, t.experiment.task.rewards.q_bounds(t.experiment.discount)):
         yield event(t, "notice", {"text": alarm})
     if t.schedule.saves(t.counters):
+        yield from evaluated(t, t.pending())
         t.save()
 
 
@@ -107,6 +125,7 @@ def end_phase(t: Training) -> Iterator[Event]:
         yield event(t, "notice", {"text": "comparing Q with rollouts at one state (slice.csv)"})
         rows = t.guarded("the comparison of Q with rollouts", lambda: slice_rows(t, rule, dimension))
         t.run_dir.write_rows("slice.csv", rows)
+    yield from evaluated(t, t.pending())
     t.save(milestone=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from calql.data.episodes import Episodes
 from calql.training import loop
+from calql.training.background import Background
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
 from calql.training.run_dir import RunDir
@@ -24,6 +25,7 @@ def events(
     resume: bool = False,
     pretrained: Path | str | None = None,
     init_from: str | None = None,
+    eval_workers: int = 0,
     told: Mapping[str, Any] | None = None,
 ) -> Generator[Event]:
     """Do a run; yields an event per evaluation, episode, block of updates and notice.
@@ -37,6 +39,8 @@ def events(
         resume: continue the run in `out`, possibly with more steps; if there is none, start it as without `resume`.
         pretrained: a run with the same pre-training, bit for bit; only the fine-tuning is done.
         init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
+        eval_workers: processes that evaluate copies of the policy while training goes on; 0: training waits. Rows and
+            results are the same.
         told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
 
     Raises:
@@ -57,6 +61,9 @@ def events(
         else:
             training = begin(run_dir, experiment, data, pretrained, init_from, told or {})
         training.notes[:0] = warnings
+        if eval_workers:
+            m = experiment.measurement
+            training.background = Background(experiment.task, eval_workers, m.eval_envs, m.eval_episodes)
         try:
             for event in loop.run(training):
                 try:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.algorithms import SAC, CalQL
+from calql.algorithms import CQL, SAC, CalQL
 from calql.algorithms.protocol import UpdateRule
 from calql.envs.make import make_env
 from calql.machine import memory_mb, threads
@@ -64,10 +64,11 @@ def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
     """Floating-point operations of the matrix multiplications in one update (a multiply-add is two).
 
     A network with c weights costs, per row, 2c forward, 2c for the gradient of its weights, and 2c minus its first
-    layer for the gradients of its activations. With n (state, action) pairs per state in the critic loss, m target
-    actions, E critics of c weights and a policy of p weights, the rows per transition are:
+    layer for the gradients of its activations. With (state, action) pairs of the critic loss n forward and backward and
+    k only forward (see `pairs`), m target actions, E critics of c weights and a policy of p weights, the rows per
+    transition are:
 
-    * critics: n forward and backward; target critics: m forward;
+    * critics: n forward and backward, k forward; target critics: m forward;
     * policy loss: 1 critic row forward and back to the action, 1 policy row forward and backward;
     * policy at s′: 1 row forward (its value at s is shared with the policy loss).
 
@@ -78,8 +79,18 @@ def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
     c, c_first = _weights(observation + action, algorithm.critic_hidden, 1)
     p, p_first = _weights(observation, algorithm.actor_hidden, 2 * action)
     to_action = c - observation * algorithm.critic_hidden[0]
-    pairs = algorithm.actions_per_state * (3 * c - c_first) + algorithm.num_target_actions * c + c + to_action
-    return 2 * batch_size * (algorithm.num_critics * pairs + 4 * p - p_first)
+    both, forward = pairs(algorithm)
+    critics = both * (3 * c - c_first) + (forward + algorithm.num_target_actions) * c + c + to_action
+    return round(2 * batch_size * (algorithm.num_critics * critics + 4 * p - p_first))
+
+
+def pairs(algorithm: SAC) -> tuple[float, float]:
+    """(State, action) pairs per transition in the critic loss: forward and backward, and only forward."""
+    if not isinstance(algorithm, CQL):
+        return 1, 0
+    n, few = algorithm.cql_every_nth_state, algorithm.cql_gradient_actions
+    sampled = algorithm.actions_per_state - 1
+    return 1 + (sampled if few is None else few) / n, 0 if few is None else (1 + sampled) / n
 
 
 def _weights(inputs: int, hidden: tuple[int, ...], outputs: int) -> tuple[int, int]:

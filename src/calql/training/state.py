@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -17,6 +17,7 @@ from calql.data.transitions import to_transitions
 from calql.envs.rollout import Act
 from calql.replay import make_replay, newest, put_back, rows_dropped
 from calql.training import checkpoint
+from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_statistics
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 class Training:
     """A run in progress. All randomness is derived from (seed, stream, counter), so resuming changes nothing."""
+
+    background: Background | None = None
+    """Processes that evaluate; None: training waits for every evaluation."""
 
     def __init__(self, experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
         self.experiment, self.run_dir = experiment, run_dir
@@ -89,6 +93,22 @@ class Training:
                 f"all work is saved: fix it and run calql train --resume --out {self.run_dir.path}"
             ) from error.__cause__
 
+    def pending(self, wait: bool = True) -> Iterator[dict[str, Any]]:
+        """Rows of evaluations in the background that are over; `wait`: of all that have begun."""
+        return self.background.finished(wait) if self.background else iter(())
+
+    def written(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Write rows of eval.csv. Raises RunError if one is of an environment that failed."""
+        try:
+            for row in rows:
+                self.log.evaluation(row)
+                yield self.log.last_evaluation
+        except EnvironmentFailed as error:  # training is past it, so nothing is saved
+            raise RunError(
+                f"the environment failed in an evaluation ({error}); fix it, and continue from the checkpoint before "
+                f"with calql train --resume --out {self.run_dir.path}"
+            ) from error
+
     def elapsed(self) -> float:
         """Seconds of training so far, over all resumes."""
         return self.wall_s + time.monotonic() - self._started
@@ -96,8 +116,10 @@ class Training:
     def save(self, milestone: bool = False) -> None:
         """Write a checkpoint of everything that the rest of the run depends on, after syncing the rows that it counts.
 
-        A `milestone` is never removed. Raises RunError if it cannot be written.
+        Waits for evaluations. A `milestone` is never removed. Raises RunError if it cannot be written.
         """
+        for _ in self.written(self.pending()):
+            pass
         self.wall_s, self._started = self.elapsed(), time.monotonic()
         slots = newest(self.replay, self.counters.env_step)
         ring = jax.tree.map(lambda x: np.asarray(x[slots]), self.replay.storage)
@@ -145,3 +167,5 @@ class Training:
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
+        if self.background:
+            self.background.close()
