@@ -214,6 +214,7 @@ class CQL(SAC):
         They are drawn in proportion to the share of each in the gradient of gap_i, which is the softmax of z/T and zero
         where Cal-QL's bound or the clip holds; averaged over the critics, so that one draw serves all.
         """
+        assert self.cql_gradient_actions is not None
         exact = self.gap_through_all(jax.lax.stop_gradient(critic), batch, sampled, log_density, reference, uniform)
         q_data, q_ood, _ = jax.lax.stop_gradient(exact)
         shares = jax.grad(lambda q: self.conservative_gap(q, log_density, q_data, reference).sum())(q_ood)

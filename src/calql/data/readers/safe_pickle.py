@@ -111,7 +111,9 @@ def load_pickle(data: bytes) -> Any:
     """The lists, dicts and arrays in a pickle of Python 2 or 3. Raises InputError for anything else."""
     try:
         for code, argument, _ in pickletools.genops(data):
-            if "PUT" in code.name and argument > len(data):  # room is made for so many objects
+            if (
+                "PUT" in code.name and isinstance(argument, int) and argument > len(data)
+            ):  # room is made for so many objects
                 raise InputError(f"it numbers an object {argument}, more than it can hold; the file is damaged")
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except InputError:
