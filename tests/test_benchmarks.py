@@ -297,8 +297,9 @@ def test_several_seeds_in_one_program_are_the_single_runs(gpu):
 
 
 def test_every_size_has_its_like_in_peers(gpu, peers):
-    for name, size in SIZES.items():
-        assert tuple(size) == peers.SIZES[gpu.THEIR_SIZE[name]]
+    for name, theirs in gpu.THEIR_SIZE.items():
+        assert tuple(SIZES[name]) == peers.SIZES[theirs]
+        assert f"{name}-estimated" in SIZES
 
 
 def test_what_is_trained_exists(gpu):

@@ -14,7 +14,9 @@ from calql.types import InputError
 
 
 def bench(
-    configs: tuple[str, ...] = ("adroit", "antmaze", "laptop"),
+    configs: tuple[str, ...] = tuple(
+        f"{size}{term}" for size in ("adroit", "antmaze", "laptop") for term in ("", "-estimated")
+    ),
     seconds: float = 5.0,
     methods: tuple[str, ...] = (),
     task: str | None = None,
@@ -28,7 +30,8 @@ def bench(
     Example: calql bench --configs laptop --seconds 10 --json bench.json
 
     Args:
-        configs: Sizes to measure: adroit and antmaze (official settings), laptop (small networks).
+        configs: Sizes to measure: adroit and antmaze (official settings), laptop (small networks); NAME-estimated: with
+            an estimated conservative term (cql_every_nth_state=2, cql_gradient_actions=2).
         seconds: Time spent on the gradient steps of each size or method.
         methods: Measure methods instead of sizes: method ids, or `all`, at `laptop` scale, relative to the first one.
         task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.

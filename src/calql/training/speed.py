@@ -58,6 +58,9 @@ SIZES = {
 }
 """nakamotoo/Cal-QL `scripts/run_adroit.sh` (pen) and `run_antmaze.sh`; and a size for laptops, with the actions of
 Listing 1 of the paper."""
+ESTIMATE = dict(cql_every_nth_state=2, cql_gradient_actions=2)
+"""The estimate of the conservative term that is measured beside the exact one."""
+SIZES |= {f"{name}-estimated": size._replace(settings=size.settings | ESTIMATE) for name, size in SIZES.items()}
 
 
 def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
