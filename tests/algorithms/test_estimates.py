@@ -15,11 +15,9 @@ from calql.types import InputError
 KEY = jax.random.key(7)
 SIZE = 4
 RULES = {
-    "cql": CQL(**SMALL),
-    "cal-ql": CalQL(**SMALL),
+    "cql": CQL(**SMALL, cql_temperature=0.5),
     "listing": CalQL(**SMALL, **VARIANTS["listing"]),
     "lagrange": CalQL(**SMALL, cql_target_gap=0.8),
-    "temperature": CQL(**SMALL, cql_temperature=0.5),
     "no importance": CQL(**SMALL, importance_sampling=False),
     "clip": CalQL(**SMALL, cql_clip=(0.0, 3.0)),
     "fitted": CalQL(**SMALL, reference="fitted"),

@@ -13,7 +13,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
-from pickle import PicklingError
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ import jax
 from calql.algorithms.protocol import UpdateRule
 from calql.tasks import Task
 from calql.training.collect import EnvironmentFailed, Environments
+from calql.training.experiment import name_of
 from calql.training.measure import policy_row
 from calql.types import InputError, PyTree, Spec
 
@@ -34,6 +34,8 @@ class Worker:
     """A process that evaluates policies on a CPU, one at a time, in environments of its own."""
 
     def __init__(self, task: Task, eval_envs: int, eval_episodes: int) -> None:
+        if "<" in name_of(task) or name_of(task).startswith("__main__:"):
+            raise InputError(NOT_THERE.format(f"{name_of(task)} belongs to the running program"))
         self.connection, theirs = Pipe()
         command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -42,11 +44,7 @@ class Worker:
         )
         theirs.close()
         self.connection.send(sys.path)
-        try:
-            self.connection.send((task, eval_envs, eval_episodes))
-        except (PicklingError, AttributeError, TypeError) as error:
-            self.close()
-            raise InputError(NOT_THERE.format(error)) from error
+        self.connection.send((task, eval_envs, eval_episodes))
 
     def close(self) -> None:
         """End the process."""
