@@ -10,6 +10,7 @@ from fixed import SMALL, batch, state_of
 
 from calql.algorithms import CQL, VARIANTS, CalQL
 from calql.algorithms.steps import systematic_draws
+from calql.training.options import experiment
 from calql.types import InputError
 
 KEY = jax.random.key(7)
@@ -48,12 +49,12 @@ def breakpoints(rule, state, data, draws, count):
     """Where a draw changes as all states' uniforms go from 0 to 1 together."""
 
     @jax.jit
-    def shares(critic, sampled, log_density, uniform):
+    def shares(critic, sampled, log_density):
         reference = rule.reference_values(state, data)
-        q_data, q_ood, _ = rule.gap_through_all(critic, data, sampled, log_density, reference, uniform)
+        q_data, q_ood = rule.q_data_and(critic, data, sampled)
         return jax.grad(lambda q: rule.conservative_gap(q, log_density, q_data, reference).sum())(q_ood).mean(axis=0)
 
-    ends = np.cumsum(np.asarray(shares(state.critic, *draws[1:]), np.float64), axis=1)
+    ends = np.cumsum(np.asarray(shares(state.critic, *draws[1:3]), np.float64), axis=1)
     inner = (count * ends / np.where(ends[:, -1:] > 0, ends[:, -1:], 1.0)) % 1.0
     return np.unique(np.concatenate([[0.0, 1.0], inner.ravel()]))
 
@@ -110,6 +111,14 @@ def test_a_batch_that_cannot_be_divided_is_refused():
     rule = CalQL(**SMALL, cql_every_nth_state=3)
     with pytest.raises(InputError, match="cql_every_nth_state=3"):
         rule.update(state_of(rule), batch(4), KEY)
+
+
+def test_a_run_with_such_a_batch_is_refused_before_it_begins():
+    options = {"cql_every_nth_state": 3, "finetune.batch_size": 64, "pretrain.batch_size": 63}
+    with pytest.raises(InputError, match="batch_size 64 is no multiple of 3 \\(cql_every_nth_state\\)"):
+        experiment("pointmaze-medium-narrow", "cal-ql", options=options)
+    options["finetune.batch_size"] = 66
+    assert experiment("pointmaze-medium-narrow", "cal-ql", options=options).finetune.batch_size == 66
 
 
 # -- systematic draws --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from calql.tasks import Task
-from calql.training import loop
+from calql.training import background
 from calql.training.background import Background
 from calql.training.run import events, train
 from calql.training.run_dir import RunDir
@@ -92,6 +92,12 @@ def test_an_environment_that_fails_stops_the_run_which_resumes_from_before(tmp_p
 def test_a_single_environment_stays_single(tmp_path):
     with pytest.raises(InputError, match="single environment; leave --eval-workers out"):
         train(tiny.made(eval_envs=1), tmp_path / "run", tiny.DATA, eval_workers=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_there_is_no_negative_number_of_processes(tmp_path):
+    with pytest.raises(InputError, match="eval_workers is -1"):
+        train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=-1)
 
 
 def test_a_task_of_the_running_program_alone_is_refused():
@@ -100,15 +106,48 @@ def test_a_task_of_the_running_program_alone_is_refused():
         Background(task, 1, 2, 2)
 
 
-def test_no_process_stays_behind(tmp_path):
-    training = tiny.trainer(tmp_path / "run")
-    training.background = Background(tiny.TASK, 2, 2, 3)
-    workers = [worker.process.pid for worker in training.background._idle]
-    for _, _ in zip(loop.run(training), range(3), strict=False):
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that are started."""
+    begun = []
+
+    class Noted(background.Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            begun.append(self.process)
+
+    monkeypatch.setattr(background, "Worker", Noted)
+    return begun
+
+
+def test_no_process_stays_behind(tmp_path, started):
+    run = events(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=2)
+    for _ in zip(run, range(3), strict=False):
         pass
-    assert all(map(alive, workers))
-    training.close()
-    assert not any(map(alive, workers))
+    assert [process.poll() for process in started] == [None, None]
+    run.close()
+    assert None not in [process.poll() for process in started]
+
+
+def test_no_process_and_no_file_stays_where_the_run_cannot_begin(tmp_path, started):
+    with pytest.raises(InputError, match="holds no run"):
+        train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=1, init_from=str(tmp_path / "nowhere"))
+    assert None not in [process.poll() for process in started]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_has_ended_is_named(tmp_path, started):
+    """Whether it ended at work or while it waited for work."""
+    run = events(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=1)
+    for _ in zip(run, range(5), strict=False):
+        pass
+    started[0].kill()
+    started[0].wait()
+    with pytest.raises(RunError, match=r"failed in an evaluation \(its process ended with code -9\).* --resume"):
+        list(run)
+    train(tiny.made(), tmp_path / "run", tiny.DATA, resume=True)
+    train(tiny.made(), tmp_path / "other", tiny.DATA)
+    assert outcome(tmp_path / "run", "cal-ql") == outcome(tmp_path / "other", "cal-ql")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

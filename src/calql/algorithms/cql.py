@@ -150,8 +150,7 @@ class CQL(SAC):
         target, sampled, log_density, uniform = draws or self.critic_draws(state, batch, key)
         measured = self.measured(batch)
         reference = self.reference_values(state, measured)
-        gap_of = self.gap_through_all if self.cql_gradient_actions is None else self.gap_through_few
-        q_data, q_ood, gap = gap_of(critic, measured, sampled, log_density, reference, uniform)
+        q_data, q_ood, gap = self.gap(critic, measured, sampled, log_density, reference, uniform)
         q_all = self.with_others(critic, q_data, batch)
         td_loss = jnp.square(q_all - target[None]).mean(axis=1).sum()
         if self.cql_target_gap is None:
@@ -185,7 +184,7 @@ class CQL(SAC):
         others = self.q_values(critic, observations, actions).reshape(*q_data.shape, n - 1)
         return jnp.concatenate([q_data[..., None], others], axis=-1).reshape(len(q_data), -1)
 
-    def gap_through_all(
+    def gap(
         self,
         critic: PyTree,
         batch: Transition,
@@ -194,37 +193,34 @@ class CQL(SAC):
         reference: jax.Array,
         uniform: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Q(s, a) [E, M], Q of the sampled actions [E, M, N] and gap_i [E], with their exact gradients."""
-        # One batch through the critics for the data action and every sampled action of a state.
-        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
-        q_data, q_ood = q[..., 0], q[..., 1:]
-        return q_data, q_ood, self.conservative_gap(q_ood, log_density, q_data, reference)
+        """Q(s, a) [E, M], Q of the sampled actions [E, M, N] and gap_i [E] of the measured states.
 
-    def gap_through_few(
-        self,
-        critic: PyTree,
-        batch: Transition,
-        sampled: jax.Array,
-        log_density: jax.Array,
-        reference: jax.Array,
-        uniform: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The same values, with a gradient through `cql_gradient_actions` of the sampled actions per state.
-
-        They are drawn in proportion to the share of each in the gradient of gap_i, which is the softmax of z/T and zero
-        where Cal-QL's bound or the clip holds; averaged over the critics, so that one draw serves all.
+        With `cql_gradient_actions`, the values are the same, and the gradient flows through that many of a state's
+        sampled actions. They are drawn in proportion to the share of each in the gradient of gap_i, which is the
+        softmax of z/T, and zero where Cal-QL's bound or the clip holds; averaged over the critics, so that one draw
+        serves all.
         """
-        assert self.cql_gradient_actions is not None
-        exact = self.gap_through_all(jax.lax.stop_gradient(critic), batch, sampled, log_density, reference, uniform)
-        q_data, q_ood, _ = jax.lax.stop_gradient(exact)
-        shares = jax.grad(lambda q: self.conservative_gap(q, log_density, q_data, reference).sum())(q_ood)
-        chosen, scale = systematic_draws(shares.mean(axis=0), uniform, self.cql_gradient_actions)
+        few = self.cql_gradient_actions
+        q_data, q_ood = self.q_data_and(critic if few is None else jax.lax.stop_gradient(critic), batch, sampled)
+        if few is None:
+            return q_data, q_ood, self.conservative_gap(q_ood, log_density, q_data, reference)
+        shares = self.gradient_shares(q_ood, log_density, q_data, reference)
+        chosen, scale = systematic_draws(shares.mean(axis=0), uniform, few)
         weights = jnp.take_along_axis(shares, chosen[None], axis=-1) * scale[None]
-        drawn = jnp.take_along_axis(sampled, chosen[..., None], axis=1)
-        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], drawn], axis=1))
-        q_data, q_drawn = q[..., 0], q[..., 1:]
+        q_data, q_drawn = self.q_data_and(critic, batch, jnp.take_along_axis(sampled, chosen[..., None], axis=1))
         flow = (weights * (q_drawn - jax.lax.stop_gradient(q_drawn))).sum(axis=(1, 2))
         return q_data, q_ood, self.conservative_gap(q_ood, log_density, q_data, reference) + flow
+
+    def q_data_and(self, critic: PyTree, batch: Transition, sampled: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Q(s, a) [E, M] and Q of sampled actions [E, M, N], in one batch through the critics."""
+        q = self.q_values(critic, batch.observations, jnp.concatenate([batch.actions[:, None], sampled], axis=1))
+        return q[..., 0], q[..., 1:]
+
+    def gradient_shares(
+        self, q_ood: jax.Array, log_density: jax.Array, q_data: jax.Array, reference: jax.Array
+    ) -> jax.Array:
+        """The derivative of gap_i by Q of each sampled action: [E, M, N]. Arguments: as `conservative_gap`."""
+        return jax.grad(lambda q: self.conservative_gap(q, log_density, q_data, reference).sum())(q_ood)
 
     def lagrange_loss(self, log_alpha_prime: jax.Array, gap: jax.Array) -> jax.Array:
         """−α′ w (gap − τ): raises α′ while the gap is above its target."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -43,8 +44,23 @@ class Worker:
             command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
         )
         theirs.close()
-        self.connection.send(sys.path)
-        self.connection.send((task, eval_envs, eval_episodes))
+        self.tell(sys.path)
+        self.tell((task, eval_envs, eval_episodes))
+
+    def tell(self, what: Any) -> None:
+        """Send something; if the process has ended, nothing: what it left behind is found by `answer`."""
+        with suppress(ConnectionError):
+            self.connection.send(what)
+
+    def answer(self) -> dict[str, Any]:
+        """The outcome of an evaluation. Raises EnvironmentFailed if there is none."""
+        try:
+            outcome = self.connection.recv()
+        except (EOFError, ConnectionError):
+            raise EnvironmentFailed(f"its process ended with code {self.process.wait()}") from None
+        if isinstance(outcome, str):
+            raise EnvironmentFailed(outcome)
+        return outcome
 
     def close(self) -> None:
         """End the process."""
@@ -56,10 +72,12 @@ class Worker:
 class Background:
     """The evaluations that have begun and whose rows have not been taken yet, at most `workers` of them.
 
-    Raises InputError if the run may open only one environment.
+    Raises InputError if the run may open only one environment, or another process cannot open it.
     """
 
     def __init__(self, task: Task, workers: int, eval_envs: int, eval_episodes: int) -> None:
+        if workers < 1:
+            raise InputError(f"eval_workers is {workers}; it must be at least 0")
         if eval_envs == 1:
             raise InputError("eval_envs=1 means a run with a single environment; leave --eval-workers out")
         self._idle = [Worker(task, eval_envs, eval_episodes) for _ in range(workers)]
@@ -73,7 +91,7 @@ class Background:
     def start(self, rule: UpdateRule, spec: Spec, state: PyTree, seeds: Sequence[int], row: dict[str, Any]) -> None:
         """Begin an evaluation of the policy as it is now, whose outcome completes `row`."""
         worker = self._idle.pop()
-        worker.connection.send((rule, spec, jax.device_get(state), seeds))
+        worker.tell((rule, spec, jax.device_get(state), seeds))
         self._busy.append((worker, row))
 
     def finished(self, wait: bool = False) -> Iterator[dict[str, Any]]:
@@ -83,14 +101,8 @@ class Background:
 
     def _next(self) -> dict[str, Any]:
         worker, row = self._busy.popleft()
-        try:
-            outcome = worker.connection.recv()
-        except EOFError:
-            raise EnvironmentFailed(f"its process ended with code {worker.process.wait()}") from None
         self._idle.append(worker)
-        if isinstance(outcome, str):
-            raise EnvironmentFailed(outcome)
-        return row | outcome
+        return row | worker.answer()
 
     def close(self) -> None:
         """End the processes; evaluations that are not over are lost."""

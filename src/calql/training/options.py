@@ -328,6 +328,12 @@ def _checked(made: Experiment) -> Experiment:
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
         raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
+    for phase in made.phases:
+        group = getattr(phase.algorithm, "group", 1)  # a rule of the user's own need not have one
+        if phase.batch_size % group:
+            raise InputError(
+                f"batch_size {phase.batch_size} is no multiple of {group} (cql_every_nth_state); change one"
+            )
     if made.pretrain and made.finetune:
         rules = made.pretrain.algorithm, made.finetune.algorithm
         if type(rules[0]) is not type(rules[1]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,15 @@ def events(
         InputError: the data, the environment, the folder or the other run cannot be used.
         RunError: the run cannot continue; its state is saved.
     """
-    run_dir = RunDir(out)
-    with run_dir.lock():
+    run_dir, m = RunDir(out), experiment.measurement
+    with run_dir.lock(), ExitStack() as stack:
         there = resume and (run_dir.path / "config.json").exists()
         if not there:
             run_dir.refuse_what_is_there()
+        background = None
+        if eval_workers:
+            background = Background(experiment.task, eval_workers, m.eval_envs, m.eval_episodes)
+            stack.callback(background.close)
         warnings: Sequence[str] = ()
         if data is None:
             data, report = open_for(experiment)
@@ -60,19 +65,15 @@ def events(
             training = go_on(run_dir, experiment, data, pretrained, init_from)
         else:
             training = begin(run_dir, experiment, data, pretrained, init_from, told or {})
+        stack.callback(training.close)
         training.notes[:0] = warnings
-        if eval_workers:
-            m = experiment.measurement
-            training.background = Background(experiment.task, eval_workers, m.eval_envs, m.eval_episodes)
-        try:
-            for event in loop.run(training):
-                try:
-                    yield event
-                except BaseException:  # the generator was left between two events, where a run is consistent
-                    training.save()
-                    raise
-        finally:
-            training.close()
+        training.background = background
+        for event in loop.run(training):
+            try:
+                yield event
+            except BaseException:  # the generator was left between two events, where a run is consistent
+                training.save()
+                raise
 
 
 def train(

@@ -167,5 +167,3 @@ class Training:
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
-        if self.background:
-            self.background.close()
