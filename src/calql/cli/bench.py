@@ -69,7 +69,16 @@ def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dic
                 progress.update(bar, description=f"{name}: measuring", advance=1)
                 if measured:
                     rows.append({"configuration": name} | measured)
-    table = Table("", "updates/s", "GFLOP/update", "GFLOP/s", "peak", "share of peak", "compile time", "memory")
+    table = Table(
+        Column("", no_wrap=True),
+        "updates/s",
+        "GFLOP/update",
+        "GFLOP/s",
+        "peak",
+        "share of peak",
+        "compile time",
+        "memory",
+    )
     for row in rows:
         on_device = row["device_memory_mb"]
         table.add_row(
