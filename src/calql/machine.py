@@ -1,4 +1,4 @@
-"""The machine: cores, device, memory; and provenance: command, versions, commit of the source tree."""
+"""Cores, devices and memory of this machine, and provenance: command, versions and commit of the code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import IO, Any, NamedTuple
 
 PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 COMMIT = Path(__file__).with_name("commit.txt")
-"""In a built package, the commit that it was built from (hatch_build.py)."""
+"""File of a built package that holds the commit it was built from (written by hatch_build.py)."""
 
 
 # -- provenance --------------------------------------------------------------------------------------------------------
 
 
 def start_record() -> dict[str, Any]:
-    """One start of a run: `provenance`, and when (UTC, ISO 8601) and where: the usable cores, and the device of JAX."""
+    """Record of one start of a run: `provenance`, time (UTC, ISO 8601), host, processor, usable cores, JAX device."""
     import jax
 
     return {
@@ -39,7 +39,7 @@ def start_record() -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """What made this: the command, versions, platform, and the commit of the code (None where nobody knows it)."""
+    """Command, versions of packages and Python, platform, and commit of the code (None if unknown)."""
     versions = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -55,8 +55,8 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of this code: of the repository that tracks this very file (`-dirty` where that has changes), else the one
-    that the package was built from; None where neither is known."""
+    """Commit of this code: HEAD of the repository that tracks this file, with `-dirty` if the repository has changes;
+    else the commit that the package was built from; None if neither is known."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -71,7 +71,7 @@ def git_commit() -> str | None:
 
 
 def program() -> list[str]:
-    """The words that call `calql` again from this folder, as it was called now."""
+    """The beginning of a command line that calls `calql` from the current folder in the same way as this process."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return [from_here(sys.executable), "-m", "calql"]
@@ -82,7 +82,7 @@ def program() -> list[str]:
 
 
 def from_here(path: Path | str) -> str:
-    """The path, shorter where it lies below the current folder."""
+    """The path, relative to the current folder if it is inside it."""
     path, here = Path(path), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -91,7 +91,8 @@ def from_here(path: Path | str) -> str:
 
 
 def cores() -> list[int]:
-    """Numbers of the cores that this process may use (SLURM, cgroups and taskset are heeded where the system tells)."""
+    """Numbers of the cores that this process may use: its CPU affinity, as set by SLURM, cgroups or taskset; all cores
+    on systems without CPU affinity."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -103,54 +104,55 @@ def threads() -> int:
 
 
 def pin(process: int, core: int) -> None:
-    """Keep a process of ours, by its id, on one core, where the system has a way to say so."""
+    """Pin one of our processes, given by its id, to a core; does nothing on systems without CPU affinity."""
     if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # it has ended, or may not be moved
+        with suppress(OSError):  # the process has ended, or pinning is not permitted
             os.sched_setaffinity(process, {core})
 
 
 class Core(NamedTuple):
-    """A core of this machine that no other calql of this user takes as long as this is open (or its process lives)."""
+    """A core that is reserved among the calql processes of this user until `close` is called or the process ends."""
 
     number: int
     lock: IO[bytes]
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the core."""
         self.lock.close()
 
 
 def take_core() -> Core | None:
-    """The first free core, to be closed after use; None where all are taken, or where locks cannot be had."""
+    """Reserve the first free core; the caller must close it. None if all are reserved or files cannot be locked."""
     folder = cache() / "cores"
     for number in cores():
-        with suppress(OSError), ExitStack() as unless_taken:
+        with suppress(OSError), ExitStack() as on_failure:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = unless_taken.enter_context((folder / f"{platform.node()}-{number}").open("wb"))
+            lock = on_failure.enter_context((folder / f"{platform.node()}-{number}").open("wb"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unless_taken.pop_all()
+            on_failure.pop_all()  # keeps the file, and with it the lock, open
             return Core(number, lock)
     return None
 
 
 def cache() -> Path:
-    """This user's folder for what can be made again."""
+    """This user's cache folder for calql."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calql"
 
 
 def has_accelerator() -> bool:
-    """Whether JAX would compute on a GPU (or another accelerator), told without starting JAX.
+    """Whether JAX would use a GPU or another accelerator, determined without starting JAX.
 
-    JAX_PLATFORMS decides where it is set; otherwise an NVIDIA GPU counts that is visible and has its plug-in installed.
+    If JAX_PLATFORMS is set, its first entry decides; otherwise true if an NVIDIA GPU is visible and JAX's CUDA plug-in
+    is installed.
     """
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms.split(",")[0].strip() != "cpu"
-    plugged = any(entry.name.startswith("xla_cuda") for entry in metadata.entry_points(group="jax_plugins"))
-    return plugged and bool(visible_gpus())
+    has_plugin = any(entry.name.startswith("xla_cuda") for entry in metadata.entry_points(group="jax_plugins"))
+    return has_plugin and bool(visible_gpus())
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use, a line of `nvidia-smi --list-gpus` each; none without a driver."""
+    """The NVIDIA GPUs that this process may use, one line of `nvidia-smi --list-gpus` each; [] without a driver."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None and (not allowed.strip() or allowed.strip().startswith("-1")):
         return []
@@ -163,7 +165,7 @@ def visible_gpus() -> list[str]:
 
 
 def cpu_model() -> str:
-    """What the processor calls itself."""
+    """Model name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -171,15 +173,15 @@ def cpu_model() -> str:
 
 
 def memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
+    """Peak resident memory of this process so far, in MB."""
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def machine() -> dict[str, Any]:
-    """Processor, device, threads and versions."""
+    """Processor, JAX device, number of usable cores, versions and XLA flags, for benchmarks."""
     import jax
 
     return {

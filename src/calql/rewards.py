@@ -17,21 +17,22 @@ from calql.types import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Rewards:
-    """The reward map scale · r + bias of a task, and what is known of its raw rewards r.
+    """The reward map scale · r + bias of a task, and the range of its raw rewards r.
 
-    Raises InputError where the scale is not positive, a number is not finite, or `low` lies above `high`.
+    Raises InputError if the scale is not positive, a number is not finite, or `low` is above `high`.
     """
 
     scale: Annotated[float, Meta(gt=0)] = 1.0
-    """Rewards are mapped to scale · r + bias before anything else sees them (data and environment alike)."""
+    """Raw rewards r, of the data and of the environment, are mapped to scale · r + bias before any other use."""
     bias: float = 0.0
-    """See `scale`."""
+    """Constant added by the reward map scale · r + bias."""
     low: float | None = None
-    """Lowest raw reward of one step; None: unknown. Mapped, `low` and `high` bound Q by [low, high] / (1 − γ)."""
+    """Lowest raw reward of one step; None: unknown. After the map, Q is bounded by [low, high] / (1 − γ)."""
     high: float | None = None
     """Highest raw reward of one step; None: unknown."""
     failing: float | None = None
-    """Raw reward of a failing step in a sparse task: see `returns`. None: no such rule."""
+    """Raw reward of a failing step in a task with sparse rewards: an episode that was cut and has no other reward gets
+    the return failing / (1 − γ), mapped. None: no such rule."""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -47,11 +48,12 @@ class Rewards:
         return self.scale * raw + self.bias
 
     def fails(self, raw: np.ndarray) -> bool:
-        """Whether every step of an episode with these raw rewards [T] fails. False where `failing` is unknown."""
+        """Whether all raw rewards [T] of an episode equal `failing`. False if `failing` is None."""
         return self.failing is not None and bool(np.allclose(self.map(raw), self.map(self.failing)))
 
     def successes(self, raw: np.ndarray) -> np.ndarray | None:
-        """[T] bool: steps that paid more than `failing`, or `high` if that is unknown; None if both are."""
+        """[T] bool: steps whose raw reward [T] is above `failing`, or at least `high` if `failing` is None. None if
+        both are None."""
         mapped = np.asarray(self.map(raw))
         if self.failing is not None:
             return mapped > self.map(self.failing) + 1e-6
@@ -60,25 +62,25 @@ class Rewards:
     def returns(self, raw: np.ndarray, terminations: np.ndarray, discount: float, tail: bool = False) -> np.ndarray:
         """Monte-Carlo return on mapped rewards from every step of one episode, [T] float32.
 
-        Two rules give the value after an episode that was cut; after a termination it is 0:
+        The value of the state after the last step is 0, with two exceptions for episodes that were cut:
 
-        * If every step fails, the policy would fail for ever: each step since the last termination is worth
-          failing / (1 − γ), mapped. (The release applies the rule to episodes that terminate, too; in the paper's
-          tasks, where only success terminates, the two agree.)
-        * With `tail`, the state after the last step is worth r_last / (1 − γ) instead of 0: what has been reached
-          lasts (the co-authors' kitchen runs, `MaxSobolMark/OOO:OOO_for_calql/replay_buffer.py`).
+        * If every step fails, the policy is assumed to fail for ever: every step after the last termination has the
+          return failing / (1 − γ), mapped. (The release applies this rule also to episodes that terminate; in the
+          paper's tasks only success terminates, so there is no difference.)
+        * With `tail`, the value of the state after the last step is r_last / (1 − γ): the last reward is assumed to
+          continue for ever (the co-authors' kitchen runs, `MaxSobolMark/OOO:OOO_for_calql/replay_buffer.py`).
 
         Args:
-            raw: [T] rewards as the environment paid them.
-            terminations: [T] bool; nothing is summed across a termination. A time-out is not one.
+            raw: [T] raw rewards.
+            terminations: [T] bool; the return of a step stops at the next termination. A time-out is not a termination.
             discount: γ in [0, 1).
-            tail: see above.
+            tail: whether the last reward continues after the end of an episode that was cut.
         """
         rewards = np.asarray(self.map(raw), np.float32).astype(np.float64)
         ends, value = np.asarray(terminations, bool), 0.0
         if self.fails(raw):
             value = self.map(self.failing) / (1.0 - discount)
-            if not ends.any():  # rounded once, not at every step
+            if not ends.any():  # the same value at every step, without accumulated rounding errors
                 return np.full(rewards.shape, value, np.float32)
         elif tail:
             value = float(rewards[-1]) / (1.0 - discount)
@@ -89,7 +91,8 @@ class Rewards:
         return np.array(returns[::-1], np.float32)
 
     def q_bounds(self, discount: float) -> tuple[float, float] | None:
-        """[low, high] / (1 − γ) on mapped rewards, and 0, because episodes end; None if either is unknown."""
+        """Bounds of Q on mapped rewards: [low, high] / (1 − γ), extended to contain 0, because episodes end. None if
+        `low` or `high` is unknown."""
         if self.low is None or self.high is None:
             return None
         low, high = (self.map(r) / (1.0 - discount) for r in (self.low, self.high))

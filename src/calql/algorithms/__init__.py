@@ -1,6 +1,6 @@
 """Update rules: one per file, each a frozen dataclass of hyper-parameters with pure methods over an explicit state.
 
-`calql.algorithms.protocol` says what training asks of a rule.
+`calql.algorithms.protocol` defines what training needs from a rule.
 """
 
 from calql.algorithms.actor_critic import ActorCriticState

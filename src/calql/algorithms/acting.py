@@ -1,4 +1,4 @@
-"""From an algorithm to a policy that a rollout can call, with or without a memory of the episode."""
+"""The policy of an algorithm as a function for rollouts, with or without a memory of the episode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from calql.types import PyTree, Spec
 
 
 def acting(algorithm: UpdateRule, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
-    """What acts in `size` episodes side by side: deterministic, or exploring where a key is given."""
+    """The policy as a function for `size` parallel episodes: deterministic without a key, exploratory with a key."""
     compiled = _compiled(algorithm)
     memory = None
     if algorithm.context:
@@ -32,7 +32,7 @@ def acting(algorithm: UpdateRule, spec: Spec, state: PyTree, size: int, key: jax
 
 @cache
 def _compiled(algorithm: UpdateRule) -> Callable[..., tuple[jax.Array, Any]]:
-    """Looked up once a rollout: as a static argument, the algorithm would be hashed at every step."""
+    """The compiled policy. Looked up once per rollout, because jit would hash a static argument at every step."""
 
     def act(state: PyTree, memory: Any, observations: PyTree, steps: Any, rewards: Any, key: Any) -> tuple:
         key = None if key is None else jax.random.fold_in(key, steps[0])
@@ -46,6 +46,6 @@ def _compiled(algorithm: UpdateRule) -> Callable[..., tuple[jax.Array, Any]]:
 
 
 def uniform_policy(spec: Spec, key: jax.Array) -> Act:
-    """What acts with actions drawn uniformly from [−1, 1], in one episode."""
+    """The policy of one episode that draws actions uniformly from [−1, 1]."""
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     return lambda observations, steps, rewards: random.uniform(-1.0, 1.0, (1, spec.action_dim)).astype(np.float32)

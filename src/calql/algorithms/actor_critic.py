@@ -1,6 +1,6 @@
-"""What the actor-critics have in common: an ensemble of Q functions with target networks, trained on TD errors.
+"""The common part of all actor-critic rules: an ensemble of Q-functions with target networks, trained on TD errors.
 
-A rule adds its policy, its target and the order of its steps.
+A subclass adds the policy, the target and the order of the steps.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from calql.types import PyTree, Spec, Transition
 
 
 class ActorCriticState(NamedTuple):
-    """What a rule learns; None where it has no such part. A run may switch between rules that have the same parts."""
+    """Everything that a rule learns; a part that the rule does not have is None. Fine-tuning can continue with another
+    rule than pre-training if both have the same parts."""
 
     actor: PyTree
     """Policy parameters φ."""
     critic: PyTree
     """Critic parameters θ, leading axis [E]."""
     target_critic: PyTree
-    """Polyak average of θ."""
+    """Polyak average of θ, the parameters of the target critics Q̄."""
     value: PyTree = None
     """Parameters of IQL's V, or of Cal-QL's learned reference V^μ (Appendix J)."""
     log_alpha: Any = None
@@ -43,17 +44,18 @@ class ActorCriticState(NamedTuple):
 
 
 def share_encoder(state: ActorCriticState) -> ActorCriticState:
-    """The state with the critics' encoder in the policy, where there are images (ikostrikov/jaxrl2, `agents/drq`)."""
+    """The state with the critics' image encoder, if there is one, copied to the policy (ikostrikov/jaxrl2,
+    `agents/drq`)."""
     shared = {name: jax.tree.map(jnp.copy, part) for name, part in state.critic.items() if name == "encoder"}
     return state._replace(actor=state.actor | shared)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorCritic:
-    """Hyper-parameters of networks and critics, with the steps of the critics."""
+    """Hyper-parameters of the networks, and the critics' update."""
 
     discount: Below1 = 0.99
-    """γ."""
+    """Discount factor γ."""
     tau: UpTo1 = 0.005
     """Polyak rate of the target networks."""
     actor_lr: Positive = 1e-4
@@ -67,29 +69,30 @@ class ActorCritic:
     num_critics: Count = 2
     """Ensemble size E; targets take the minimum over the ensemble."""
     critic_layer_norm: bool = False
-    """Normalise the hidden layers of the critics (RLPD)."""
+    """Layer normalisation in the hidden layers of the critics (RLPD)."""
     output_gain: NonNegative = 0.01
-    """Orthogonal gain of the output layers."""
+    """Gain of the orthogonal initialisation of the output layers."""
     target_q_range: tuple[float, float] | None = None
     """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
     critic_chunk: Count | None = None
-    """Largest number of (state, action) pairs that the critics take at once; gradients are averaged over chunks, so
-    that only speed depends on it. None: 1,024 on a CPU, where activations then stay in cache; else no limit."""
+    """Maximum number of (state, action) pairs per pass through the critics. The gradient is averaged over chunks of
+    the batch, so only speed depends on this. None: 1,024 on a CPU, where activations then stay in the cache; no limit
+    elsewhere."""
     encoder: EncoderKind = "small"
-    """Network that turns the images of observations into vectors, see `Encoder`; the policy shares the critics'."""
+    """Image encoder (see `Encoder`); the critics train it, and the policy uses a copy."""
 
     context = 0
     """Batches are transitions."""
     group = 1
-    """Chunks of a batch hold a multiple of this many transitions."""
+    """The number of transitions in a chunk of the batch is a multiple of this."""
 
     def __post_init__(self) -> None:
         require_ordered("target_q_range", self.target_q_range)
 
-    # -- what a rule adds ----------------------------------------------------------------------------------------------
+    # -- to be defined by a subclass -----------------------------------------------------------------------------------
 
     def policy(self, action_dim: int) -> Any:
-        """The policy module: (φ, s) → parameters of a distribution of actions."""
+        """The policy module: (φ, s) → parameters of the action distribution."""
         raise NotImplementedError
 
     def target_q(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
@@ -111,7 +114,7 @@ class ActorCritic:
         return 1
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """Fresh parameters and optimiser states for observations and actions of those shapes."""
+        """Initial parameters and optimiser states for observations and actions of the shapes in `spec`."""
         actor_key, critic_key = jax.random.split(key)
         observation = example(spec)
         actor = self.policy(spec.action_dim).init(actor_key, observation)["params"]
@@ -126,7 +129,7 @@ class ActorCritic:
         return share_encoder(state)
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
-        """Q of every member: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
+        """Q-values of every critic: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
         return apply(self.q.clone(members=members(critic)), critic, observations, actions)
 
     def backup(self, batch: Transition, value: jax.Array) -> jax.Array:
@@ -134,16 +137,19 @@ class ActorCritic:
         target = batch.rewards + self.discount * batch.masks * value
         return jax.lax.stop_gradient(target if self.target_q_range is None else jnp.clip(target, *self.target_q_range))
 
-    # -- the critics' step ---------------------------------------------------------------------------------------------
+    # -- the critics' update -------------------------------------------------------------------------------------------
 
     def critic_draws(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[jax.Array, ...]:
-        """What the critic loss takes as given, one row per transition: the targets y [B]. No gradient flows."""
+        """Inputs of the critic loss through which no gradient flows, one row per transition: the targets y [B]."""
         return (self.target_q(state, batch, key),)
 
     def critic_loss(
         self, critic: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array, draws: tuple | None = None
     ) -> tuple[jax.Array, Metrics]:
-        """Σ_i mean (Q_i(s, a) − y)² (mean squared error without ½, as in the release), on given draws or its own."""
+        """Σ_i mean (Q_i(s, a) − y)²: mean squared error without ½, as in the release. Also returns metrics.
+
+        `draws`: the result of `critic_draws`; None: computed here with `key`.
+        """
         (target,) = draws or self.critic_draws(state, batch, key)
         q_data = self.q_values(critic, batch.observations, batch.actions)
         td_loss = jnp.square(q_data - target[None]).mean(axis=1).sum()
@@ -152,7 +158,7 @@ class ActorCritic:
     def critic_gradient(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
-        """Critic loss, metrics and gradient, over chunks of the batch (see `critic_chunk`)."""
+        """Critic loss, metrics and gradient, computed in chunks of the batch (see `critic_chunk`)."""
         data = batch, self.critic_draws(state, batch, key)
 
         def loss(critic: PyTree, chunk: tuple) -> tuple[jax.Array, Metrics]:
@@ -161,9 +167,9 @@ class ActorCritic:
         return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk, self.group)
 
     def step_critic(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
-        """The critics' Adam step."""
+        """Adam step of the critics."""
         return share_encoder(descend(state, "critic", self.critic_lr, gradient))
 
     def move_targets(self, state: ActorCriticState) -> ActorCriticState:
-        """The target critics' step towards the critics."""
+        """Polyak update of the target critics with rate `tau`."""
         return state._replace(target_critic=optax.incremental_update(state.critic, state.target_critic, self.tau))

@@ -1,4 +1,4 @@
-"""Types of hyper-parameters with the bounds that `msgspec` checks wherever a rule is read from a file or from text."""
+"""Types of hyper-parameters with bounds, which `msgspec` checks when a rule is read from a file or from text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Meta
 from calql.types import InputError
 
 LARGEST = sys.float_info.max
-"""The largest finite number: infinity and NaN are out of bounds."""
+"""The largest finite number; as a bound, it excludes infinity and NaN."""
 Count = Annotated[int, Meta(ge=1)]
 """A whole number of at least 1."""
 CountOrZero = Annotated[int, Meta(ge=0)]
@@ -34,6 +34,6 @@ EncoderKind = Literal["small", "impala"]
 
 
 def require_ordered(name: str, bounds: tuple[float, float] | None) -> None:
-    """Raises InputError where the lower bound of a range is not below the upper one."""
+    """Raises InputError if the lower bound of a range is not below the upper bound."""
     if bounds is not None and not bounds[0] < bounds[1]:
-        raise InputError(f"{name} is {bounds[0]:g}, {bounds[1]:g}; it must be two numbers, the lower one first")
+        raise InputError(f"{name} is {bounds[0]:g}, {bounds[1]:g}; it must be two numbers, the smaller one first")

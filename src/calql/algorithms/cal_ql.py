@@ -1,10 +1,9 @@
-"""Calibrated Q-learning: CQL that stops pushing Q down where it has reached the return of a reference policy.
+"""Calibrated Q-learning: CQL that does not push Q-values below the value of a reference policy.
 
 Nakamoto et al. 2023, Eq. 5.1 and D.1: the pushed-down value of a policy action is max(Q(s, a), V^μ(s)), with the
-Monte-Carlo return of the data as V^μ. Where the return is larger, the action's gradient is exactly zero; that is the
-whole method. Random actions are not bounded, the comparison is made before the importance correction, and the bound
-stays on during fine-tuning, where each online episode brings its own return (nakamotoo/Cal-QL,
-`JaxCQL/conservative_sac.py`).
+Monte-Carlo return of the data as V^μ. Where the return is larger, the gradient through Q(s, a) is exactly zero. Random
+actions are not bounded, the maximum is taken before the importance correction, and the bound also holds during
+fine-tuning, with the return of each online episode (nakamotoo/Cal-QL, `JaxCQL/conservative_sac.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from calql.types import Spec, Transition
 
 @dataclasses.dataclass(frozen=True)
 class CalQL(CQL):
-    """CQL with one overridden term, `bound`; the rest is the choice of V^μ."""
+    """CQL with one overridden term, `bound`; all other methods concern the choice of V^μ."""
 
     reference: Reference = "returns"
-    """V^μ: the data's `returns`, Q^μ `fitted` to them, or V^μ (`fitted-v`; Appendix J)."""
+    """Reference value: the Monte-Carlo `returns` of the data, or a network trained on them (Appendix J): `fitted` for
+    Q^μ(s, a), `fitted-v` for V^μ(s)."""
 
     def bound(self, q_policy: jax.Array, reference: jax.Array) -> jax.Array:
         """max(Q(s, a), V^μ(s)) for policy actions [E, B, N] and reference values [B] (Eq. 5.1)."""
@@ -37,23 +37,23 @@ class CalQL(CQL):
 
     @property
     def fitted(self) -> FittedReference | None:
-        """The network that learns V^μ, of the critics' size; None where the returns are the reference."""
+        """The network that learns V^μ, of the same size as a critic; None if the returns are the reference."""
         if self.reference == "returns":
             return None
         network = Critic(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
         return FittedReference(network, self.reference == "fitted", self.critic_lr)
 
     def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
-        """V^μ: [B]."""
+        """V^μ(s), or Q^μ(s, a), of the batch: [B]."""
         return self.fitted.values(state.value, batch) if self.fitted else super().reference_values(state, batch)
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """CQL's state, with the parameters of a learned V^μ."""
+        """The state of CQL, and the parameters of V^μ if it is learned."""
         state = super().init(key, spec)
         return self.fitted.init(state, key, spec) if self.fitted else state
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """CQL's step, on the V^μ of before; then the step of a learned V^μ."""
+        """The update of CQL with the current V^μ, followed by a step of V^μ if it is learned."""
         state, metrics = super().update(state, batch, key)
         if self.fitted is None:
             return state, metrics

@@ -1,7 +1,7 @@
-"""Implicit Q-learning: values of the data's better actions by expectile regression; no action is ever queried outside.
+"""Implicit Q-learning: V is learned by expectile regression, so Q is never evaluated at actions outside the data.
 
-Kostrikov et al. 2021 (arXiv 2110.06169), as the first author of Cal-QL ran it (nakamotoo/implicit_q_learning, branch
-`dev_mitsuhiko`), in this order, each step on what the one before has made:
+Kostrikov et al. 2021 (arXiv 2110.06169), as in the code of Cal-QL's first author (nakamotoo/implicit_q_learning, branch
+`dev_mitsuhiko`). The steps are taken in this order, each with the networks that the previous steps have updated:
 
     L(V) = mean |τ − 1[u < 0]| u²,                u = min_i Q̄_i(s, a) − V(s)
     L(π) = − mean min(exp(β u), 100) log π(a|s)
@@ -26,7 +26,7 @@ from calql.types import PyTree, Spec, Transition
 
 @dataclasses.dataclass(frozen=True)
 class IQL(WeightedImitation):
-    """Hyper-parameters with pure methods over an `ActorCriticState`."""
+    """IQL: hyper-parameters, and pure methods over an `ActorCriticState`."""
 
     actor_lr: Positive = 3e-4
     """AdamW learning rate of the policy."""
@@ -37,13 +37,13 @@ class IQL(WeightedImitation):
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay of the policy."""
     exploration_std: NonNegative | None = None
-    """Standard deviation of the noise online; None: the policy's own."""
+    """Standard deviation of the policy's Gaussian during online collection; None: the learned one."""
     actor_dropout: Below1 = 0.0
-    """Share of the policy's hidden units dropped in training."""
+    """Dropout rate of the policy's hidden units in training."""
     iql_expectile: Between0And1 = 0.7
-    """τ: 0.5 is the mean of the data's values, 1 their maximum."""
+    """Expectile τ: V approaches the mean of the Q-values of the data's actions at 0.5, and their maximum towards 1."""
     iql_temperature: NonNegative = 3.0
-    """β, an inverse temperature: 0 clones the data."""
+    """Inverse temperature β of the weights exp(β A); 0 is behaviour cloning."""
 
     @property
     def v(self) -> Critic:
@@ -51,14 +51,14 @@ class IQL(WeightedImitation):
         return Critic(self.critic_hidden, self.output_gain, encoder=self.encoder)
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """A fresh state, with V."""
+        """The initial state, including V."""
         base_key, value_key = jax.random.split(key)
         value = self.v.init(value_key, example(spec))["params"]
         optimizer = optax.adam(self.critic_lr).init(value)
         return super().init(base_key, spec)._replace(value=value, value_optimizer=optimizer)
 
     def values(self, value: PyTree, observations: PyTree) -> jax.Array:
-        """V at [B, …] → [B]."""
+        """V(s) at observations [B, …]: [B]."""
         return apply(self.v, value, observations)
 
     def data_value(self, state: ActorCriticState, batch: Transition) -> jax.Array:
@@ -66,14 +66,14 @@ class IQL(WeightedImitation):
         return self.q_values(state.target_critic, batch.observations, batch.actions).min(axis=0)
 
     def value_loss(self, value: PyTree, state: ActorCriticState, batch: Transition) -> tuple[jax.Array, jax.Array]:
-        """Expectile regression of V on the target critics. Also returns the mean of V."""
+        """L(V), the expectile regression of V on the target critics. Also returns the mean of V."""
         v = self.values(value, batch.observations)
         u = self.data_value(state, batch) - v
         weight = jnp.where(u < 0, 1.0 - self.iql_expectile, self.iql_expectile)
         return (weight * jnp.square(u)).mean(), v.mean()
 
     def advantage(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> jax.Array:
-        """u = min_i Q̄_i(s, a) − V(s): [B]."""
+        """A(s, a) = u = min_i Q̄_i(s, a) − V(s): [B]."""
         return self.data_value(state, batch) - self.values(state.value, batch.observations)
 
     def weights(self, advantage: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ class IQL(WeightedImitation):
         return self.backup(batch, self.values(state.value, batch.next_observations))
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """V, then the policy, then the critics, then their targets."""
+        """Steps of V, the policy, the critics and the target critics, in this order."""
         critic_key, actor_key = jax.random.split(key)
         (value_loss, v), gradient = jax.value_and_grad(self.value_loss, has_aux=True)(state.value, state, batch)
         state = descend(state, "value", self.critic_lr, gradient)

@@ -1,9 +1,10 @@
-"""O3F, a best effort: the offline objective goes on online, and only the choice of actions becomes optimistic.
+"""O3F, a best-effort reimplementation: fine-tuning keeps the offline objective and selects actions optimistically.
 
 Sobol Mark et al. 2022 (*Fine-Tuning Offline Policies With Optimistic Action Selection*, workshop paper, no code
-released). Online, candidates are drawn from a Gaussian around the policy's action, and the one whose score by the
-critics (their mean, plus a bonus for their disagreement) is largest is taken. Number and width of the candidates are
-those of an independent port; which offline objective the paper's rows have is not known: here it is CQL's.
+released). During online collection, candidates are drawn from a Gaussian around the policy's action, and the candidate
+with the highest score is taken: the mean of the critics plus a bonus for their disagreement. The number of candidates
+and their standard deviation are those of an independent port. The offline objective behind the paper's numbers is not
+known; CQL's is used here.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from calql.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class O3F(CQL):
-    """CQL that acts with the best of many candidates."""
+    """CQL that explores with the best of many candidate actions."""
 
     o3f_candidates: Count = 100
-    """Candidates per state."""
+    """Candidate actions per state."""
     o3f_std: NonNegative = 0.2
     """Standard deviation of the candidates around the policy's action, in units of half the action range."""
     o3f_bonus: Finite = 0.0
-    """Weight of the critics' standard deviation in the score."""
+    """Weight of the standard deviation over the critics in the score of a candidate."""
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
-        """Actions [B, A] at [B, …]: tanh of the mean, or the best candidate where a key is given."""
+        """Actions [B, A] at observations [B, …]: tanh of the mean, or the best candidate if a key is given."""
         if key is None:
             return super().act(state, observations)
         centre_key, candidate_key = jax.random.split(key)

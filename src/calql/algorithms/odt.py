@@ -1,12 +1,12 @@
-"""Online decision transformer: actions as the continuation of a sequence that is told which return it shall have.
+"""Online decision transformer: a sequence model that predicts actions, conditioned on a target return.
 
-Zheng et al. 2022 (arXiv 2202.05607), written from the paper; settings of antmaze after nakamotoo/online-dt. With
-R_t the sum of rewards from step t to the end of the episode, and windows of K steps:
+Zheng et al. 2022 (arXiv 2202.05607), implemented from the paper; settings of antmaze as in nakamotoo/online-dt. With
+R_t the sum of rewards from step t to the end of the episode (return-to-go), and windows of K steps:
 
     L(θ) = − mean log π(a_t | s_≤t, R_≤t, a_<t) − λ H(π)          λ ≥ 0 such that H(π) ≥ H̄ (dual descent)
 
-There is no critic. Whole trajectories are replayed; online each new one takes the place of the oldest, with the return
-it really had, and actions are asked for with a return that is higher than any that was seen.
+There is no critic. The replay buffer holds whole trajectories; online, each new trajectory replaces the oldest, with
+the return that it achieved. Exploration conditions on a higher target return than evaluations do.
 """
 
 from __future__ import annotations
@@ -26,94 +26,94 @@ from calql.types import InputError, PyTree, Spec, Window, is_image
 
 
 class ODTState(NamedTuple):
-    """What the transformer learns."""
+    """Everything that ODT learns, and the statistics of the data."""
 
     actor: PyTree
     """Parameters θ."""
     log_temperature: jax.Array
-    """log λ."""
+    """log λ, with λ the weight of the entropy."""
     actor_optimizer: Any
     temperature_optimizer: Any
     mean: PyTree
-    """Mean of the data's observations: states are normalised."""
+    """Mean of the data's observations, for normalisation."""
     std: PyTree
-    """Standard deviation of the data's observations."""
+    """Standard deviation of the data's observations, for normalisation."""
     best_return: jax.Array
-    """Highest return of the data: what is asked for in evaluations."""
+    """Highest return in the data, the default target return of evaluations."""
 
 
 class Memory(NamedTuple):
-    """The last steps of the episodes that are being acted in, newest last."""
+    """The last C steps of B parallel episodes, the current step last."""
 
     observations: PyTree
     """[B, C, …]."""
     actions: jax.Array
-    """[B, C, A]; the last one is not chosen yet."""
+    """[B, C, A]; zero for the current step until its action is chosen."""
     to_go: jax.Array
-    """[B, C] return that is still asked for."""
+    """[B, C] target return less the rewards so far."""
     timesteps: jax.Array
-    """[B, C] int32."""
+    """[B, C] int32, step in the episode."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ODT:
-    """Hyper-parameters (those of the paper) with pure methods over an `ODTState`."""
+    """ODT: hyper-parameters (by default those of the paper), and pure methods over an `ODTState`."""
 
     discount: Below1 = 0.99
-    """γ of the returns that are reported; the transformer's are not discounted."""
+    """Discount factor γ of the reported Monte-Carlo returns; the returns-to-go of the transformer are undiscounted."""
     actor_lr: Positive = 1e-4
-    """LAMB learning rate, reached after the warm-up."""
+    """LAMB learning rate after the warm-up."""
     odt_temperature_lr: Positive = 1e-4
-    """Adam learning rate of the temperature λ."""
+    """Adam learning rate of log λ, the weight of the entropy."""
     odt_width: Count = 512
-    """Size of a token (1,024 in the antmaze runs)."""
+    """Embedding size of a token (1,024 in the antmaze runs)."""
     odt_layers: Count = 4
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     odt_heads: Count = 4
-    """Attention heads of a block."""
+    """Attention heads per block."""
     odt_dropout: Below1 = 0.1
-    """Share of units dropped in training."""
+    """Dropout rate in training."""
     odt_context: Count = 20
-    """Steps K of a training window."""
+    """Steps K per training window."""
     odt_acting_context: Count = 5
-    """Steps of the episode that the policy sees when it acts."""
+    """Number of latest steps that the policy sees when it acts."""
     odt_warmup: Count = 10_000
-    """Gradient steps over which the learning rate rises."""
+    """Gradient steps of the linear warm-up of the learning rate."""
     odt_weight_decay: NonNegative = 5e-4
     """Decoupled weight decay of LAMB."""
     odt_gradient_clip: Positive = 0.25
-    """Largest norm of a gradient."""
+    """Maximum global norm of the gradient."""
     odt_return: Finite | None = None
-    """Return R that is asked for in evaluations, on mapped rewards; None: the highest of the data. Online it is
-    R + |R|, which nobody has reached yet (1 and 2 in antmaze)."""
+    """Target return R of evaluations, on mapped rewards; None: the highest return in the data. Online collection uses
+    R + |R| (1 and 2 in antmaze)."""
     odt_max_timestep: Count = 1_000
-    """Steps of an episode that have an embedding of their own."""
+    """Number of episode steps with their own embedding; later steps share the last one."""
     target_entropy: Finite | None = None
-    """H̄; None: −|A|."""
+    """H̄, lower bound of the policy's entropy; None: −|A|."""
 
     @property
     def context(self) -> int:
-        """Steps of a training window."""
+        """Steps K per training window."""
         return self.odt_context
 
     def model(self, action_dim: int) -> DecisionTransformer:
-        """The transformer."""
+        """The transformer module."""
         return DecisionTransformer(
             self.odt_width, self.odt_layers, self.odt_heads, self.odt_dropout, self.odt_max_timestep, action_dim
         )
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """LAMB behind a clip of the norm, with a linear warm-up."""
+        """LAMB with linear warm-up, after clipping of the gradient's global norm."""
         rate = optax.linear_schedule(self.actor_lr / self.odt_warmup, self.actor_lr, self.odt_warmup)
         return optax.chain(
             optax.clip_by_global_norm(self.odt_gradient_clip), optax.lamb(rate, weight_decay=self.odt_weight_decay)
         )
 
     def init(self, key: jax.Array, spec: Spec) -> ODTState:
-        """Fresh parameters and optimiser states. Raises InputError where observations hold images."""
+        """Initial parameters and optimiser states. Raises InputError if observations contain images."""
         if any(map(is_image, map(np.asarray, jax.tree.leaves(spec.observation)))):
-            raise InputError("ODT does not take images (nor did it in the paper); choose another method")
+            raise InputError("ODT does not take images (nor does it in the paper); choose another method")
         memory = self.blank(spec, 1, self.odt_context)
         inputs = memory.observations, memory.actions, memory.to_go, memory.timesteps, memory.timesteps == 0
         actor = self.model(spec.action_dim).init(key, *inputs)["params"]
@@ -132,12 +132,12 @@ class ODT:
     def pi(
         self, actor: PyTree, state: ODTState, window: Window, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-std [B, K, A] of the Gaussians before the tanh; with dropout where a key is given."""
+        """Mean and log-std [B, K, A] of the policy before the tanh; with dropout if a key is given."""
         action_dim = actor["mean"]["bias"].shape[-1]
-        normal = jax.tree.map(
+        normalised = jax.tree.map(
             lambda x, mean, std: (x - mean[None, None]) / std[None, None], window.observations, state.mean, state.std
         )
-        window = window._replace(observations=normal)
+        window = window._replace(observations=normalised)
         rngs = {} if key is None else {"dropout": key}
         return apply(self.model(action_dim), actor, *window, rngs=rngs)
 
@@ -146,13 +146,13 @@ class ODT:
     def actor_loss(
         self, actor: PyTree, state: ODTState, window: Window, key: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """−log-likelihood − λ · entropy, means over the valid steps. Also returns both."""
+        """−log-likelihood − λ · entropy, as means over the valid steps. Also returns log-likelihood and entropy."""
         dropout_key, entropy_key = jax.random.split(key)
         mean, log_std = self.pi(actor, state, window, dropout_key)
         share = window.valid / window.valid.sum()
         pre_tanh = jnp.arctanh(jnp.clip(window.actions, -0.99999, 0.99999))
         log_pi = (share * gaussian_tanh_log_prob(mean, log_std, pre_tanh)).sum()
-        # A squashed Gaussian's entropy has no closed form: one sample.
+        # The entropy of a squashed Gaussian has no closed form; it is estimated from one sample per step.
         shape = (-1, mean.shape[-1])
         _, sampled = sample_actions(entropy_key, mean.reshape(shape), log_std.reshape(shape))
         entropy = -(share * sampled.reshape(share.shape)).sum()
@@ -160,26 +160,26 @@ class ODT:
         return -log_pi - temperature * entropy, (log_pi, entropy)
 
     def temperature_loss(self, log_temperature: jax.Array, entropy: jax.Array, action_dim: int) -> jax.Array:
-        """λ (H − H̄): raises λ while the entropy is below its target."""
+        """λ (H − H̄): its gradient step raises λ while the entropy H is below H̄."""
         target = -action_dim if self.target_entropy is None else self.target_entropy
         return jnp.exp(log_temperature) * (entropy - target)
 
     def update(self, state: ODTState, batch: Window, key: jax.Array) -> tuple[ODTState, Metrics]:
-        """One step of the transformer, one of the temperature."""
+        """A LAMB step of the transformer on a batch of windows [B, K], then an Adam step of log λ."""
         (loss, (log_pi, entropy)), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(
             state.actor, state, batch, key
         )
         updates, optimizer = self.optimizer.update(gradient, state.actor_optimizer, state.actor)
-        slope = jax.grad(self.temperature_loss)(state.log_temperature, entropy, batch.actions.shape[-1])
+        temperature_gradient = jax.grad(self.temperature_loss)(state.log_temperature, entropy, batch.actions.shape[-1])
         state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_optimizer=optimizer)
-        state = descend(state, "log_temperature", self.odt_temperature_lr, slope)
+        state = descend(state, "log_temperature", self.odt_temperature_lr, temperature_gradient)
         temperature = jnp.exp(state.log_temperature)
         return state, {"actor_loss": loss, "log_pi": log_pi, "entropy": entropy, "temperature": temperature}
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def blank(self, spec: Spec, size: int, length: int | None = None) -> Memory:
-        """A memory of `size` episodes that have not begun."""
+        """The memory of `length` steps (default: `odt_acting_context`) at the start of `size` parallel episodes."""
         length = length or self.odt_acting_context
         zeros = jax.tree.map(lambda x: jnp.zeros((size, length, *jnp.shape(x)), jnp.float32), spec.observation)
         blank = jnp.zeros((size, length))
@@ -194,18 +194,19 @@ class ODT:
         rewards: jax.Array,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, Memory]:
-        """Actions [B, A] at [B, …], and what is remembered; a sample and the online return where a key is given.
+        """Actions [B, A] at observations [B, …], and the new memory.
 
-        `steps` [B] counts from 0 in every episode; `rewards` [B] is what the step before paid (mapped).
+        Without a key, tanh of the mean at the target return R of evaluations; with a key, a sample at R + |R|. `steps`
+        [B] counts from 0 in every episode; `rewards` [B] are the mapped rewards of the previous step.
         """
-        fresh = steps == 0
-        asked = state.best_return if self.odt_return is None else jnp.float32(self.odt_return)
-        asked = asked if key is None else asked + jnp.abs(asked)
+        first_step = steps == 0
+        target_return = state.best_return if self.odt_return is None else jnp.float32(self.odt_return)
+        target_return = target_return if key is None else target_return + jnp.abs(target_return)
 
         def push(past: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.concatenate([past[:, 1:], new[:, None]], axis=1)
 
-        to_go = jnp.where(fresh, asked, memory.to_go[:, -1] - rewards)
+        to_go = jnp.where(first_step, target_return, memory.to_go[:, -1] - rewards)
         memory = Memory(
             jax.tree.map(push, memory.observations, observations),
             push(memory.actions, jnp.zeros_like(memory.actions[:, 0])),
@@ -213,7 +214,7 @@ class ODT:
             push(memory.timesteps, steps),
         )
         length = memory.to_go.shape[1]
-        valid = jnp.arange(length)[None] >= length - 1 - steps[:, None]  # none of the episode before
+        valid = jnp.arange(length)[None] >= length - 1 - steps[:, None]  # no steps of the previous episode
         mean, log_std = (x[:, -1] for x in self.pi(state.actor, state, Window(*memory, valid)))
         actions = jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]
         return actions, memory._replace(actions=memory.actions.at[:, -1].set(actions))

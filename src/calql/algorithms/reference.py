@@ -1,11 +1,11 @@
-"""A learned reference value (Appendix J of the Cal-QL paper), for data whose episodes have no end to sum rewards to.
+"""A learned reference value (Appendix J of the Cal-QL paper), for data whose episodes are incomplete.
 
-A network of the critics' size is regressed on the Monte-Carlo returns beside them, and its value stands in Cal-QL's
-bound where the return stood:
+A network of the same size as a critic is trained by regression on the Monte-Carlo returns G, and its value replaces the
+return in Cal-QL's bound:
 
     L(ω) = mean (Q^μ_ω(s, a) − G)²         bound: max(Q(s, A_j), Q^μ_ω(s, a))
 
-or the same with V^μ_ω(s). No code of the authors is known; the paper's Fig. 11 is of Q^μ.
+or the same with V^μ_ω(s). The authors have not released code for this; the paper's Fig. 11 uses Q^μ.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from calql.networks import Critic, apply
 from calql.types import PyTree, Spec, Transition
 
 Reference = Literal["returns", "fitted", "fitted-v"]
-"""The data's Monte-Carlo returns, Q^μ regressed on them, or V^μ."""
+"""`returns`: the Monte-Carlo returns of the data; `fitted`: Q^μ, and `fitted-v`: V^μ, trained by regression on them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FittedReference:
-    """Q^μ(s, a), or V^μ(s): a network whose parameters ω live in the state's `value`."""
+    """Q^μ(s, a), or V^μ(s): a network whose parameters ω are the state's `value`."""
 
     network: Critic
-    sees_actions: bool
+    uses_actions: bool
+    """True: Q^μ(s, a); false: V^μ(s)."""
     learning_rate: float
 
     def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """The state with fresh parameters ω."""
-        actions = jnp.zeros((1, spec.action_dim)) if self.sees_actions else None
+        """The state with initial parameters ω and their optimiser state."""
+        actions = jnp.zeros((1, spec.action_dim)) if self.uses_actions else None
         value = self.network.init(jax.random.fold_in(key, 2), example(spec), actions)["params"]
         return state._replace(value=value, value_optimizer=optax.adam(self.learning_rate).init(value))
 
     def values(self, value: PyTree, batch: Transition) -> jax.Array:
         """Q^μ(s, a) or V^μ(s): [B]."""
-        return apply(self.network, value, batch.observations, batch.actions if self.sees_actions else None)
+        return apply(self.network, value, batch.observations, batch.actions if self.uses_actions else None)
 
     def loss(self, value: PyTree, batch: Transition) -> jax.Array:
-        """Mean squared distance from the Monte-Carlo returns."""
+        """Mean squared error against the Monte-Carlo returns."""
         return jnp.square(self.values(value, batch) - batch.returns).mean()
 
     def step(self, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:

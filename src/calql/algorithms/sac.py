@@ -1,8 +1,8 @@
-"""Soft actor-critic, as the official release of Cal-QL runs it (the update rule below CQL and Cal-QL).
+"""Soft actor-critic as in the official release of Cal-QL, and the base class of CQL and Cal-QL.
 
-Haarnoja et al. 2018 (arXiv 1812.05905); settings and order of updates after nakamotoo/Cal-QL,
-`JaxCQL/conservative_sac.py`: every loss is computed on the same pre-update parameters, each gradient is applied to the
-network that owns it, then the target critics move.
+Haarnoja et al. 2018 (arXiv 1812.05905); hyper-parameters and order of updates as in nakamotoo/Cal-QL,
+`JaxCQL/conservative_sac.py`: all losses are computed with the parameters before the update, every network takes a step
+on its own loss, and then the target critics are updated.
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from calql.types import PyTree, Spec, Transition
 
 @dataclasses.dataclass(frozen=True)
 class SAC(ActorCritic):
-    """Hyper-parameters (the defaults are the official ones) with pure methods over an `ActorCriticState`."""
+    """SAC: hyper-parameters (by default those of the release), and pure methods over an `ActorCriticState`."""
 
     actor_lr: Positive = 1e-4
     """Adam learning rate of the policy and of the temperature."""
     critic_lr: Positive = 3e-4
     """Adam learning rate of the critics (and of the Lagrange multiplier of CQL)."""
     target_subset: Count | None = None
-    """Number of critics, drawn anew for every update, over which targets take the minimum (REDQ, RLPD); None: all."""
+    """Size of the random subset of critics, drawn in every update, over which targets take the minimum (REDQ, RLPD);
+    None: all critics."""
     actor_on_mean: bool = False
-    """The policy maximises the mean over the critics (RLPD) instead of their minimum."""
+    """Whether the policy maximises the mean over the critics (RLPD) instead of their minimum."""
     actor_every: Count = 1
     """Update the policy once per this many critic updates, together with the last of them."""
     log_std_multiplier: Finite = 1.0
-    """Initial m of the learned affine log-std m · raw + o."""
+    """Initial value of the learned m in log-std = m · raw + o."""
     log_std_offset: Finite = -1.0
-    """Initial o of the learned affine log-std."""
+    """Initial value of the learned o in log-std = m · raw + o."""
     target_entropy: Finite | None = None
     """H̄ of the temperature loss; None: −|A| · `target_entropy_per_action`."""
     target_entropy_per_action: Finite = 1.0
-    """Share of −|A| that is the target entropy (RLPD: a half)."""
+    """Target entropy divided by −|A| (RLPD: ½)."""
     alpha_multiplier: NonNegative = 1.0
-    """Factor on the temperature in the policy loss."""
+    """Factor on the temperature α in the policy loss and in the entropy term of the target."""
     backup_entropy: bool = False
-    """Subtract α log π from the target value (off in the release)."""
+    """Whether α log π is subtracted from the target value (not in the release)."""
     num_target_actions: Count = 10
-    """Actions of π(s′) whose best value enters the target ("max target backup"); 1 is the plain backup."""
+    """Number of actions sampled from π(s′), of which the one with the highest value enters the target ("max target
+    backup"); 1 is the plain backup."""
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +62,8 @@ class SAC(ActorCritic):
         )  # fmt: skip
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """A fresh state, also of the parts that only some heirs use: a run may switch between SAC and its heirs."""
+        """The initial state. It has all parts that any subclass of SAC uses, so that a run can continue with another
+        one."""
         log_alpha, log_alpha_prime = jnp.zeros(()), jnp.ones(())
         state = super().init(key, spec)
         return state._replace(
@@ -88,7 +91,7 @@ class SAC(ActorCritic):
         return self.backup(batch, value)
 
     def target_members(self, state: ActorCriticState, key: jax.Array) -> PyTree:
-        """The target critics of this update: all, or a random subset without repetition."""
+        """The target critics of this update: all, or a random subset drawn without replacement."""
         if self.target_subset is None:
             return state.target_critic
         chosen = jax.random.permutation(jax.random.fold_in(key, 1), self.num_critics)[: self.target_subset]
@@ -105,7 +108,7 @@ class SAC(ActorCritic):
         return (alpha * log_pi - q_pi).mean(), log_pi
 
     def temperature_loss(self, log_alpha: jax.Array, log_pi: jax.Array, action_dim: int) -> jax.Array:
-        """−log α · mean (log π + H̄): raises α while the policy's entropy is below the target."""
+        """−log α · mean (log π + H̄): its gradient step raises α while the policy's entropy is below H̄."""
         target = -self.target_entropy_per_action * action_dim if self.target_entropy is None else self.target_entropy
         return -log_alpha * (log_pi.mean() + target)
 
@@ -114,7 +117,7 @@ class SAC(ActorCritic):
     def improve_policy(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
-        """Steps of policy and temperature, on the critics of `state`."""
+        """Adam steps of the policy and the temperature, with the critics of `state`."""
         (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
         state = descend(state, "actor", self.actor_lr, gradient)
@@ -122,9 +125,9 @@ class SAC(ActorCritic):
         return state, {"actor_loss": loss, "log_pi": log_pi.mean(), "alpha": jnp.exp(state.log_alpha)}
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """One gradient step of every network on the batch [B]. Pure: scan it for speed, vmap it for seeds."""
+        """One gradient step of every network on a batch [B]. Pure: scan it over steps, vmap it over seeds."""
         critic_key, actor_key = jax.random.split(key)
-        state = share_encoder(state)  # as it is already; but now the compiler knows, and encodes once for both
+        state = share_encoder(state)  # changes no value, but lets the compiler encode images once for both networks
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         improve = partial(self.improve_policy, state, batch, actor_key)
         improved, policy_metrics = apply_every(self.actor_every, state.critic_optimizer, improve, state)
@@ -132,6 +135,6 @@ class SAC(ActorCritic):
         return state, metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
-        """Actions [B, A] at [B, …]: tanh of the mean, or a sample where a key is given (online collection)."""
+        """Actions [B, A] at observations [B, …]: tanh of the mean, or a sample if a key is given."""
         mean, log_std = self.pi(state.actor, observations)
         return jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]

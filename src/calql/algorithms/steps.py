@@ -1,4 +1,4 @@
-"""Steps that update rules share, as plain functions."""
+"""Functions that several update rules use."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from calql.types import PyTree, Spec
 Metrics = dict[str, jax.Array]
 """Scalars by name."""
 State = TypeVar("State", bound=Any)
-"""A named tuple."""
+"""The state of a rule, a named tuple."""
 
 
 def example(spec: Spec) -> PyTree:
-    """A batch of one observation, from whose shapes networks are initialised: [1, …]."""
+    """A batch of one observation [1, …], to initialise networks with."""
     return jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
 
 
 def descend(state: State, part: str, learning_rate: float, gradient: PyTree, weight_decay: float = 0.0) -> State:
-    """The state after an Adam step of one part; with `weight_decay`, AdamW: it first shrinks by rate · decay.
+    """The state after an Adam step of the field `part`; with `weight_decay`, AdamW: parameters are first multiplied by
+    1 − rate · decay.
 
-    The moments of `actor` are in `actor_optimizer`, those of `log_alpha` in `alpha_optimizer`.
+    The optimiser state of `actor` is `actor_optimizer`, and that of `log_alpha` is `alpha_optimizer`.
     """
     optimizer = f"{part.removeprefix('log_')}_optimizer"
     parameters = getattr(state, part)
     if weight_decay:
         parameters = jax.tree.map(lambda x: (1.0 - learning_rate * weight_decay) * x, parameters)
-    updates, moments = optax.adam(learning_rate).update(gradient, getattr(state, optimizer))
-    return state._replace(**{part: optax.apply_updates(parameters, updates), optimizer: moments})
+    updates, optimizer_state = optax.adam(learning_rate).update(gradient, getattr(state, optimizer))
+    return state._replace(**{part: optax.apply_updates(parameters, updates), optimizer: optimizer_state})
 
 
 def systematic_draws(shares: jax.Array, uniform: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Draw `count` indices per row in proportion to shares ≥ 0 [B, N], by systematic sampling with uniforms [B].
+    """Draw `count` indices per row with probabilities proportional to shares ≥ 0 [B, N], by systematic sampling with
+    uniform numbers [B].
 
-    Returns the indices [B, count], and the factors [B, count] by which a sum over the drawn must be multiplied so that
-    it estimates the sum over all N without bias. What has no share is never drawn, or has the factor 0.
+    Returns the indices [B, count] and importance weights [B, count]: the weighted sum over the drawn indices is an
+    unbiased estimate of the sum over all N. An index whose share is 0 is not drawn, or has the weight 0.
     """
     ends = jnp.cumsum(shares, axis=-1)
     positions = (uniform[:, None] + jnp.arange(count)[None]) / count * ends[:, -1:]
@@ -60,8 +62,9 @@ def averaged_gradient(
 ) -> tuple[tuple[jax.Array, Metrics], PyTree]:
     """Loss, metrics and gradient of `loss(parameters, batch)` as means over equal chunks of the batch [B].
 
-    A group of `group` rows is `pairs` inputs of a network. B is halved, as often as whole groups are left, until a
-    chunk has at most `limit` inputs; None: 1,024 on a CPU, where activations then stay in cache, else no limit.
+    `group` consecutive rows stay in one chunk and are `pairs` inputs of the network. Chunks are halved until they have
+    at most `limit` inputs, or cannot be halved into whole groups. `limit` None: 1,024 on a CPU, where the activations
+    of a chunk then stay in the cache; no limit elsewhere.
     """
     size = rows = max(x.shape[0] for x in jax.tree.leaves(batch))
     limit = limit or (1024 if jax.default_backend() == "cpu" else size * pairs)
@@ -82,11 +85,12 @@ def averaged_gradient(
 def apply_every(
     period: int, optimizer: Any, step: Callable[[], tuple[PyTree, Metrics]], otherwise: PyTree
 ) -> tuple[PyTree, Metrics]:
-    """`step()` on the last of each `period` updates that an Adam optimiser has seen, and `otherwise` on the others.
+    """`step()` on the last of every `period` updates, `otherwise` on the others. `optimizer` is an Adam state, whose
+    counter counts the updates.
 
-    The optimiser's counter is a part of the state: the count goes on over the border of the phases, and in a run that
-    starts from this state; it begins at 0 where the optimiser is a new one.
-    Metrics are zero where nothing is done and `period` times as large where it is, so that their mean is right.
+    As the counter is part of the rule's state, counting continues from pre-training to fine-tuning, and in a run that
+    starts from this state; it starts at 0 with a new optimiser. Metrics are 0 in updates without a step and multiplied
+    by `period` in updates with a step, so that their means over updates are right.
     """
     if period == 1:
         return step()

@@ -1,11 +1,11 @@
-"""TD3+BC: the deterministic policy gradient with a pull towards the data's action.
+"""TD3+BC: TD3 with a behaviour-cloning term in the policy loss.
 
-Fujimoto and Gu 2021 (arXiv 2106.06860); settings after sfujim/TD3_BC, `TD3_BC.py` (states are not normalised):
+Fujimoto and Gu 2021 (arXiv 2106.06860); hyper-parameters as in sfujim/TD3_BC, `TD3_BC.py` (states are not normalised):
 
     y = r + γ · mask · min_i Q̄_i(s′, clip(π̄(s′) + clip(ε, ±0.5), ±1)),   ε ~ N(0, 0.2²)
     L(π) = − λ mean Q_1(s, π(s)) + mean (π(s) − a)²,                      λ = 2.5 / mean |Q_1(s, π(s))|
 
-The policy and both targets move at every second update of the critics.
+The policy and both target networks are updated once per two updates of the critics.
 """
 
 from __future__ import annotations
@@ -25,36 +25,37 @@ from calql.types import PyTree, Spec, Transition
 
 @dataclasses.dataclass(frozen=True)
 class TD3BC(ActorCritic):
-    """Hyper-parameters with pure methods over an `ActorCriticState`."""
+    """TD3+BC: hyper-parameters, and pure methods over an `ActorCriticState`."""
 
     actor_lr: Positive = 3e-4
     """Adam learning rate of the policy."""
     critic_hidden: Widths = (256, 256)
     """Hidden widths of each critic."""
     actor_every: Count = 2
-    """Update the policy and both targets once per this many critic updates, together with the last ("policy delay")."""
+    """Update the policy and both target networks once per this many critic updates, together with the last of them
+    ("policy delay")."""
     td3_bc_alpha: NonNegative = 2.5
-    """Weight of the value against the pull to the data."""
+    """Weight of the Q-value relative to the behaviour-cloning term, the 2.5 in λ."""
     target_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions."""
     target_noise_clip: NonNegative = 0.5
-    """Largest noise on target actions."""
+    """Maximum absolute value of the noise on target actions."""
     exploration_std: NonNegative = 0.1
-    """Standard deviation of the noise online."""
+    """Standard deviation of the action noise during online collection."""
 
     def policy(self, action_dim: int) -> TanhGaussianPolicy:
-        """SAC's policy module, of which the tanh of the mean is the policy here."""
+        """SAC's policy module; only the tanh of its mean is used."""
         return TanhGaussianPolicy(
             self.actor_hidden, action_dim, self.output_gain, encoder=self.encoder, learns_encoder=False
         )
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
-        """A fresh state; the target policy starts as the policy."""
+        """The initial state; the target policy is a copy of the policy."""
         state = super().init(key, spec)
         return state._replace(target_actor=jax.tree.map(jnp.copy, state.actor))
 
     def actions(self, actor: PyTree, observations: PyTree) -> jax.Array:
-        """π(s) [B, A]."""
+        """π(s) at observations [B, …]: [B, A]."""
         mean, _ = apply(self.policy(action_dim_of(actor)), actor, observations)
         return jnp.tanh(mean)
 
@@ -69,7 +70,7 @@ class TD3BC(ActorCritic):
     def actor_loss(
         self, actor: PyTree, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        """−λ mean Q_1(s, π(s)) + mean (π(s) − a)²."""
+        """−λ mean Q_1(s, π(s)) + mean (π(s) − a)². Also returns metrics."""
         actions = self.actions(actor, batch.observations)
         q = self.q_values(state.critic, batch.observations, actions)[0]
         scale = self.td3_bc_alpha / jax.lax.stop_gradient(jnp.abs(q).mean())
@@ -80,14 +81,14 @@ class TD3BC(ActorCritic):
     def improve_policy(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
-        """The policy's step, after which both targets move."""
+        """Adam step of the policy, followed by Polyak updates of the target policy and the target critics."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         state = descend(state, "actor", self.actor_lr, gradient)
         target = optax.incremental_update(state.actor, state.target_actor, self.tau)
         return self.move_targets(state._replace(target_actor=target)), metrics
 
     def update(self, state: ActorCriticState, batch: Transition, key: jax.Array) -> tuple[ActorCriticState, Metrics]:
-        """Critics, and every second time the policy on the new critics."""
+        """A step of the critics, and once per `actor_every` updates one of the policy with the updated critics."""
         critic_key, actor_key = jax.random.split(key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         moved = self.step_critic(state, gradient)
@@ -97,7 +98,7 @@ class TD3BC(ActorCritic):
         return moved, metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
-        """Actions [B, A] at [B, …], with noise where a key is given (online collection)."""
+        """Actions [B, A] at observations [B, …], with noise if a key is given."""
         actions = self.actions(state.actor, observations)
         if key is None:
             return actions
