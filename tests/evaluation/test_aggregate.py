@@ -71,7 +71,7 @@ def test_no_three_seeds_settle_anything_and_five_can():
 @pytest.mark.parametrize(("runs", "tasks", "digits"), [(5, 1, 9), (6, 1, 1), (5, 3, 2), (10, 1, 1)])
 def test_alike_methods_seldom_look_different(runs, tasks, digits):
     rng = np.random.default_rng(0)
-    ps = [permutation_p(*rng.random((2, runs, tasks)).round(digits), most=500) for _ in range(600)]
+    ps = [permutation_p(*rng.random((2, runs, tasks)).round(digits), max_assignments=500) for _ in range(600)]
     assert np.mean(np.array(ps) <= 0.05) <= 0.065
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calql.networks import ENCODERS, Encoder
-from calql.networks.encoder import LATENT, by_library, by_multiplication, spatial_softmax
+from calql.networks.encoder import LATENT, convolve_by_matmul, convolve_by_xla, spatial_softmax
 
 KEY = jax.random.key(0)
 
@@ -41,7 +41,7 @@ def test_latents_stand_beside_the_rest(kind):
 def test_convolutions_are_those_of_the_library(height, width, strides):
     x = jax.random.normal(KEY, (2, height, height + 1, 3))
     kernel = jax.random.normal(KEY, (width, width, 3, 5))
-    np.testing.assert_allclose(by_multiplication(x, kernel, strides), by_library(x, kernel, strides), atol=1e-4)
+    np.testing.assert_allclose(convolve_by_matmul(x, kernel, strides), convolve_by_xla(x, kernel, strides), atol=1e-4)
 
 
 def test_spatial_softmax_says_where_the_peaks_are():

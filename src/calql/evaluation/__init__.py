@@ -1,1 +1,1 @@
-"""The paper's metrics, values of a critic against rollouts, and statistics over seeds."""
+"""Metrics of the paper, comparison of Q-values with rollouts, and statistics over seeds."""

@@ -1,4 +1,4 @@
-"""A critic's values of the actions at one state, against their returns (after Fig. 6 of the paper)."""
+"""Q-values of different actions at one state, compared with the returns of rollouts (after Fig. 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from calql.tasks import Task
 from calql.types import Episode, PyTree
 
 POINTS = 21
-"""Values of the varied action dimension, from −1 to 1."""
+"""Number of values of the varied action component, evenly spaced from −1 to 1."""
 ROLLOUTS = 10
-"""Episodes per point."""
+"""Stochastic episodes per value."""
 
 
 def q_slice(
@@ -27,12 +27,22 @@ def q_slice(
     policy: Callable[[int | None], Act],
     return_of: Callable[[Episode], float],
 ) -> Iterator[dict[str, float]]:
-    """Rows `action`, `q`, and returns: one component of an episode's first action varies, the others are fixed.
+    """Q-values and returns of POINTS actions at the initial state of `reset(seed)`, which differ in one component.
 
-    The state is the one of `reset(seed)`, the other components are those of `centre` [A]; `q`: (observation,
-    actions [N, A]) → [N]. `return_mean`, `return_sem`: `return_of` over ROLLOUTS episodes that start with that action
-    and continue with `policy(number)`, which samples, as in the critic's own target; `return_deterministic`: of the one
-    that continues with `policy(None)`, as in an evaluation.
+    Args:
+        env: the environment.
+        task: its task.
+        centre: [A] the other components of the actions.
+        dimension: index of the component that varies from −1 to 1.
+        seed: seed of every `reset`.
+        q: (observation, actions [N, A]) → Q-values [N].
+        policy: number of an episode → stochastic policy of this episode, as in the target of the critic; None →
+            deterministic policy, as in an evaluation.
+        return_of: return of an episode.
+
+    Yields one row per action: `action` (the varied component), `q`, `return_mean` and `return_sem` over ROLLOUTS
+    episodes that start with this action and continue with the stochastic policy, and `return_deterministic` of the
+    episode that continues with the deterministic policy.
     """
     observation, _ = env.reset(seed=seed)
     actions = np.repeat(centre[None].astype(np.float32), POINTS, axis=0)
@@ -51,5 +61,5 @@ def q_slice(
 
 
 def _first(action: np.ndarray, act: Act) -> Act:
-    """The given action first, then the policy's."""
+    """A policy that takes the given action [A] at the first step and follows `act` afterwards."""
     return lambda observations, steps, rewards: action[None] if steps[0] == 0 else act(observations, steps, rewards)

@@ -1,4 +1,4 @@
-"""Q-functions: an ensemble is one vectorised module, so all members run as one batched multiplication."""
+"""Q-functions. An ensemble is one vectorised module, so each layer of all its members is one batched multiplication."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from calql.types import PyTree
 
 
 class Critic(nn.Module):
-    """Q(s, a) from the concatenation of state and action, or V(s) of the state alone."""
+    """Q(s, a) of the concatenation of encoded observation and action, or V(s) of the encoded observation alone."""
 
     hidden: Sequence[int]
     """Width of each hidden layer."""
     output_gain: float = 0.01
-    """Orthogonal gain of the output layer."""
+    """Gain of the orthogonal initialisation of the output layer."""
     layer_norm: bool = False
-    """Normalise each hidden layer."""
+    """Layer normalisation in each hidden layer."""
     encoder: str = "small"
-    """Kind of the `Encoder` of images."""
+    """Kind of the image `Encoder`."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array | None = None) -> jax.Array:
-        """States [B, …] → [B]; with actions [B, A] → [B], or with N actions per state [B, N, A] → [B, N]."""
+        """Observations [B, …] → V [B]; with actions [B, A] → Q [B]; with N actions per state [B, N, A] → Q [B, N]."""
         state = Encoder(self.encoder, name="encoder")(observation)
         mlp = MLP(self.hidden, 1, self.output_gain, self.layer_norm)
         if action is None:
@@ -39,41 +39,41 @@ class Critic(nn.Module):
 
 
 class CriticEnsemble(nn.Module):
-    """E independent critics as one module whose parameters carry a leading axis [E, …], behind one encoder."""
+    """E independent critics that share one encoder, as one module; their parameters have a leading axis [E, …]."""
 
     hidden: Sequence[int]
     """Width of each hidden layer."""
     members: int = 2
     """Number of critics E."""
     output_gain: float = 0.01
-    """Orthogonal gain of the output layer."""
+    """Gain of the orthogonal initialisation of the output layer."""
     layer_norm: bool = False
-    """Normalise each hidden layer."""
+    """Layer normalisation in each hidden layer."""
     encoder: str = "small"
-    """Kind of the `Encoder` of images."""
+    """Kind of the image `Encoder`."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
-        """[B, …] and [B, A] or [B, N, A] → [E, B] or [E, B, N]."""
+        """Observations [B, …] with actions [B, A] → Q [E, B], or with N actions per state [B, N, A] → Q [E, B, N]."""
         ensemble = nn.vmap(Critic, variable_axes={"params": 0}, split_rngs={"params": True}, axis_size=self.members)
-        # Inputs get the members' axis too: every layer is then a plain batched multiplication without transposes.
+        # The inputs also get the axis [E], so that every layer is a batched multiplication without transposes.
         state = Encoder(self.encoder, name="encoder")(observation)
         inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (state, action))
         return ensemble(self.hidden, self.output_gain, self.layer_norm)(*inputs)
 
 
 def members(critic: PyTree) -> int:
-    """Number of members E of an ensemble with these parameters."""
-    return jax.tree.leaves(_apart(critic)[0])[0].shape[0]
+    """Number of critics E of an ensemble with these parameters."""
+    return jax.tree.leaves(_split_encoder(critic)[0])[0].shape[0]
 
 
 def choose_members(critic: PyTree, chosen: jax.Array) -> PyTree:
-    """Parameters of an ensemble of only the chosen members [N]."""
-    parts, encoder = _apart(critic)
-    return jax.tree.map(lambda x: x[chosen], parts) | encoder
+    """Parameters of the ensemble of the critics with the indices `chosen` [N]."""
+    critics, encoder = _split_encoder(critic)
+    return jax.tree.map(lambda x: x[chosen], critics) | encoder
 
 
-def _apart(critic: PyTree) -> tuple[PyTree, PyTree]:
-    """(parameters of the members, parameters of the shared encoder, if there is one)."""
+def _split_encoder(critic: PyTree) -> tuple[PyTree, PyTree]:
+    """The parameters of an ensemble in two parts: those of the critics, and those of the encoder (empty if none)."""
     encoder = {name: part for name, part in critic.items() if name == "encoder"}
     return {name: part for name, part in critic.items() if name not in encoder}, encoder

@@ -1,8 +1,8 @@
-"""Encodes an observation as the input vector of a network; images go through convolutions.
+"""Encoder of observations: the input vector of a network from an observation, which may contain images.
 
-An observation without images is only concatenated, without parameters. An image is a leaf of
-type uint8 [B, H, W, C]; its latent is a linear layer with layer norm and tanh (Yarats et al. 2021, as in
-ikostrikov/jaxrl2, `networks/encoders`), concatenated with the rest of the observation.
+An image is a leaf of type uint8 [B, H, W, C]. It passes through convolutions, a linear layer, layer normalisation and a
+tanh (Yarats et al. 2021, as in ikostrikov/jaxrl2, `networks/encoders`); the resulting latent is concatenated with the
+other leaves. Without images, the encoder has no parameters and only concatenates.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from calql.types import PyTree, is_image
 
 ENCODERS = ("small", "impala")
 LATENT = 50
-"""Size of an image's latent (Asap7772/jaxrl2_finetuning_benchmark)."""
+"""Size of the latent of an image (Asap7772/jaxrl2_finetuning_benchmark)."""
 
 
 def flatten_observation(observation: PyTree) -> jax.Array:
-    """Concatenate the leaves of a state observation along the last axis: [..., D] (dict keys in sorted order)."""
+    """Concatenate the leaves of an observation without images along the last axis: [..., D] (sorted dict keys)."""
     return jnp.concatenate(jax.tree.leaves(observation), axis=-1)
 
 
 class Encoder(nn.Module):
-    """Encodes images as latents and concatenates them with the other leaves (dict keys in sorted order)."""
+    """Encodes images as latents and concatenates the latents with the other leaves (sorted dict keys)."""
 
     kind: str = "small"
-    """`small`: two convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
+    """`small`: three convolutions and a spatial softmax, for a CPU; `impala`: residual blocks (Espeholt et al. 2018),
     for a GPU."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> jax.Array:
-        """[B, …] → [B, D]."""
+        """Observations [B, …] → [B, D]."""
         leaves = [self.latent(leaf) if is_image(leaf) else leaf for leaf in jax.tree.leaves(observation)]
         return flatten_observation(leaves)
 
     def latent(self, image: jax.Array) -> jax.Array:
-        """[B, H, W, C] uint8 → [B, 50] in (−1, 1)."""
+        """Latent of images: [B, H, W, C] uint8 → [B, LATENT] in (−1, 1)."""
         x = image.astype(jnp.float32) / 255.0 - 0.5
         x = self.impala(x) if self.kind == "impala" else self.small(x)
         x = nn.Dense(LATENT, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
         return jnp.tanh(nn.LayerNorm()(x))
 
     def small(self, x: jax.Array) -> jax.Array:
-        """Two convolutions of stride 2 and the positions of 32 features: [B, H, W, C] → [B, 64]."""
+        """Two convolutions of stride 2, a 1 × 1 convolution and a spatial softmax over its 32 channels: → [B, 64]."""
         for channels in (16, 32):
             x = nn.relu(Convolution(channels, strides=2)(x))
         return spatial_softmax(Convolution(32, width=1)(x))
 
     def impala(self, x: jax.Array) -> jax.Array:
-        """Three stages of a convolution, a pooling and two residual blocks: [B, H, W, C] → [B, D]."""
+        """Three stages of a convolution, max pooling and two residual blocks: [B, H, W, C] → [B, D]."""
         for channels in (16, 32, 32):
             x = nn.max_pool(Convolution(channels)(x), (3, 3), strides=(2, 2), padding="SAME")
             for _ in range(2):
@@ -60,15 +60,15 @@ class Encoder(nn.Module):
 
 
 def spatial_softmax(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] → [B, 2 C]: the mean position of each channel, weighted by the softmax of its values, in [−1, 1]².
+    """Mean pixel position of each channel, weighted by the softmax of its values: [B, H, W, C] → [B, 2 C] in [−1, 1].
 
-    Levine et al. 2016 (arXiv 1504.00702), section 6.1: positions, which an arm needs, learned from few images.
+    Levine et al. 2016 (arXiv 1504.00702), section 6.1.
     """
     _, height, width, _ = x.shape
     weights = jax.nn.softmax(x.reshape(len(x), height * width, -1), axis=1)
     rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij")
-    places = jnp.stack([columns.ravel(), rows.ravel()], axis=1)
-    return jnp.einsum("bpc,pd->bcd", weights, places).reshape(len(x), -1)
+    positions = jnp.stack([columns.ravel(), rows.ravel()], axis=1)
+    return jnp.einsum("bpc,pd->bcd", weights, positions).reshape(len(x), -1)
 
 
 class Convolution(nn.Module):
@@ -86,25 +86,25 @@ class Convolution(nn.Module):
         """[B, H, W, C] → [B, ⌈H / strides⌉, ⌈W / strides⌉, channels]."""
         shape = (self.width, self.width, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.orthogonal(2.0**0.5), shape)
-        apply = by_multiplication if jax.default_backend() == "cpu" else by_library
+        convolve = convolve_by_matmul if jax.default_backend() == "cpu" else convolve_by_xla
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        return apply(x, kernel, self.strides) + bias[None, None, None]
+        return convolve(x, kernel, self.strides) + bias[None, None, None]
 
 
-def by_library(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """Convolution [B, H, W, C] with [K, K, C, O]."""
-    form = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (strides, strides), "SAME", dimension_numbers=form)
+def convolve_by_xla(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """Convolution of images [B, H, W, C] with a kernel [K, K, C, O], SAME padding: [B, ⌈H/strides⌉, ⌈W/strides⌉, O]."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (strides, strides), "SAME", dimension_numbers=layout)
 
 
-def by_multiplication(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """The same convolution as one matrix multiplication over shifted images.
+def convolve_by_matmul(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """The same convolution as one matrix multiplication of image patches.
 
-    On a CPU, XLA computes convolutions inside compiled loops naively, many times slower than matrix multiplications.
+    On a CPU, XLA's convolutions inside compiled loops are many times slower than matrix multiplications.
     """
     width, (out_h, out_w) = len(kernel), (-(-n // strides) for n in x.shape[1:3])
-    missing = [max((out - 1) * strides + width - n, 0) for out, n in zip((out_h, out_w), x.shape[1:3], strict=True)]
-    x = jnp.pad(x, ((0, 0), *((m // 2, m - m // 2) for m in missing), (0, 0)))
+    padding = [max((out - 1) * strides + width - n, 0) for out, n in zip((out_h, out_w), x.shape[1:3], strict=True)]
+    x = jnp.pad(x, ((0, 0), *((m // 2, m - m // 2) for m in padding), (0, 0)))
     shifted = [
         x[:, i : i + (out_h - 1) * strides + 1 : strides, j : j + (out_w - 1) * strides + 1 : strides]
         for i in range(width)

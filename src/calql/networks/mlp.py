@@ -1,4 +1,4 @@
-"""Multi-layer perceptron with the official initialisation, and how a module is applied."""
+"""Multi-layer perceptron with the initialisation of the release, and a function that applies a module."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from calql.types import PyTree
 
 
 def apply(module: nn.Module, parameters: PyTree, *inputs: Any, **options: Any) -> Any:
-    """What a module makes of `inputs` with these parameters; `options` are Flax's, such as `rngs`."""
+    """Output of a module with the given parameters for `inputs`; `options` go to Flax, such as `rngs`."""
     return module.apply({"params": parameters}, *inputs, **options)
 
 
 class MLP(nn.Module):
-    """ReLU layers, orthogonal weights of gain √2 and zero biases; the output layer has its own gain.
+    """Multi-layer perceptron: ReLU layers with orthogonal weights of gain √2 and zero biases, and a linear output layer
+    with its own gain.
 
     Source: nakamotoo/Cal-QL, `JaxCQL/model.py` (gain 0.01 on the output of the actor and of the critics).
     """
@@ -27,11 +28,11 @@ class MLP(nn.Module):
     outputs: int
     """Width of the linear output layer."""
     output_gain: float = 0.01
-    """Orthogonal gain of the output layer."""
+    """Gain of the orthogonal initialisation of the output layer."""
     layer_norm: bool = False
-    """Normalise each hidden layer before its ReLU."""
+    """Layer normalisation in each hidden layer, before the ReLU."""
     dropout: float = 0.0
-    """Dropout rate of hidden units, applied if a `dropout` key is given."""
+    """Dropout rate of hidden units; applied only if `apply` gets `rngs` with a `dropout` key."""
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A causal transformer over (return-to-go, state, action) tokens; Gaussians of the actions at the tokens of states."""
+"""A causal transformer over (return-to-go, state, action) tokens that predicts the action at each state token."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from calql.networks.encoder import flatten_observation
 from calql.types import PyTree
 
 DECISION_LOG_STD_RANGE = (-5.0, 2.0)
+"""Range that a scaled tanh keeps the log-std of `DecisionTransformer` in."""
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and a ReLU layer of four times the width (GPT-2's block)."""
+    """Transformer block as in GPT-2, with layer normalisation before each sublayer: self-attention, and an MLP with one
+    hidden ReLU layer of four times the width."""
 
     heads: int
+    """Attention heads."""
     dropout: float
+    """Dropout rate; applied only if `apply` gets `rngs` with a `dropout` key."""
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, T, D] with mask [B, 1, T, T] → [B, T, D]."""
-        width, quiet = x.shape[-1], not self.has_rng("dropout")
+        """Tokens [B, T, D] with an attention mask [B, 1, T, T] → [B, T, D]."""
+        width, deterministic = x.shape[-1], not self.has_rng("dropout")
         dense = nn.initializers.normal(0.02)
         attend = nn.MultiHeadDotProductAttention(
-            self.heads, dropout_rate=self.dropout, deterministic=quiet, kernel_init=dense
+            self.heads, dropout_rate=self.dropout, deterministic=deterministic, kernel_init=dense
         )
-        x = x + nn.Dropout(self.dropout, deterministic=quiet)(attend(nn.LayerNorm()(x), mask=mask))
+        x = x + nn.Dropout(self.dropout, deterministic=deterministic)(attend(nn.LayerNorm()(x), mask=mask))
         hidden = nn.relu(nn.Dense(4 * width, kernel_init=dense)(nn.LayerNorm()(x)))
-        return x + nn.Dropout(self.dropout, deterministic=quiet)(nn.Dense(width, kernel_init=dense)(hidden))
+        return x + nn.Dropout(self.dropout, deterministic=deterministic)(nn.Dense(width, kernel_init=dense)(hidden))
 
 
 class DecisionTransformer(nn.Module):
@@ -38,21 +42,26 @@ class DecisionTransformer(nn.Module):
     """
 
     width: int
-    """Size D of a token."""
+    """Embedding size D of a token."""
     layers: int
+    """Number of transformer blocks."""
     heads: int
+    """Attention heads per block."""
     dropout: float
+    """Dropout rate; applied only if `apply` gets `rngs` with a `dropout` key."""
     max_timestep: int
     """Number of episode steps with their own embedding."""
     action_dim: int
+    """Number of action dimensions A."""
 
     @nn.compact
     def __call__(
         self, observations: PyTree, actions: jax.Array, returns_to_go: jax.Array, timesteps: jax.Array, valid: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, K, …], [B, K, A], and [B, K] each → mean and log-std [B, K, A] before the tanh.
+        """Mean and log-std [B, K, A] of the Gaussian before the tanh, at each of K steps.
 
-        Rows that are not `valid` are never attended to. The action of a row is seen by later rows only.
+        `observations` are [B, K, …], `actions` [B, K, A], the others [B, K]. Steps that are not `valid` are never
+        attended to, and the action of a step only by later steps.
         """
         dense = nn.initializers.normal(0.02)
 
@@ -71,7 +80,7 @@ class DecisionTransformer(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
         seen = jnp.repeat(valid, 3, axis=1)
         causal = jnp.tril(jnp.ones((3 * length, 3 * length), bool))[None] & seen[:, None, :]
-        mask = (causal | jnp.eye(3 * length, dtype=bool)[None])[:, None]  # a token without a past attends to itself
+        mask = (causal | jnp.eye(3 * length, dtype=bool)[None])[:, None]  # every token attends at least to itself
         for _ in range(self.layers):
             x = Block(self.heads, self.dropout)(x, mask)
         at_state = nn.LayerNorm()(x).reshape(size, length, 3, self.width)[:, :, 1]

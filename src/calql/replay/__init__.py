@@ -1,4 +1,4 @@
-"""The replay buffer that the learner samples from."""
+"""The replay buffer: storage, sampling of batches and windows, image augmentation."""
 
 from calql.replay.augment import random_crop
 from calql.replay.buffer import Replay, add_episode, make_replay, newest, put_back, rows_dropped, sample

@@ -2,8 +2,8 @@
 
     storage   | 0 … N_off − 1: offline data, never overwritten | N_off … N_off + C − 1: ring of online transitions |
 
-Mixing offline and online data then only depends on which indices are drawn, and every batch is one gather.
-Episodes are added whole because a transition's Monte-Carlo return is only known when its episode is over.
+A batch is one gather, and the indices that are drawn determine how offline and online data are mixed. Only complete
+episodes are added, because the Monte-Carlo return of a transition is not known before its episode ends.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy as np
 from calql.types import Transition
 
 UNION = -1.0
-"""Mixing ratio of the paper's H.2 for "both buffers appended to each other and sampled uniformly"."""
+"""Value of the mixing ratio for uniform sampling from the union of offline and online data (Appendix H.2: "both buffers
+appended to each other and sampled uniformly")."""
 
 
 class Replay(NamedTuple):
-    """Offline data and online ring; a pytree whose counters are arrays, so that growth never recompiles."""
+    """Offline data and the ring of online transitions: a pytree whose counters are arrays, so that adding transitions
+    never causes recompilation."""
 
     storage: Transition
     """[N_off + C, …] transitions."""
     offline: jax.Array
-    """N_off: number of offline transitions at the front (int32)."""
+    """N_off: number of offline transitions, which come first (int32)."""
     online: jax.Array
     """Number of valid online transitions, at most C (int32)."""
     cursor: jax.Array
@@ -35,11 +37,11 @@ class Replay(NamedTuple):
 
 
 def make_replay(offline: Transition | None, like: Transition, capacity: int = 0, one_buffer: bool = False) -> Replay:
-    """Put the data set on the device, followed by room for `capacity` online transitions.
+    """A replay buffer with the offline data, if any, and space for `capacity` online transitions.
 
-    `like` is one transition (no batch axis) that gives shapes and dtypes if there are no offline data.
-    `one_buffer`: the data are the oldest rows of the ring, which new rows will overwrite; of data larger than
-    the ring, which is first in, first out, the newest rows are kept (`rows_dropped` says how many are not).
+    `like` is one transition (no batch axis) with the shapes and dtypes of the storage. With `one_buffer`, the data are
+    put into the ring as its oldest transitions, which online transitions later overwrite; if there are more data than
+    `capacity`, only the last transitions are kept (`rows_dropped` gives the number of the others).
     """
     count = 0 if offline is None else len(offline.rewards)
     kept = min(count, capacity) if one_buffer else count
@@ -63,9 +65,9 @@ def rows_dropped(offline: Transition, capacity: int, one_buffer: bool) -> int:
 
 @partial(jax.jit, donate_argnames="replay")
 def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Replay:
-    """Append an episode, padded to a fixed number of rows; only its first `length` rows are stored.
+    """Add the first `length` rows of `episode` to the ring; a full ring overwrites its oldest transitions.
 
-    First in, first out once the ring is full. With padding, one compiled function serves all lengths.
+    The episode is padded to a fixed number of rows, so that the function compiles once for all lengths.
     """
     capacity = replay.storage.rewards.shape[0] - replay.offline
     row = jnp.arange(episode.rewards.shape[0])
@@ -80,7 +82,7 @@ def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Repla
 
 
 def newest(replay: Replay, count: int) -> np.ndarray:
-    """Rows [N] of the storage with the newest `count` online transitions, or as many as the ring holds."""
+    """Indices [N] into the storage of the newest `count` online transitions (at most the capacity), oldest first."""
     first = int(replay.offline)
     capacity = replay.storage.rewards.shape[0] - first
     count = min(count, capacity)
@@ -89,10 +91,11 @@ def newest(replay: Replay, count: int) -> np.ndarray:
 
 @partial(jax.jit, donate_argnames="replay")
 def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
-    """A fresh replay from `make_replay`, with the `newest` rows of a saved one after `collected` online steps.
+    """Restore a buffer after `collected` online steps: `replay` is new from `make_replay`, and `rows` [N, …] are the
+    saved `newest` transitions.
 
-    The ring's cursor follows from the number of collected steps, so it is never stored: a checkpoint
-    from before fine-tuning serves runs with any ring.
+    The cursor of the ring is computed from the number of collected steps and not stored, so a checkpoint from before
+    fine-tuning can be used with a ring of any capacity.
     """
     capacity = replay.storage.rewards.shape[0] - replay.offline
     count = rows.rewards.shape[0]
@@ -106,17 +109,17 @@ def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> Transition:
-    """Draw a batch [B] uniformly with replacement, floor(mixing · B) of it offline and the rest online.
+    """Draw a batch [B] uniformly with replacement: floor(mixing · B) offline transitions, the rest online.
 
-    `mixing` is in [0, 1], or −1 for the union of both: then the offline share is N_off / (N_off + N_online)
-    (nakamotoo/Cal-QL, `conservative_sac_main.py`). If one side is empty, the other fills the batch.
+    `mixing` is in [0, 1], or UNION: then the offline share is N_off / (N_off + N_online) (nakamotoo/Cal-QL,
+    `conservative_sac_main.py`). If there are no offline (online) transitions, all are online (offline).
     """
     index = draw(replay, key, batch_size, mixing)
     return jax.tree.map(lambda memory: memory[index], replay.storage)
 
 
 def draw(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> jax.Array:
-    """The indices [B] of a batch of `sample`."""
+    """Indices [B] into the storage of a batch, see `sample`."""
     share = jnp.where(mixing < 0, replay.offline / jnp.maximum(replay.offline + replay.online, 1), mixing)
     share = jnp.where(replay.online == 0, 1.0, jnp.where(replay.offline == 0, 0.0, share))
     from_offline = jnp.arange(batch_size) < jnp.floor(share * batch_size)

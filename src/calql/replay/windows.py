@@ -1,4 +1,4 @@
-"""Windows of consecutive steps, for methods that learn from sequences."""
+"""Windows of consecutive steps, for sequence models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from calql.types import Window
 
 
 def sample_windows(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float, length: int) -> Window:
-    """Windows [B, K = length, …] that start at uniformly drawn steps and end with their episode at the latest.
+    """Windows [B, K, …] of K = `length` steps that start at steps drawn as in `sample`; `valid` marks the steps before
+    the end of the episode.
 
-    A window continues while the step in the episode increases by one, and never past the end of the data, nor from the
-    newest online transition to the oldest, which follows it in the ring.
+    An episode is followed while `timesteps` increases by one, and not past the end of the offline data, nor from the
+    newest online transition to the oldest one, which is next to it in the ring.
     """
     first = draw(replay, key, batch_size, mixing)
     offset = jnp.arange(length)[None]
