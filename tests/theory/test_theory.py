@@ -306,7 +306,7 @@ def test_samples_have_the_right_frequencies():
     data = sample(mdp, d, np.random.default_rng(0).random((3, count, 3)))
     expected = unlimited(mdp, d)
     np.testing.assert_allclose(data.counts / count, expected.counts, atol=0.01)
-    np.testing.assert_allclose(data.paid / count, expected.paid, atol=0.01)
+    np.testing.assert_allclose(data.reward_sums / count, expected.reward_sums, atol=0.01)
     assert (data.counts.sum(axis=(1, 2, 3)) == count).all()
     assert (data.counts[expected.counts == 0] == 0).all()
 

@@ -1,8 +1,8 @@
-"""Algorithm 2 of the paper, Hy-Q, and the regret bound of Theorem E.5, on MDPs that are known exactly.
+"""Algorithm 2 of the paper, Hy-Q, and the regret bound of Theorem E.5, on small MDPs that are known exactly.
 
-NumPy only; nothing here imports the rest of calql. Read it with Appendices E and F: `mdp.py` has the worlds and
-their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the theorem, `experiment.py` the runs of
-`calql theory`.
+NumPy only; nothing here imports other parts of calql. The notation is that of Appendices E and F. `mdp.py` has the MDPs
+(called worlds in results) and their exact values, `fqi.py` the algorithm, `bound.py` the quantities of the theorem,
+`experiment.py` the runs of `calql theory`.
 """
 
 from calql.theory.bound import arms, regret_bound, transfer_coefficient

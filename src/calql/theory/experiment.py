@@ -1,4 +1,4 @@
-"""The experiment of `calql theory`: every learner on worlds × references × data, N runs of K rounds."""
+"""The experiment of `calql theory`: every learner on every combination of world (MDP), reference policy and data."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from calql.theory.mdp import (
 
 WORLDS: dict[str, Callable[[], MDP]] = {"lock": combination_lock, "maze": maze, "linear": linear_mdp}
 REFERENCES = {"good": 0.05, "middling": 0.3, "poor": 1.0}
-"""Share of the reference policy's actions that are the worst ones."""
+"""Probability that the reference policy takes the worst action instead of an optimal one."""
 WIDTHS = {"narrow": 0.02, "wide": 0.5}
-"""Share of the data with uniform states and actions; the rest comes from the reference policy."""
+"""Share of the data with uniformly distributed states and actions; the other data are from the reference policy."""
 LEARNERS = (
     Learner("Cal-QL", pessimistic=True, calibrated=True),
     Learner("Hy-Q", pessimistic=False, calibrated=False),
@@ -38,11 +38,12 @@ LEARNERS = (
     Learner("FQI, online only", pessimistic=False, calibrated=False, offline=False),
 )
 DELTA = 0.05
+"""δ of the bound."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A world, a reference policy in it, and offline data from that policy."""
+    """A world (MDP), a reference policy and the width of the offline data, by name."""
 
     world: str
     reference: str
@@ -64,7 +65,7 @@ class Result:
     gap: float
     """E_ρ [V* − V^ref], V^ref = max_a Q^ref."""
     bounds: Array
-    """[N] bound of Eq. E.20 for each run."""
+    """[N] bound of Eq. E.20 on the regret of each run."""
 
     @property
     def regret(self) -> Array:
@@ -78,9 +79,9 @@ def settings() -> list[Setting]:
 
 
 def run(setting: Setting, runs: int = 20, rounds: int = 300, seed: int = 0) -> Iterator[Result]:
-    """Every learner on the same offline data, m_off = K tuples per step, with the same random numbers online, m_on = 1.
+    """One result per learner, from N = `runs` runs of K = `rounds` rounds, with m_off = K and m_on = 1 tuples per step.
 
-    Run i depends only on `seed` and i.
+    All learners get the same offline data and the same random numbers online. Run i depends only on `seed` and i.
     """
     mdp = WORLDS[setting.world]()
     policy = mixed(mdp, REFERENCES[setting.reference])
