@@ -19,6 +19,7 @@ from calql.data.load import is_missing
 from calql.machine import cache, program, threads
 from calql.paper.tasks import TASKS
 from calql.tasks import Task, load_attribute
+from calql.training.duration import Pace, measure, spoken
 from calql.training.experiment import Experiment, encode
 from calql.training.loop import Event
 from calql.training.options import differs_from_paper, fields_of
@@ -95,17 +96,20 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
             for phase in experiment.phases:
                 title = f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)"
                 rows[phase.name] = progress.add_task(title, total=phase.length, note="")
-            said = ""
-            for event in until_stopped(events, events.close, command_line("train", "--resume", "--out", out)):
+            said, pace = "", Pace(experiment)
+            how_to_continue = command_line("train", "--resume", "--out", out)
+            for event in until_stopped(pace.timed(events), events.close, how_to_continue):
                 for tracker in trackers:
                     tracker(event)
                 if event.kind == "evaluation":
                     said = f"score {float(event.info['score_mean']):.2f}"
-                    if not console.is_terminal:
-                        print(f"{event.phase:8s}{event.step:9d} / {event.total}   {said}", flush=True)
                 elif event.kind == "notice":
                     note(event.info["text"])
-                progress.update(rows[event.phase], completed=event.step, note=said)
+                left = pace.left()
+                now = f"{said}   run: {spoken(left)} left" if left else said
+                if event.kind == "evaluation" and not console.is_terminal:
+                    print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}", flush=True)
+                progress.update(rows[event.phase], completed=event.step, note=now)
     finally:
         events.close()  # whatever stopped the run: close the environments, release the lock
         tracking.close(trackers)
@@ -133,15 +137,21 @@ def print_config(experiment: Experiment) -> None:
 
 def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
     """Print what a run would do."""
-    table = Table("phase", "update rule", "gradient steps", "env steps", "offline share")
+    with console.status("measuring how long it would take"):
+        pace = measure(experiment, episodes)
+    about = lambda part: "" if (seconds := pace.seconds(part)) is None else spoken(seconds)  # noqa: E731
+    table = Table("phase", "update rule", "gradient steps", "env steps", "offline share", "takes about")
     for phase in experiment.phases:
         share = "union" if phase.mixing < 0 else f"{phase.mixing:g}"
         steps = phase.gradient_steps(experiment.task.horizon), phase.length if phase.name == "online" else 0
-        table.add_row(phase.name, type(phase.algorithm).__name__, *map(str, steps), share)
+        table.add_row(phase.name, type(phase.algorithm).__name__, *map(str, steps), share, about(phase.name))
+    table.add_row("evaluation", "", "", "", "", about("evaluation"))
     e = experiment
     console.print(f"{e.task.id} · {e.title} · {e.scale} · seed {e.seed} → {run_dir.path}")
     console.print(f"data: {e.data.uri}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions")
     console.print(table)
+    if (left := pace.left()) is not None:
+        console.print(f"in all about {spoken(left)} on this machine as it is now")
 
 
 def enable_compilation_cache() -> None:

@@ -84,8 +84,10 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
         bars: dict = {}
         ended: dict = {}
         for status in engine:
+            under_way = 0.0  # of the runs in progress, in runs: what is left is told before the first has ended
             for job in status.running:
                 done, total, note = common.run_progress(job.out)
+                under_way += done / total if total else 0.0
                 if job not in bars:
                     title = f"{job.experiment.task.id} {job.name}" if several else job.name
                     bars[job] = progress.add_task(title, total=total, note="")
@@ -96,7 +98,7 @@ def run_jobs(jobs: list, workers: int | None = None) -> None:
                 if not common.console.is_terminal:
                     print(f"{len(status.ended)}/{len(jobs)} {job.name}: {common.run_progress(job.out)[2]}", flush=True)
             ended = status.ended
-            progress.update(whole, completed=len(ended), note="")
+            progress.update(whole, completed=len(ended) + under_way, note="")
     failed = [job for job in jobs if ended.get(job)]
     if failed:
         last = log_path(failed[0]).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]

@@ -54,7 +54,8 @@ def train(
         trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
         explain: Print an option's value in this run, its meaning, who set it and the paper's value, and stop.
         print_config: Print the resolved settings and what differs from the paper, and stop.
-        dry_run: Check task, data and environment, print what would run, and stop.
+        dry_run: Check task, data and environment, print what would run and how long it would take, measured in a short
+            run in a temporary folder, and stop.
     """
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD

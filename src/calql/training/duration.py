@@ -1,0 +1,141 @@
+"""How long a run takes, estimated from the times between its events so far, or between those of a short one."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from calql.data.episodes import Episodes
+from calql.training.experiment import Experiment
+from calql.training.loop import Event
+from calql.training.run import events
+
+BLOCKS, BLOCK = 3, 20
+"""Blocks of gradient steps that `measure` times in each phase, and steps per block."""
+
+
+class Pace:
+    """Seconds that a run takes per step of each phase and per evaluation."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._taken: dict[str, list[tuple[float, float]]] = {}  # (seconds, steps or episodes) of each event of a kind
+        self._at: dict[str, int] = {}
+        self._grid: dict[str, int] = {}  # step of each phase at its last evaluation
+        self._evaluated = -1
+
+    def of(self, experiment: Experiment) -> Pace:
+        """The same pace for the start of another run."""
+        other = Pace(experiment)
+        other._taken = self._taken
+        return other
+
+    def timed(self, run: Iterable[Event]) -> Iterator[Event]:
+        """The events of a run, taking account of how long each took to come."""
+        source = iter(run)
+        while True:
+            start = time.perf_counter()
+            event = next(source, None)
+            if event is None:
+                return
+            self.saw(event, time.perf_counter() - start)
+            yield event
+
+    def saw(self, event: Event, seconds: float) -> None:
+        """Take account of an event that came so many seconds after the one before it."""
+        before, self._at[event.phase] = self._at.get(event.phase), event.step
+        if event.kind == "evaluation":
+            self._grid[event.phase] = event.step
+            new, self._evaluated = event.info["grad_step"] != self._evaluated, event.info["grad_step"]
+            if new:  # the pre-trained policy has two rows, and is evaluated once
+                self._add("evaluation", seconds, event.info["episodes"])
+                self._add("evaluation step", seconds, event.info["episodes"] * event.info["length_mean"])
+        elif event.kind == "episode":
+            self._add("episode", seconds, event.info["length"])
+        elif event.kind == "update" and before is not None:
+            self._add(f"{event.phase} update", seconds, event.step - before)
+
+    def left(self) -> float | None:
+        """Seconds to the end of the run, checkpoints apart; None until there is something to go by."""
+        parts = [self.seconds(phase.name) for phase in self.experiment.phases] + [self.seconds("evaluation")]
+        return None if None in parts else sum(part for part in parts if part is not None)
+
+    def seconds(self, part: str) -> float | None:
+        """What is left of `offline` or `online` without its evaluations, or of all `evaluation`; None: unknown."""
+        measurement, rate = self.experiment.measurement, self._per("evaluation")
+        if part == "evaluation":
+            return None if rate is None else rate * measurement.eval_episodes * self._evaluations()
+        (phase,) = (phase for phase in self.experiment.phases if phase.name == part)
+        steps = phase.length - self._at.get(part, 0)
+        # A phase that has not begun is judged by the pre-training and the evaluations.
+        per_step = self._per(f"{part} update")
+        if per_step is None and (known := self._per("offline update")) is not None:
+            per_step = known * phase.gradient_steps(self.experiment.task.horizon) / max(phase.length, 1)
+        if part == "online" and per_step is not None:
+            collecting = self._per("episode") or self._per("evaluation step")
+            per_step = None if collecting is None else per_step + collecting
+        return 0.0 if steps == 0 else None if per_step is None else steps * per_step
+
+    def _evaluations(self) -> int:
+        """Evaluations that are still to come: one at the start, and then on the grid and at the end of each phase."""
+        count = 0 if self._grid else 1
+        for phase in self.experiment.phases:
+            last = self._grid.get(phase.name, 0)
+            count += -(-phase.length // phase.eval_every) - last // phase.eval_every if last < phase.length else 0
+        return count
+
+    def _add(self, kind: str, seconds: float, amount: float) -> None:
+        self._taken.setdefault(kind, []).append((seconds, amount))
+
+    def _per(self, kind: str) -> float | None:
+        """Seconds per step or episode; the first event includes compilation, and counts only for evaluations."""
+        taken = self._taken.get(kind, [])
+        taken = taken[1:] or (taken if kind.startswith("evaluation") else [])
+        amount = sum(amount for _, amount in taken)
+        return sum(seconds for seconds, _ in taken) / amount if amount else None
+
+
+def measure(experiment: Experiment, episodes: Episodes) -> Pace:
+    """The pace of a run at its start, from a run of a few steps with the same task, data and networks.
+
+    That run lives in a temporary folder. Raises InputError and RunError as `calql.train` does.
+    """
+    steps, m = BLOCKS * BLOCK, experiment.measurement
+    pretrain, finetune = experiment.pretrain, experiment.finetune
+    if pretrain:
+        offline_steps = min(steps, pretrain.offline_steps)
+        pretrain = dataclasses.replace(pretrain, offline_steps=offline_steps, eval_every_offline=steps)
+    if finetune:
+        online_steps = min(steps, finetune.online_steps)
+        finetune = dataclasses.replace(finetune, online_steps=online_steps, start_steps=0, eval_every_online=steps)
+    few = min(m.eval_envs, m.eval_episodes)
+    short = dataclasses.replace(
+        experiment,
+        pretrain=pretrain,
+        finetune=finetune,
+        measurement=dataclasses.replace(m, eval_episodes=few, log_every=BLOCK, slice_dimension=None),
+        init_from=None,
+    )
+    pace, blocks = Pace(short), 0
+    with TemporaryDirectory() as folder:
+        run = events(short, Path(folder) / "run", episodes)
+        for event in pace.timed(run):
+            blocks += (event.kind, event.phase) == ("update", "online")
+            if blocks == BLOCKS:
+                break
+        run.close()
+    return pace.of(experiment)
+
+
+def spoken(seconds: float) -> str:
+    """A duration as people say it: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
