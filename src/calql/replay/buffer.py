@@ -8,6 +8,7 @@ episodes are added, because the Monte-Carlo return of a transition is not known 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from calql.types import Transition
 
+BLOCK = 64 * 2**20
+"""Bytes of transitions that `newest` and `put_back` copy between the device and the host at once."""
 UNION = -1.0
 """Value of the mixing ratio for uniform sampling from the union of offline and online data (Appendix H.2: "both buffers
 appended to each other and sampled uniformly")."""
@@ -81,31 +84,81 @@ def add_episode(replay: Replay, episode: Transition, length: jax.Array) -> Repla
     )
 
 
-def newest(replay: Replay, count: int) -> np.ndarray:
-    """Indices [N] into the storage of the newest `count` online transitions (at most the capacity), oldest first."""
-    first = int(replay.offline)
-    capacity = replay.storage.rewards.shape[0] - first
-    count = min(count, capacity)
-    return first + (int(replay.cursor) - count + np.arange(count)) % max(capacity, 1)
+def newest(replay: Replay, count: int) -> Transition:
+    """The newest `count` online transitions, or as many as the ring holds, oldest first: NumPy arrays [N, …].
 
-
-@partial(jax.jit, donate_argnames="replay")
-def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
-    """Restore a buffer after `collected` online steps: `replay` is new from `make_replay`, and `rows` [N, …] are the
-    saved `newest` transitions.
-
-    The cursor of the ring is computed from the number of collected steps and not stored, so a checkpoint from before
-    fine-tuning can be used with a ring of any capacity.
+    They are copied block by block, so that the device needs no room for a second ring.
     """
-    capacity = replay.storage.rewards.shape[0] - replay.offline
-    count = rows.rewards.shape[0]
-    cursor = (replay.cursor + collected) % jnp.maximum(capacity, 1)
-    slots = replay.offline + (cursor - count + jnp.arange(count)) % jnp.maximum(capacity, 1)
-    return replay._replace(
-        storage=jax.tree.map(lambda memory, new: memory.at[slots].set(new), replay.storage, rows),
-        online=jnp.minimum(replay.online + collected, capacity),
-        cursor=cursor,
+    slots = _slots(replay, int(replay.cursor), count)
+
+    def read(memory: jax.Array) -> np.ndarray:
+        rows = np.empty((len(slots), *memory.shape[1:]), memory.dtype)
+        for start, index in _blocks(memory, slots):
+            part = rows[start : start + len(index)]
+            part[:] = np.asarray(_take(memory, index))[: len(part)]
+        return rows
+
+    return jax.tree.map(read, replay.storage)
+
+
+def put_back(replay: Replay, rows: Transition, collected: int) -> Replay:
+    """A fresh replay from `make_replay`, with the `newest` rows of a saved one after `collected` online steps.
+
+    The ring's cursor follows from the number of collected steps, so it is never stored: a checkpoint
+    from before fine-tuning serves runs with any ring. The memory of `replay` is reused, block by block.
+    """
+    capacity = _capacity(replay)
+    cursor = (int(replay.cursor) + collected) % max(capacity, 1)
+    slots = _slots(replay, cursor, len(rows.rewards))
+
+    def write(memory: jax.Array, new: np.ndarray) -> jax.Array:
+        for start, index in _blocks(memory, slots):
+            block = np.zeros((len(index), *memory.shape[1:]), memory.dtype)
+            some = new[start : start + len(index)]
+            block[: len(some)] = some
+            memory = _put(memory, index, block)
+        return memory
+
+    return Replay(
+        jax.tree.map(write, replay.storage, rows),
+        replay.offline,
+        jnp.minimum(replay.online + collected, capacity).astype(jnp.int32),
+        jnp.int32(cursor),
     )
+
+
+def _capacity(replay: Replay) -> int:
+    """C, the size of the ring."""
+    return replay.storage.rewards.shape[0] - int(replay.offline)
+
+
+def _slots(replay: Replay, cursor: int, count: int) -> np.ndarray:
+    """Rows [N] of the storage that hold the newest `count` online transitions if the next one goes to `cursor`."""
+    capacity = _capacity(replay)
+    count = min(count, capacity)
+    return int(replay.offline) + (cursor - count + np.arange(count)) % max(capacity, 1)
+
+
+def _blocks(memory: jax.Array, slots: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first position, slots) of parts of `slots` [N] of about BLOCK bytes; the last part is padded out of bounds.
+
+    As all parts have one size, reading and writing compile once, however many rows there are.
+    """
+    rows = memory.shape[0]
+    size = min(max(BLOCK // max(memory.nbytes // max(rows, 1), 1), 1), max(rows, 1))
+    for start in range(0, len(slots), size):
+        part = slots[start : start + size]
+        yield start, np.pad(part, (0, size - len(part)), constant_values=rows)
+
+
+@jax.jit
+def _take(memory: jax.Array, slots: jax.Array) -> jax.Array:
+    return memory.at[slots].get(mode="clip")
+
+
+@partial(jax.jit, donate_argnames="memory")
+def _put(memory: jax.Array, slots: jax.Array, rows: jax.Array) -> jax.Array:
+    return memory.at[slots].set(rows, mode="drop")
 
 
 def sample(replay: Replay, key: jax.Array, batch_size: int, mixing: jax.Array | float) -> Transition:

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ def flatten(tree: PyTree) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
 
 
-def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """A tree like `like` with leaves from `arrays`. InputError if one is missing or of another shape or dtype."""
+def unflatten(
+    like: PyTree, arrays: Mapping[str, np.ndarray], convert: Callable[[np.ndarray], Any] = jax.numpy.asarray
+) -> PyTree:
+    """A tree like `like` with leaves from `arrays`, converted.
+
+    Raises InputError if an array is missing or has another shape or dtype.
+    """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = [arrays.get(jax.tree_util.keystr(path)) for path, _ in paths]
     for (path, wanted), leaf in zip(paths, leaves, strict=True):
@@ -42,7 +47,7 @@ def unflatten(like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
                 f"the checkpoint belongs to another configuration or version: for {jax.tree_util.keystr(path)} "
                 f"({wanted.dtype}{list(wanted.shape)}) it holds {found}; resume with the settings that made it"
             )
-    return jax.tree.unflatten(structure, [jax.numpy.asarray(leaf) for leaf in leaves])
+    return jax.tree.unflatten(structure, [convert(leaf) for leaf in leaves])
 
 
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:

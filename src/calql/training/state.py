@@ -121,8 +121,7 @@ class Training:
         for _ in self.written(self.pending()):
             pass
         self.wall_s, self._started = self.elapsed(), time.monotonic()
-        slots = newest(self.replay, self.counters.env_step)
-        ring = jax.tree.map(lambda x: np.asarray(x[slots]), self.replay.storage)
+        ring = newest(self.replay, self.counters.env_step)
         self.run_dir.sync()
         checkpoint.save(
             self.run_dir.checkpoints,
@@ -155,7 +154,7 @@ class Training:
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
-            self.replay = put_back(self.replay, checkpoint.unflatten(like, rows), self.counters.env_step)
+            self.replay = put_back(self.replay, checkpoint.unflatten(like, rows, np.asarray), self.counters.env_step)
             self.wall_s = meta["wall_s"]
             self.log.sums, self.log.summed, self.log.rows = meta["sums"], meta["summed"], meta["rows"]
         for name, rows in self.log.rows.items():
