@@ -66,7 +66,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     file = tmp_path / "deep" / "bench.json"
     assert bench(("tiny",), seconds=0.05, json=file) == 0
     printed = capsys.readouterr().out
-    for word in ("tiny", "updates/s", "GFLOP", "peak", "share", "memory", "threads"):
+    for word in ("tiny", "updates/s", "GFLOP", "peak", "share", "memory", "threads", "conservative term", "targets"):
         assert word in printed
     record = json.loads(file.read_text())
     (row,) = record["rows"]
@@ -79,6 +79,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert 0 < row["share_of_peak"] < 1
     assert row["compile_s"] > 0
     assert row["memory_mb"] > 10
+    assert list(row["parts_ms"]) == ["replay", "targets", "policy", "critics", "conservative term"]
 
 
 def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsys):

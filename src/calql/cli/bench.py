@@ -92,6 +92,10 @@ def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dic
             f"{row['memory_mb']:.0f} MB" + ("" if on_device is None else f" + {on_device:.0f} MB on the device"),
         )
     console.print(table)
+    parts = Table(Column("ms per update", no_wrap=True), *rows[0]["parts_ms"])
+    for row in rows:
+        parts.add_row(row["configuration"], *(f"{max(part, 0.0):.3g}" for part in row["parts_ms"].values()))
+    console.print(parts)
     console.print(
         f"{here['device']}, {here['threads']} threads, {here['cpu']}; batch {BATCH}, float32; the peak is that of "
         "matrix multiplications; memory is the maximum of the process so far",

@@ -6,6 +6,7 @@ same process; the two are measured alternately, so that changes of clock frequen
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +24,7 @@ from calql.envs.make import make_env
 from calql.machine import memory_mb, threads
 from calql.networks import LATENT
 from calql.paper.tasks import DEFAULT_TASK
-from calql.replay import make_replay
+from calql.replay import Replay, make_replay, sample
 from calql.tasks import Task
 from calql.training.learner import train_steps, with_statistics
 from calql.training.options import experiment
@@ -201,8 +202,51 @@ def measure_methods(methods: tuple[str, ...], seconds: float, task: str | None =
     return [row | {name: float(x[i]) for name, x in measured.items()} for i, row in enumerate(rows)] + refused
 
 
+def measure_parts(size: Size, seconds: float, whole: float) -> dict[str, float]:
+    """Milliseconds of the parts of an update that takes `whole` ms; each is compiled and timed on its own.
+
+    `replay`: drawing the batch; `targets`: the target critics and the policy at s′; `policy`: the steps of policy and
+    temperature; `critics`: TD error, optimiser and target networks; `conservative term`: what the whole update takes
+    beyond that of SAC with the same networks.
+    """
+    algorithm, spec = CalQL(**size.settings), size.spec
+    sac = SAC(**{field.name: getattr(algorithm, field.name) for field in dataclasses.fields(SAC)})
+    data = synthetic(spec)
+    replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
+    state, key = algorithm.init(jax.random.key(0), spec), jax.random.key(1)
+    calls: dict[str, Callable[[Any, Transition, jax.Array], Any]] = {
+        "replay": lambda state, batch, key: batch,
+        "targets": algorithm.target_q,
+        "policy": lambda state, batch, key: algorithm.improve_policy(state, batch, key)[0],
+        "sac": lambda state, batch, key: sac.update(state, batch, key)[0],
+    }
+
+    def compiled(call: Callable[[Any, Transition, jax.Array], Any]) -> Callable[[int], None]:
+        @jax.jit
+        def loop(state: Any, replay: Replay, count: jax.Array) -> jax.Array:
+            def body(i: jax.Array, total: jax.Array) -> jax.Array:
+                keys = jax.random.split(jax.random.fold_in(key, i))
+                result = call(state, sample(replay, keys[0], BATCH, 1.0), keys[1])
+                return total + sum(x.sum() for x in jax.tree.leaves(result))  # so that nothing is left out
+
+            return jax.lax.fori_loop(0, count, body, jnp.zeros(()))
+
+        return lambda count: jax.block_until_ready(loop(state, replay, jnp.int32(count)))
+
+    blocks = {name: _block(compiled(call), seconds / len(calls))[0] for name, call in calls.items()}
+    rounds = [{name: block().wall for name, block in blocks.items()} for _ in range(ROUNDS)]
+    best = {name: 1e3 * min(taken[name] for taken in rounds) for name in calls}
+    drawing = best["replay"]  # a part of every one of them
+    parts = {"replay": drawing} | {name: best[name] - drawing for name in ("targets", "policy")}
+    parts["critics"] = best["sac"] - sum(parts.values())
+    return parts | {"conservative term": whole - best["sac"]}
+
+
 def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
-    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields the results after each."""
+    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields after each, and the results.
+
+    The parts of an update are timed afterwards, for as long again.
+    """
     run, compile_s, flops = stepper(size)
     time_peak = _peak()
     time_block, count = _block(run, seconds)
@@ -227,6 +271,7 @@ def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
         "cpu_held": median(peak.cpu / peak.wall for peak in peaks) / threads(),
         "compile_s": compile_s,
         "steps_timed": count * ROUNDS,
+        "parts_ms": measure_parts(size, seconds, 1e3 * flops / rates[-1]),
         "memory_mb": memory_mb(),
         "device_memory_mb": device["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in device else None,
     }
