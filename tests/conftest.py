@@ -17,12 +17,13 @@ import pytest
 assert "jax" not in sys.modules, "a pytest plug-in imported JAX before its settings were made"
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
-# One thread a worker: workers are the parallelism, and sums are taken in one order. Without XLA's fusion
-# emitters programs run slower, but most of the time of compiling them is saved.
+# One thread a worker: workers are the parallelism, and sums are taken in one order. Without XLA's fusion emitters
+# programs run slower, but most of the time of compiling them is saved; in one piece they are compiled faster than split
+# for threads that there are not.
+FLAGS = ("multi_thread_eigen=false", "use_fusion_emitters=false", "parallel_codegen_split_count=1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_cpu_{flag}" for flag in FLAGS))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Silent broadcasting of ranks is an error.
@@ -31,9 +32,11 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiling is most of what tests of small networks do: half of it, for slower programs.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# Compile once, over all sessions. One folder a worker: JAX does not write cache entries atomically.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax" / WORKER)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Compile once, over all sessions, workers and commands: one folder, as its path is a part of JAX's keys. An entry that
+# is still being written, or was when a test killed the process, cannot be read: JAX says so, and compiles.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a command compiles a hundred programs of no size
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"  # of commands; ours: pyproject
 
 # Draw without a display; log without a network.
 os.environ["MPLBACKEND"] = "Agg"

@@ -155,12 +155,13 @@ def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> N
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between runs, so that a sweep compiles once."""
+    """Keep compiled programs between runs, so that a sweep compiles once; the user's own settings of JAX win."""
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache() / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def command_line(*arguments: object) -> str:
