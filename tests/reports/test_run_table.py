@@ -36,21 +36,31 @@ def runs(tmp_path_factory):
     return root
 
 
-def test_a_report_is_made_again_from_itself_to_the_byte(runs, tmp_path):
-    write_report([runs], tmp_path / "one")
-    write_report([tmp_path / "one"], tmp_path / "two")
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert {"runs.json", "evaluations.csv", "slices.csv", "table.csv", "runs.csv"} < files(tmp_path / "one").keys()
+@pytest.fixture(scope="module")
+def table(runs, tmp_path_factory):
+    """Their report, which tests only read."""
+    return write_report([runs], tmp_path_factory.mktemp("table")).parent
 
 
-def test_a_table_holds_every_cell_and_setting_of_its_runs(runs, tmp_path):
-    write_report([runs], tmp_path)
-    for one, other in zip(find_runs(runs), sorted(find_runs(tmp_path), key=lambda run: run.name), strict=True):
+@pytest.fixture(scope="module")
+def table_of_a(runs, tmp_path_factory):
+    """The report of those in folder a, which tests only read."""
+    return write_report([runs / "a"], tmp_path_factory.mktemp("table-of-a")).parent
+
+
+def test_a_report_is_made_again_from_itself_to_the_byte(table, tmp_path):
+    write_report([table], tmp_path / "two")
+    assert files(table) == files(tmp_path / "two")
+    assert {"runs.json", "evaluations.csv", "slices.csv", "table.csv", "runs.csv"} < files(table).keys()
+
+
+def test_a_table_holds_every_cell_and_setting_of_its_runs(runs, table):
+    for one, other in zip(find_runs(runs), sorted(find_runs(table), key=lambda run: run.name), strict=True):
         assert one.name == other.name
         assert json.dumps(one.config, sort_keys=True) == json.dumps(other.config, sort_keys=True)
         assert one.done == other.done
         assert one.same(other)
-    with (tmp_path / "evaluations.csv").open() as file:
+    with (table / "evaluations.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["run"] == "b/toy-pen-sac-0"]
     assert {row.pop("note") for row in rows} == {"a, b"}
     with (runs / "b" / "toy-pen-sac-0" / "eval.csv").open() as file:
@@ -59,22 +69,20 @@ def test_a_table_holds_every_cell_and_setting_of_its_runs(runs, tmp_path):
         ]
 
 
-def test_tables_are_small(runs, tmp_path):
-    write_report([runs], tmp_path)
+def test_tables_are_small(runs, table):
     whole = sum(len(path.read_text()) for path in runs.rglob("config.json"))
-    assert (tmp_path / "runs.json").stat().st_size < 0.6 * whole
+    assert (table / "runs.json").stat().st_size < 0.6 * whole
 
 
-def test_tables_and_directories_can_be_read_together(runs, tmp_path):
-    write_report([runs / "a"], tmp_path / "table")
-    together = load_runs([tmp_path / "table", runs / "b"])
+def test_tables_and_directories_can_be_read_together(runs, table_of_a):
+    together = load_runs([table_of_a, runs / "b"])
     assert [(run.task, run.label, run.seed) for run in together] == [
         (run.task, run.label, run.seed) for run in load_runs([runs])
     ]
 
 
-def test_copies_of_a_run_count_once_and_other_runs_of_the_same_settings_do_not(runs, tmp_path):
-    write_report([runs / "a"], tmp_path / "all")
+def test_copies_of_a_run_count_once_and_other_runs_of_the_same_settings_do_not(runs, table_of_a, tmp_path):
+    shutil.copytree(table_of_a, tmp_path / "all")
     assert len(load_runs([runs / "a", tmp_path / "all"])) == 9
     text = (tmp_path / "all" / "evaluations.csv").read_text()
     (tmp_path / "all" / "evaluations.csv").write_text(text.replace(",0.0400,", ",0.0500,", 1))
@@ -170,11 +178,18 @@ BROKEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A report of two runs."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_study(folder / "runs", ["cql"], range(2))
+    return write_report([folder / "runs"], folder / "table").parent
+
+
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_table_gets_one_clear_line(name, tmp_path):
+def test_a_broken_table_gets_one_clear_line(name, whole, tmp_path):
     spoil, cause = BROKEN[name]
-    write_study(tmp_path / "runs", ["cql"], range(2))
-    write_report([tmp_path / "runs"], tmp_path / "table")
+    shutil.copytree(whole, tmp_path / "table")
     load_runs([tmp_path / "table"])
     spoil(tmp_path / "table")
     with pytest.raises(InputError, match=cause) as error:
