@@ -180,20 +180,20 @@ def test_o3f_takes_the_candidate_that_the_critics_like_best(bonus):
 def test_targets_take_the_minimum_over_a_random_subset(fixed_noise):
     sac, data = SAC(**SMALL, num_critics=5, target_subset=2, num_target_actions=1), batch()
     state = state_of(sac)
-    chosen = set()
+    chosen, target_members, target_q = set(), jax.jit(sac.target_members), jax.jit(lambda *x: sac.target_q(*x))
+    mean, log_std = policy_of(sac, state, data.next_observations)
+    actions, _ = ref.draw(mean[:, None], log_std[:, None], NOISE[None, :1, None])
+    q_of_all = q_of(sac, state.target_critic, data.next_observations, actions)
     for seed in range(12):
         key = jax.random.key(seed)
-        members = traced(sac.target_members, state, key)
+        members = target_members(state, key)
         kernels, all_kernels = (np.asarray(jax.tree.leaves(x)[1]) for x in (members, state.target_critic))
         rows = kernels[:, None] == all_kernels[None]
         pair = tuple(int(np.argmax([rows[i, j].all() for j in range(5)])) for i in range(2))
         assert len(set(pair)) == 2
         chosen.add(frozenset(pair))
-        mean, log_std = policy_of(sac, state, data.next_observations)
-        actions, _ = ref.draw(mean[:, None], log_std[:, None], NOISE[None, :1, None])
-        q_next = q_of(sac, state.target_critic, data.next_observations, actions)[list(pair)]
-        expected = ref.td_target(data.rewards, data.masks, sac.discount, q_next)
-        np.testing.assert_allclose(traced(sac.target_q, state, data, key), expected, rtol=1e-5, atol=1e-6)
+        expected = ref.td_target(data.rewards, data.masks, sac.discount, q_of_all[list(pair)])
+        np.testing.assert_allclose(target_q(state, data, key), expected, rtol=1e-5, atol=1e-6)
     assert len(chosen) > 3
 
 
@@ -208,11 +208,10 @@ def test_the_policy_climbs_the_mean_of_the_critics(fixed_noise):
 
 def test_the_policy_moves_on_the_last_batch_of_each_step():
     often, seldom = SAC(**SMALL), SAC(**SMALL, actor_every=3)
-    state = state_of(often)
+    state, updates = state_of(often), [jax.jit(rule.update) for rule in (seldom, often)]
     total = 0.0
     for i in range(6):
-        new, metrics = traced(seldom.update, state, batch(seed=i), jax.random.key(i))
-        alone, expected = traced(often.update, state, batch(seed=i), jax.random.key(i))
+        (new, metrics), (alone, expected) = (update(state, batch(seed=i), jax.random.key(i)) for update in updates)
         due = i % 3 == 2
         jax.tree.map(np.testing.assert_array_equal, new.critic, alone.critic)
         jax.tree.map(np.testing.assert_array_equal, new.actor, alone.actor if due else state.actor)
@@ -275,8 +274,8 @@ def test_a_fitted_reference_stands_where_the_return_stood(kind):
 @pytest.mark.parametrize("kind", ["fitted", "fitted-v"])
 def test_the_reference_is_regressed_on_the_returns_beside_the_rest(kind):
     fitted, data = CalQL(**SMALL, reference=kind, critic_lr=1e-2), batch()
-    state = state_of(fitted)
-    new, metrics = traced(fitted.update, state, data, KEY)
+    state, update = state_of(fitted), jax.jit(fitted.update)
+    new, metrics = update(state, data, KEY)
     values = np.asarray(fitted.reference_values(state, data), np.float64)
     np.testing.assert_allclose(metrics["reference_loss"], np.square(values - data.returns).mean(), rtol=1e-5)
     plain = CalQL(**SMALL, critic_lr=1e-2)
@@ -285,7 +284,6 @@ def test_the_reference_is_regressed_on_the_returns_beside_the_rest(kind):
         jax.tree.map(
             partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *(getattr(s, name) for s in (new, same))
         )
-    update = jax.jit(fitted.update)
     for _ in range(300):
         new, metrics = update(new, data, KEY)
     assert metrics["reference_loss"] < 0.05
