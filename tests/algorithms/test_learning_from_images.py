@@ -44,9 +44,9 @@ def draw(states):
 @cache
 def data(name):
     task = Task(id=name, env=lambda: ProbeEnv(name), horizon=PROBES[name].length, data=None)
-    drawn = [e._replace(observations=draw(e.observations)) for e in probe_dataset(name, 300, seed=1)]
-    episodes = Episodes(tuple(drawn))
-    states = np.concatenate([e.observations[:-1, 0] for e in probe_dataset(name, 300, seed=1)])
+    recorded = probe_dataset(name, 300 // PROBES[name].length, seed=1)  # as many rows: all probes share a program
+    episodes = Episodes(tuple(e._replace(observations=draw(e.observations)) for e in recorded))
+    states = np.concatenate([e.observations[:-1, 0] for e in recorded])
     return to_transitions(episodes.episodes, task.rewards, DISCOUNT), episodes.spec(), states
 
 
@@ -71,10 +71,8 @@ def test_values_are_those_of_what_is_drawn(rule, name):
 @pytest.mark.parametrize("rule", RULES)
 def test_the_policy_looks_through_the_critics_encoder(rule):
     algorithm = small(rule)
-    transitions, spec, _ = data("both")
-    start = algorithm.init(jax.random.key(0), spec)
-    batch = jax.tree.map(lambda x: x[:8], transitions)
-    state, _ = jax.jit(lambda s, b, k: algorithm.update(s, b, k))(start, batch, jax.random.key(2))
+    start = algorithm.init(jax.random.key(0), data("both")[1])
+    state = learnt(algorithm, "both", steps=1)
 
     def moved(part):
         pairs = zip(jax.tree.leaves(part(start)), jax.tree.leaves(part(state)), strict=True)
