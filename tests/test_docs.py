@@ -39,6 +39,8 @@ def examples(page: Path) -> list[tuple[str, str]]:
 
 def test_readme_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("calql.training.speed.BATCH", 8)  # of all sizes of networks that `calql bench` measures
+    monkeypatch.setattr("calql.training.speed.ROUNDS", 1)
     listed = commands(ROOT / "README.md")
     assert set(FEWER.values()) <= {word for command in listed for word in command}
     assert {"data", "train", "eval", "sweep", "report", "bench", "theory", "doctor"} <= {
