@@ -29,7 +29,7 @@ RULES = {
 
 @cache
 def program(rule):
-    """Loss, metrics and the critics' gradient on given draws, compiled once a rule."""
+    """Loss, metrics and the critics' gradient on given draws, compiled once per rule."""
 
     def loss(critic, state, data, draws):
         return rule.critic_loss(critic, state, data, KEY, draws)
