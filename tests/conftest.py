@@ -43,8 +43,10 @@ os.environ["MPLBACKEND"] = "Agg"
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 
-# Started in the background, a process ignores Ctrl-C, and so would the commands that tests stop with it.
+# Started in the background or by nohup, a process ignores these, and so would the commands that tests stop with them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Data sets of this session only.
 os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp(prefix="calql-datasets-")

@@ -47,7 +47,7 @@ def unflatten(
                 f"the checkpoint belongs to another configuration or version: for {jax.tree_util.keystr(path)} "
                 f"({wanted.dtype}{list(wanted.shape)}) it holds {found}; resume with the settings that made it"
             )
-    return jax.tree.unflatten(structure, [convert(leaf) for leaf in leaves])
+    return jax.tree.unflatten(structure, [convert(leaf) for leaf in leaves if leaf is not None])
 
 
 def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any], keep: int = 2) -> Path:

@@ -25,7 +25,6 @@ class Pace:
         self._taken: dict[str, list[tuple[float, float]]] = {}  # (seconds, steps or episodes) of each event of a kind
         self._at: dict[str, int] = {}
         self._grid: dict[str, int] = {}  # step of each phase at its last evaluation
-        self._evaluated = -1
 
     def of(self, experiment: Experiment) -> Pace:
         """The same pace for the start of another run."""
@@ -49,10 +48,11 @@ class Pace:
         before, self._at[event.phase] = self._at.get(event.phase), event.step
         if event.kind == "evaluation":
             self._grid[event.phase] = event.step
-            new, self._evaluated = event.info["grad_step"] != self._evaluated, event.info["grad_step"]
-            if new:  # the pre-trained policy has two rows, and is evaluated once
-                self._add("evaluation", seconds, event.info["episodes"])
-                self._add("evaluation step", seconds, event.info["episodes"] * event.info["length_mean"])
+            # The pre-trained policy has a row in both phases, and is evaluated once. Values may come from a CSV file.
+            if event.step or event.phase == self.experiment.phases[0].name:
+                episodes, length = float(event.info["episodes"]), float(event.info["length_mean"])
+                self._add("evaluation", seconds, episodes)
+                self._add("evaluation step", seconds, episodes * length)
         elif event.kind == "episode":
             self._add("episode", seconds, event.info["length"])
         elif event.kind == "update" and before is not None:
