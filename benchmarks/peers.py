@@ -24,12 +24,12 @@ Not the same:
   into tensors beforehand and used again. The ratio is against this second rate; ours always includes drawing.
 * Ours is one compiled loop; its compilation is not in the rates but beside them, as `compile_s`. d3rlpy compiles only
   on CUDA.
-
 * Ours is measured a second time with the estimate of the conservative term that `calql bench` measures; d3rlpy has
-  none. On the default task it learns as the exact term does (results/README.md), so this is a ratio at equal learning.
+  none. Cal-QL learns with it as with the exact term on the default task and on the pen at `laptop` scale
+  (results/README.md); whether it does at the official sizes has not been measured.
 
 No evaluation on either side. The ratio depends on the processor: every row names it, with the terms of both sides. Peak
-memory is of each whole process, interpreter and libraries included.
+memory is of each whole process, interpreter and libraries included; ours holds both programs, exact and estimated.
 """
 
 from __future__ import annotations

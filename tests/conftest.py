@@ -18,9 +18,9 @@ assert "jax" not in sys.modules, "a pytest plug-in imported JAX before its setti
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# One thread a worker: workers are the parallelism, and sums are taken in one order. Without XLA's fusion emitters
-# programs run slower, but most of the time of compiling them is saved; in one piece they are compiled faster than split
-# for threads that there are not.
+# One thread per worker: workers are the parallelism, and sums are taken in one order. Without XLA's fusion emitters
+# programs run slower, but most of the time of compiling them is saved. Splitting a program to compile it on several
+# threads costs time when there is only one.
 FLAGS = ("multi_thread_eigen=false", "use_fusion_emitters=false", "parallel_codegen_split_count=1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_cpu_{flag}" for flag in FLAGS))

@@ -74,7 +74,8 @@ def breakpoints(rule, state, data, draws, count):
     return np.unique(np.concatenate([[0.0, 1.0], inner.ravel()]))
 
 
-@pytest.mark.parametrize(("name", "count"), [*((name, 1) for name in RULES), ("cql", 3), ("listing", 3), ("clip", 3)])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", RULES)
 def test_the_mean_over_all_draws_of_actions_is_the_exact_gradient(name, count):
     rule, data = RULES[name], batch(SIZE)
     state, draws = state_of(rule), draws_of(rule)
@@ -87,7 +88,8 @@ def test_the_mean_over_all_draws_of_actions_is_the_exact_gradient(name, count):
         assert_equal(values, exact(rule)[0])
 
 
-@pytest.mark.parametrize(("name", "n"), [*((name, 2) for name in RULES), ("cql", 4), ("listing", 4)])
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("name", RULES)
 def test_the_mean_over_all_subsets_of_states_is_exact(name, n):
     rule, data = RULES[name], batch(SIZE)
     state, draws = state_of(rule), draws_of(rule)

@@ -28,10 +28,8 @@ def timed_events(experiment, lengths):
             seconds = 0.0 if c.total_grad_step == evaluated else EVALUATION
             evaluated = c.total_grad_step
             episodes = experiment.measurement.eval_episodes
-            info = {
-                "episodes": str(episodes),
-                "length_mean": str(EVALUATION / episodes / STEP),
-            }  # as a CSV file has them
+            # Text, as the row of the pre-trained policy is where a run goes on from a file.
+            info = {"episodes": str(episodes), "length_mean": str(EVALUATION / episodes / STEP)}
         elif want == "collect":
             length = lengths[episode % len(lengths)]
             seconds, info, episode = STEP * length, {"length": length}, episode + 1

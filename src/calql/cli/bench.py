@@ -57,7 +57,7 @@ def bench(
 
 
 def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dict[str, Any]) -> dict[str, Any]:
-    from calql.training.speed import BATCH, ROUNDS, SIZES, measure_size
+    from calql.training.speed import BATCH, ROUNDS, SIZES, measure_parts, measure_size
 
     rows = []
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
@@ -68,7 +68,9 @@ def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dic
             for measured in measure_size(SIZES[name], seconds):
                 progress.update(bar, description=f"{name}: measuring", advance=1)
                 if measured:
-                    rows.append({"configuration": name} | measured)
+                    progress.update(bar, description=f"{name}: measuring its parts")
+                    parts_ms = measure_parts(SIZES[name], seconds, 1e3 / measured["updates_per_s"])
+                    rows.append({"configuration": name} | measured | {"parts_ms": parts_ms})
     table = Table(
         Column("", no_wrap=True),
         "updates/s",

@@ -73,15 +73,14 @@ def build(
         )
 
 
-def bar() -> Progress:
-    """The progress bar of every long command."""
+def bar(remaining: bool = True) -> Progress:
+    """The progress bar of every long command; `remaining`: each row tells the time to its own end."""
     return Progress(
         TextColumn("{task.description:>22}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *((TextColumn("left"), TimeRemainingColumn()) if remaining else ()),
         TextColumn("{task.fields[note]}"),
         console=console,
     )
@@ -91,7 +90,7 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
     """Do a run with a progress bar (one line per evaluation if the output is no terminal)."""
     trackers = tracking.open_trackers(tracker_names, experiment, out)
     try:
-        with bar() as progress:
+        with bar(remaining=False) as progress:
             rows = {}
             for phase in experiment.phases:
                 title = f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)"
@@ -106,10 +105,11 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                 elif event.kind == "notice":
                     note(event.info["text"])
                 left = pace.left()
-                now = f"{said}   run: {spoken(left)} left" if left else said
+                now = f"{said}   {spoken(left)} left" if left else said
                 if event.kind == "evaluation" and not console.is_terminal:
                     print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}", flush=True)
-                progress.update(rows[event.phase], completed=event.step, note=now)
+                over = event.step == event.total  # of this phase: its row stays as it is
+                progress.update(rows[event.phase], completed=event.step, note=said if over else now)
     finally:
         events.close()  # whatever stopped the run: close the environments, release the lock
         tracking.close(trackers)
@@ -139,7 +139,11 @@ def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> N
     """Print what a run would do."""
     with console.status("measuring how long it would take"):
         pace = measure(experiment, episodes)
-    about = lambda part: "" if (seconds := pace.seconds(part)) is None else spoken(seconds)  # noqa: E731
+
+    def about(part: str) -> str:
+        seconds = pace.seconds(part)
+        return "" if seconds is None else spoken(seconds)
+
     table = Table("phase", "update rule", "gradient steps", "env steps", "offline share", "takes about")
     for phase in experiment.phases:
         share = "union" if phase.mixing < 0 else f"{phase.mixing:g}"

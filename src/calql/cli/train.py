@@ -93,10 +93,10 @@ def train(
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
     episodes = common.load_data(experiment)
+    common.enable_compilation_cache()
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)
         return 0
-    common.enable_compilation_cache()
     differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
     told = {"options": read_options(changes), "differs_from_paper": differs}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from calql.data.episodes import Episodes
 from calql.training.experiment import Experiment
@@ -17,20 +18,24 @@ BLOCKS, BLOCK = 3, 20
 """Blocks of gradient steps that `measure` times in each phase, and steps per block."""
 
 
+class Taken(NamedTuple):
+    """Seconds that some steps or episodes took, and the number of these."""
+
+    seconds: float
+    amount: float
+
+
 class Pace:
     """Seconds that a run takes per step of each phase and per evaluation."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, measured: Pace | None = None) -> None:
+        """`measured`: a pace whose times apply to this run as well."""
         self.experiment = experiment
-        self._taken: dict[str, list[tuple[float, float]]] = {}  # (seconds, steps or episodes) of each event of a kind
-        self._at: dict[str, int] = {}
-        self._grid: dict[str, int] = {}  # step of each phase at its last evaluation
-
-    def of(self, experiment: Experiment) -> Pace:
-        """The same pace for the start of another run."""
-        other = Pace(experiment)
-        other._taken = self._taken
-        return other
+        # Of each kind of event: the seconds and the steps or episodes of the first, and the sums of all later ones.
+        self._first: dict[str, Taken] = dict(measured._first) if measured else {}
+        self._later: dict[str, Taken] = dict(measured._later) if measured else {}
+        self._at: dict[str, int] = {}  # step of each phase at its last event
+        self._evaluated: dict[str, int] = {}  # step of each phase at its last evaluation
 
     def timed(self, run: Iterable[Event]) -> Iterator[Event]:
         """The events of a run, taking account of how long each took to come."""
@@ -47,7 +52,7 @@ class Pace:
         """Take account of an event that came so many seconds after the one before it."""
         before, self._at[event.phase] = self._at.get(event.phase), event.step
         if event.kind == "evaluation":
-            self._grid[event.phase] = event.step
+            self._evaluated[event.phase] = event.step
             # The pre-trained policy has a row in both phases, and is evaluated once. Values may come from a CSV file.
             if event.step or event.phase == self.experiment.phases[0].name:
                 episodes, length = float(event.info["episodes"]), float(event.info["length_mean"])
@@ -81,21 +86,23 @@ class Pace:
 
     def _evaluations(self) -> int:
         """Evaluations that are still to come: one at the start, and then on the grid and at the end of each phase."""
-        count = 0 if self._grid else 1
+        count = 0 if self._evaluated else 1
         for phase in self.experiment.phases:
-            last = self._grid.get(phase.name, 0)
+            last = self._evaluated.get(phase.name, 0)
             count += -(-phase.length // phase.eval_every) - last // phase.eval_every if last < phase.length else 0
         return count
 
     def _add(self, kind: str, seconds: float, amount: float) -> None:
-        self._taken.setdefault(kind, []).append((seconds, amount))
+        if kind not in self._first:
+            self._first[kind] = Taken(seconds, amount)
+        else:
+            before = self._later.get(kind, Taken(0.0, 0.0))
+            self._later[kind] = Taken(before.seconds + seconds, before.amount + amount)
 
     def _per(self, kind: str) -> float | None:
         """Seconds per step or episode; the first event includes compilation, and counts only for evaluations."""
-        taken = self._taken.get(kind, [])
-        taken = taken[1:] or (taken if kind.startswith("evaluation") else [])
-        amount = sum(amount for _, amount in taken)
-        return sum(seconds for seconds, _ in taken) / amount if amount else None
+        taken = self._later.get(kind) or (self._first.get(kind) if kind.startswith("evaluation") else None)
+        return taken.seconds / taken.amount if taken and taken.amount else None
 
 
 def measure(experiment: Experiment, episodes: Episodes) -> Pace:
@@ -127,7 +134,7 @@ def measure(experiment: Experiment, episodes: Episodes) -> Pace:
             if blocks == BLOCKS:
                 break
         run.close()
-    return pace.of(experiment)
+    return Pace(experiment, measured=pace)
 
 
 def spoken(seconds: float) -> str:

@@ -221,7 +221,7 @@ def measure_parts(size: Size, seconds: float, whole: float) -> dict[str, float]:
         "without the term": lambda state, batch, key: sac.update(state, batch, key)[0],
     }
 
-    def compiled(call: Callable[[Any, Transition, jax.Array], Any]) -> Callable[[int], None]:
+    def repeated(call: Callable[[Any, Transition, jax.Array], Any]) -> Callable[[int], None]:
         @jax.jit
         def loop(state: Any, replay: Replay, count: jax.Array) -> jax.Array:
             def body(i: jax.Array, total: jax.Array) -> jax.Array:
@@ -233,7 +233,7 @@ def measure_parts(size: Size, seconds: float, whole: float) -> dict[str, float]:
 
         return lambda count: jax.block_until_ready(loop(state, replay, jnp.int32(count)))
 
-    blocks = {name: _block(compiled(call), seconds / len(calls))[0] for name, call in calls.items()}
+    blocks = {name: _block(repeated(call), seconds / len(calls))[0] for name, call in calls.items()}
     rounds = [{name: block().wall for name, block in blocks.items()} for _ in range(ROUNDS)]
     best = {name: 1e3 * min(taken[name] for taken in rounds) for name in calls}
     drawing = best["replay"]  # a part of every one of them
@@ -243,10 +243,7 @@ def measure_parts(size: Size, seconds: float, whole: float) -> dict[str, float]:
 
 
 def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
-    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields after each, and the results.
-
-    The parts of an update are timed afterwards, for as long again.
-    """
+    """Time one size in `ROUNDS` blocks, each between two measurements of the peak; yields the results after each."""
     run, compile_s, flops = stepper(size)
     time_peak = _peak()
     time_block, count = _block(run, seconds)
@@ -271,7 +268,6 @@ def measure_size(size: Size, seconds: float) -> Iterator[dict[str, Any]]:
         "cpu_held": median(peak.cpu / peak.wall for peak in peaks) / threads(),
         "compile_s": compile_s,
         "steps_timed": count * ROUNDS,
-        "parts_ms": measure_parts(size, seconds, 1e3 * flops / rates[-1]),
         "memory_mb": memory_mb(),
         "device_memory_mb": device["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in device else None,
     }
