@@ -13,7 +13,7 @@ class EventLog:
         self.path, self.file = run_dir / "events.jsonl", None
 
     def __call__(self, event):
-        """Write one event: what it is, where the run stands, and its numbers."""
+        """Write one event: its kind, phase, step and numbers."""
         self.file = self.file or self.path.open("a")  # at the first event the run has its folder
         self.file.write(json.dumps(event._asdict(), default=str) + "\n")
 

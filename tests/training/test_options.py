@@ -16,7 +16,7 @@ from calql.paper.tasks import DEFAULT_TASK, TASKS
 from calql.rewards import Rewards
 from calql.tasks import Task
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, decode, differences, encode
-from calql.training.options import changed, differs_from_paper, experiment, explained, laid_together, leaves, matching
+from calql.training.options import changed, differs_from_paper, experiment, explained, leaves, matching, resolve
 from calql.types import InputError
 
 OWN = Task(id="own", env="calql.paper.envs.pointmaze:make", horizon=50, rewards=Rewards(low=0.0, high=1.0))
@@ -378,7 +378,7 @@ def test_the_record_is_what_msgspec_reads_without_help_but_for_the_rules():
 
 
 def test_everything_is_explained_with_who_set_it():
-    _, set_by = laid_together(DEFAULT_TASK, "iql", "laptop", options=["tau=0.5"])
+    _, set_by = resolve(DEFAULT_TASK, "iql", "laptop", options=["tau=0.5"])
     assert set_by["pretrain.algorithm.tau"] == "you"
     assert "task" in set_by["pretrain.algorithm.discount"]
     assert "method iql" in set_by["pretrain.algorithm.iql_expectile"]

@@ -100,15 +100,15 @@ def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
     observation, _ = env.reset(seed=seed)
     count = itertools.count()
 
-    def one(observation: PyTree, before: Step | None) -> np.ndarray:
-        paid = 0.0 if before is None else task.rewards.map(before.reward)
+    def act_once(observation: PyTree, previous: Step | None) -> np.ndarray:
+        reward = 0.0 if previous is None else task.rewards.map(previous.reward)
         batch = map_leaves(lambda x: x[None], observation)
-        return act(batch, np.array([next(count)], np.int32), np.array([paid], np.float32))[0]
+        return act(batch, np.array([next(count)], np.int32), np.array([reward], np.float32))[0]
 
     def over(step: Step) -> bool:
         return step.terminated or step.truncated or (task.stop_at_success and step.success)
 
-    episode = roll(env, observation, one, task.horizon, over)
+    episode = roll(env, observation, act_once, task.horizon, over)
     return ending_at_success(episode) if task.stop_at_success else episode
 
 
@@ -135,9 +135,9 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
     blank = running[0]["observation"]
     while any(running):
         batch = [episode["observation"] if episode else blank for episode in running]
-        paid = [episode["rewards"] if episode else [] for episode in running]
-        steps = np.array([len(rewards) for rewards in paid], np.int32)
-        last = np.array([task.rewards.map(rewards[-1]) if rewards else 0.0 for rewards in paid], np.float32)
+        past = [episode["rewards"] if episode else [] for episode in running]
+        steps = np.array([len(rewards) for rewards in past], np.int32)
+        last = np.array([task.rewards.map(rewards[-1]) if rewards else 0.0 for rewards in past], np.float32)
         actions = act(map_leaves(lambda *x: np.stack(x), *batch), steps, last)
         for slot, episode in enumerate(running):
             if not episode:

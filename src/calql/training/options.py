@@ -73,10 +73,10 @@ def experiment(
     Options are values by name, or texts `name=value` as on the command line. Raises InputError for an unknown task,
     method, scale or option, for an option that this run does not read, and for values out of bounds.
     """
-    return laid_together(task, method, scale, seed, data, options)[0]
+    return resolve(task, method, scale, seed, data, options)[0]
 
 
-def laid_together(
+def resolve(
     task: str | Task,
     method: str | Method,
     scale: str = "laptop",
@@ -84,9 +84,12 @@ def laid_together(
     data: str | None = None,
     options: Mapping[str, Any] | Sequence[str] = (),
 ) -> tuple[Experiment, dict[str, str]]:
-    """The same, and who set each option: {path: layer}; an option that no layer set has the library's default."""
+    """The record of a run, and the layer that set each option, {path: layer}; options of no layer have their defaults.
+
+    Arguments and errors: as `experiment`.
+    """
     row = task if isinstance(task, Task) else get_task(task)
-    how = method if isinstance(method, Method) else get_method(method)
+    method_row = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
     if not 0 <= seed < 2**32:
@@ -95,7 +98,7 @@ def laid_together(
     layers = [
         (f"scale {scale}", SCALES[scale]),
         (f"task {row.id} at scale {scale}", row.scales.get(scale, {})),
-        *((f"method {how.id}{place}", values) for place, values in how.settings_at(scale, row.domain)),
+        *((f"method {method_row.id}{place}", values) for place, values in method_row.settings_at(scale, row.domain)),
         ("you", given),
     ]
     short = {name: values[name] for _, values in layers for name in SHORTHANDS if name in values}
@@ -106,12 +109,12 @@ def laid_together(
     made = Experiment(
         row.for_data(uri),
         Data(uri),
-        how.offline and Pretrain(how.offline()),
-        how.online and Finetune(how.online()),
+        method_row.offline and Pretrain(method_row.offline()),
+        method_row.online and Finetune(method_row.online()),
         Measurement(),
         seed,
-        how.id,
-        how.title,
+        method_row.id,
+        method_row.title,
         scale,
     )
     set_by: dict[str, str] = {}
@@ -296,7 +299,7 @@ def field_docs(owner: type) -> dict[str, str]:
     return docs
 
 
-# -- what follows from several options ---------------------------------------------------------------------------------
+# -- options that depend on each other ---------------------------------------------------------------------------------
 
 
 def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, Any]) -> Experiment:
@@ -345,7 +348,7 @@ def _checked(made: Experiment) -> Experiment:
     return made
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- explaining --------------------------------------------------------------------------------------------------------
 
 
 def differs_from_paper(made: Experiment, task: str | Task, method: str | Method) -> dict[str, dict[str, Any]]:
@@ -366,7 +369,7 @@ def explained(
     name: str, task: str | Task, method: str | Method, scale: str, seed: int, data: str | None, options: Sequence[str]
 ) -> str:
     """An option of a run in words: its value, its meaning, who set it, and its value at `paper` scale."""
-    made, set_by = laid_together(task, method, scale, seed, data, options)
+    made, set_by = resolve(task, method, scale, seed, data, options)
     paper = _values(experiment(task, method, "paper", seed, data))
     lines = []
     for leaf in matching(made, name) or chosen(made, name):
