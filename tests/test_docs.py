@@ -22,7 +22,8 @@ PAGES = [
 ]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"],
-         "theory": ["--runs", "2", "--rounds", "3"]}  # fmt: skip
+         "theory": ["--runs", "2", "--rounds", "3"],
+         "data grade": ["--seeds", "0", "--set", "offline_steps=40", "eval_episodes=1"]}  # fmt: skip
 """What makes a command of the README take seconds, with `FEWER`; nothing else of it is changed."""
 FEWER = {"online_steps=12000": "online_steps=250"}
 
@@ -47,7 +48,7 @@ def test_readme_commands_run_in_order(tmp_path, monkeypatch):
         command[0] for command in listed
     }
     for command in listed:
-        extra = [] if "--resume" in command else QUICK.get(command[0], [])
+        extra = [] if "--resume" in command else QUICK.get(" ".join(command[:2])) or QUICK.get(command[0], [])
         with pytest.raises(SystemExit) as stop:
             main([*command, *extra])
         assert stop.value.code == 0, command

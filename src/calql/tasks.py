@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:  # msgspec cannot decode a union that contains a callable
     Factory = Any
 
-Scale = Literal["smoke", "laptop", "paper"]
+Scale = Literal["smoke", "laptop", "grade", "paper"]
 """Name of a scale, see `calql.paper.scales.SCALES`."""
 PUBLISHED = "minari:D4RL/*"
 """URIs of published data sets whose names state the task and the physics that they were recorded with."""
@@ -66,6 +66,8 @@ class Task:
     total)."""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The task's values for fields of the builder's `Recipe`."""
+    earlier: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """{URI: {field: value}}: earlier versions of the local data, and how their recipes differed."""
     sources: tuple[Source, ...] = ()
     """Public recordings that need a conversion or other physics; the first source whose pattern matches is used."""
     rewards: Rewards = dataclasses.field(default_factory=Rewards)
@@ -100,6 +102,15 @@ class Task:
             paired = ", ".join(s.pattern for s in self.sources if fnmatch.fnmatchcase(s.pattern, PUBLISHED)) or "none"
             raise InputError(f"'{uri}' does not belong to task '{self.id}'; its published sets are: {paired}")
         return found
+
+    def building(self, uri: str | None) -> Task | None:
+        """This task with the recipe of the URI's data, if its builder makes them (this or an earlier version)."""
+        if self.builder is None or uri is None or not uri.startswith("local:"):
+            return None
+        if uri == self.data:
+            return self
+        changes = self.earlier.get(uri)
+        return None if changes is None else dataclasses.replace(self, data=uri, recipe={**self.recipe, **changes})
 
     def for_data(self, uri: str | None) -> Task:
         """This task with the physics that the data at the URI were recorded with. Raises InputError as `source_of`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -108,7 +109,7 @@ def test_print_config_is_json_that_names_every_difference_from_the_paper(capsys)
 def test_data(capsys):
     calql("data", "build", TASK, "--transitions", 300)
     calql("data", "list")
-    calql("data", "info", f"local:{TASK}")
+    calql("data", "info", TASK)
     calql("data", "check", f"local:{TASK}")
     said = capsys.readouterr().out
     for word in ("fingerprint", "success", "returns", "narrow", "expect", "failing"):
@@ -122,9 +123,39 @@ def test_missing_local_data_are_built_whosever_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "build", built.append)
     own, other = (task for task in list(TASKS.values())[:2])
     changed = dataclasses.replace(own, horizon=7)
-    for uri in (f"local:{own.id}", f"local:{other.id}", f"npz:{own.id}", "local:nobody", own.id, None):
+    before = next(iter(other.earlier))
+    for uri in (own.data, other.data, before, f"npz:{own.id}", "local:nobody", own.id, None):
         common.build_missing(uri, changed)
-    assert built == [changed, other]
+    assert built == [changed, other, other.building(before)]
+
+
+def test_a_grade_trains_says_how_episodes_end_and_continues(tmp_path, capsys):
+    few = ("offline_steps=40", "eval_every_offline=10", "eval_episodes=1", "actor_hidden=8")
+    command = ["data", "grade", TASK, "--methods", "bc", "--seeds", 0, 1, "--out", tmp_path, "--set", *few]
+    calql(*command)
+    said = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "grade.csv").read_text().splitlines()))
+    assert [(row["method"], row["seeds"], row["updates"]) for row in rows] == [("BC", "2", "40")]
+    ends = list(csv.DictReader((tmp_path / "endings.csv").read_text().splitlines()))
+    assert sum(float(row["share"]) for row in ends) == pytest.approx(1.0)
+    assert f"BC: {float(ends[0]['share']):.0%} {ends[0]['ending']}" in said
+    assert (tmp_path / "paths.png").stat().st_size > 1000
+    finished = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("DONE"))]
+    calql(*command)
+    assert finished == [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("DONE"))]
+    assert len(finished) == 2
+
+
+def test_data_of_an_earlier_version_can_be_built_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    recipes = []
+    for name in ("antmaze-medium-play", "local:antmaze-medium-play"):
+        calql("data", "build", name, "--transitions", 30, "--workers", 1, "--set", "horizon=20")
+        version = "v0" if ":" in name else "v1"
+        noted = json.loads((tmp_path / f"calql/antmaze-medium-play-{version}/data/metadata.json").read_text())
+        recipes.append(noted["calql"]["recipe"])
+    assert [recipe["spread"] for recipe in recipes] == [1.3, 0.0]
+    assert recipes[0] | {"spread": 0.0} == recipes[1]
 
 
 def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):

@@ -10,7 +10,7 @@ import pytest
 from recordings import TASK, an_episode
 
 from calql.data import Episodes, load, open_data
-from calql.data.load import is_missing
+from calql.data.load import missing_from
 from calql.data.readers import FORMS, OWN_FORM, READERS
 from calql.data.readers.npz import save_npz
 from calql.types import InputError
@@ -116,11 +116,15 @@ def test_a_task_without_data_says_so():
 
 def test_local_data_are_missing_until_they_are_built(monkeypatch):
     module = importlib.import_module("calql.data.load")  # the attribute of that name is the function
-    task = dataclasses.replace(TINY, data="local:toy", builder="nowhere:build")
-    assert is_missing(task)
-    assert is_missing(task, "local:toy")
-    assert not is_missing(task, "npz:other.npz")
-    assert not is_missing(task, "local:another")
-    assert not is_missing(dataclasses.replace(task, builder=None), "local:toy")
-    monkeypatch.setattr(module, "is_built", lambda name: name == "toy")
-    assert not is_missing(task, "local:toy")
+    task = dataclasses.replace(TINY, data="local:toy-v1", builder="nowhere:build", recipe={"noise": 1, "size": 2})
+    task = dataclasses.replace(task, earlier={"local:toy": {"noise": 0}})
+    assert missing_from(task) == missing_from(task, "local:toy-v1") == task
+    old = missing_from(task, "local:toy")
+    assert old is not None
+    assert (old.data, old.recipe) == ("local:toy", {"noise": 0, "size": 2})
+    assert missing_from(task, "npz:other.npz") is None
+    assert missing_from(task, "local:toy-v2") is None
+    assert missing_from(dataclasses.replace(task, builder=None), "local:toy") is None
+    monkeypatch.setattr(module, "is_built", lambda name: name == "toy-v1")
+    assert missing_from(task) is None
+    assert missing_from(task, "local:toy") is not None

@@ -76,9 +76,10 @@ def test_what_is_not_here_is_not_found(root):
     for part in ("D4RL/door/human-v2", str(root), "minari download D4RL/door/human-v2", "ConnectionError: no route"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="run 'calql data build toy'"):
+    with pytest.raises(InputError, match="run 'calql data build local:toy'"):
         load("local:toy")
-    assert local_id("toy") == "calql/toy-v0"
+    assert local_id("toy") == local_id("toy-v0") == "calql/toy-v0"
+    assert local_id("toy-v1") == "calql/toy-v1"
 
 
 def test_downloads_are_read(monkeypatch):

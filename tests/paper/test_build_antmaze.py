@@ -14,9 +14,9 @@ import pytest
 from calql.data.load import load
 from calql.paper.demonstrators import ant_clone
 from calql.paper.demonstrators import antmaze as builder
-from calql.paper.demonstrators.antmaze import HAND_PICKED, Recipe, demonstrate, waypoint
-from calql.paper.demonstrators.ways import shortest_ways
+from calql.paper.demonstrators.antmaze import HAND_PICKED, Guide, Recipe, demonstrate, waypoint
 from calql.paper.envs import antmaze
+from calql.paper.envs.ways import shortest_ways
 from calql.paper.tasks import TASKS
 from calql.types import InputError
 
@@ -68,6 +68,25 @@ def test_waypoints_keep_to_the_middle():
     np.testing.assert_array_equal(waypoint(maze, first, goal), second)
     np.testing.assert_allclose(waypoint(maze, first + 1.5 * axis[::-1], goal), first + 0.7 * axis)
     np.testing.assert_array_equal(waypoint(maze, maze.cell_center(way[-2]), goal), goal)
+
+
+def test_spread_waypoints_are_random_points_of_the_next_cell_one_per_cell():
+    maze, spread = antmaze.make("medium").maze, 1.3
+    goal = maze.cell_center(maze.goal)
+    way = shortest_ways(maze.is_free, maze.goal)[maze.start]
+    here, ahead = map(maze.cell_center, way[:2])
+    points = []
+    for seed in range(200):
+        guide = Guide(maze, np.random.default_rng(seed), spread)
+        headings = {guide.heading(here, goal) for _ in range(5)}
+        assert len(headings) == 1
+        points.append(guide._waypoint(here, goal) - ahead)
+        beyond = guide._waypoint(ahead, goal)
+        assert maze.cell_of(beyond) == way[2]
+        np.testing.assert_array_equal(guide._waypoint(maze.cell_center(way[-2]), goal), goal)
+    points = np.abs(points)
+    assert points.max() <= spread
+    assert points.mean(axis=0) == pytest.approx([spread / 2] * 2, rel=0.15)
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -125,7 +144,7 @@ def off_the_walk(recipe, index):
 
 
 def test_a_stumble_is_eight_random_actions():
-    recipe = Recipe(commands="narrow", horizon=150, action_noise=0.0)
+    recipe = Recipe(commands="narrow", horizon=150, action_noise=0.0, spread=0.0)
     assert not off_the_walk(recipe, 0).any()
     off = off_the_walk(dataclasses.replace(recipe, stumbling=0.2), 0)
     runs = [sum(run) for stumbles, run in itertools.groupby(off) if stumbles]
@@ -134,7 +153,7 @@ def test_a_stumble_is_eight_random_actions():
 
 
 def test_a_wandering_ant_weaves_and_arrives():
-    recipe = Recipe(commands="narrow", horizon=1000, action_noise=0.0)
+    recipe = Recipe(commands="narrow", horizon=1000, action_noise=0.0, spread=0.0)
 
     def aside(recipe):
         """Median distance from the corridor's line, in metres, over two walks."""
@@ -266,7 +285,7 @@ def test_stored_and_read_back(root, task):
     recipe = Recipe(**task.recipe | {"transitions": 100, "horizon": 30})
     attempts = (demonstrate(recipe, 3, index) for index in itertools.count())
     expected = list(itertools.islice((episode for episode in attempts if episode is not None), 4))
-    read = load(f"local:{task.id}")
+    read = load(task.data)
     assert read.num_transitions == sum(episode.length for episode in expected) >= 100
     for stored, episode in zip(read.episodes, expected, strict=True):
         for name in ("observations", "actions", "rewards", "terminations", "truncated", "successes"):
@@ -284,7 +303,7 @@ def test_any_number_of_workers_makes_the_same_data(root):
     fingerprints = set()
     for workers in (1, 2):
         builder.build(DIVERSE, seed=1, transitions=150, horizon=20, workers=workers)
-        fingerprints.add(load(f"local:{DIVERSE.id}").fingerprint())
+        fingerprints.add(load(DIVERSE.data).fingerprint())
     assert len(fingerprints) == 1
 
 

@@ -18,8 +18,8 @@ from calql.data.readers.local import local_id
 from calql.machine import git_commit
 from calql.paper.demonstrators import pointmaze as builder
 from calql.paper.demonstrators.pointmaze import Recipe, demonstrate, demonstrations
-from calql.paper.demonstrators.ways import shortest_ways
 from calql.paper.envs import pointmaze
+from calql.paper.envs.ways import shortest_ways
 from calql.paper.tasks import TASKS
 from calql.types import Episode, InputError
 

@@ -98,9 +98,9 @@ def test_settings_of_a_row_without_a_reward_map():
 def test_budgets_name_every_difference_between_the_scales():
     task = TASKS[POINT]
     said = {line[0].strip("`"): line[1:] for line in budgets(task)}
-    assert said["offline_steps"] == ("60", "20,000", "250,000")
-    assert said["discount"] == ("0.99", "0.97", "0.99")
-    assert said["critic_hidden"][2] == "256 · 256 · 256 · 256"
+    assert said["offline_steps"] == ("60", "20,000", "20,000", "250,000")
+    assert said["discount"] == ("0.99", "0.97", "0.97", "0.99")
+    assert said["critic_hidden"][-1] == "256 · 256 · 256 · 256"
     shown = {name.split(".")[-1] for name in said}
     assert {name.split(".")[-1] for scale in task.scales.values() for name in scale} <= shown
     assert (said["pretrain.cql_alpha"][1], said["finetune.cql_alpha"][1]) == ("5", "0.5")

@@ -17,7 +17,7 @@ from calql.paper.scales import SCALES
 from calql.paper.tasks import TASKS
 from calql.reports.tables import pipe_table
 from calql.tasks import Task
-from calql.training.options import laid_together, leaves
+from calql.training.options import leaves, resolve
 
 
 def card(task: Task, row: Row | None, notes: Path) -> str:
@@ -27,7 +27,7 @@ def card(task: Task, row: Row | None, notes: Path) -> str:
         f"{task.summary[:1].upper()}{task.summary[1:]}.",
         f"![the environment]({task.id}.png)" if row else "",
         "## The task\n\n" + pipe_table(["", ""], settings(task)),
-        "## The three scales\n\nOptions that differ between scales or that this task sets; all others are defaults "
+        "## The scales\n\nOptions that differ between scales or that this task sets; all others are defaults "
         "(`calql train --print-config`).\n\n" + pipe_table(["option", *SCALES], budgets(task)),
         "## The data\n\n" + (_data(task, row) if row else "They have not been measured yet."),
         "## Commands\n\n" + _commands(task),
@@ -67,7 +67,7 @@ def settings(task: Task) -> list[tuple[str, str]]:
 
 def budgets(task: Task) -> list[tuple[str, ...]]:
     """(option, value at each scale) of the options that the task sets or that differ between scales."""
-    made = [laid_together(task, DEFAULT_METHOD, scale) for scale in SCALES]
+    made = [resolve(task, DEFAULT_METHOD, scale) for scale in SCALES]
     values = [{leaf.name: _value(leaf.value) for leaf in leaves(experiment)} for experiment, _ in made]
     rows = {name: tuple(known[name] for known in values) for name in values[0]}
     named = {name for _, set_by in made for name, who in set_by.items() if who.startswith("task ")}

@@ -15,7 +15,7 @@ from rich.table import Table
 from calql import trackers as tracking
 from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
-from calql.data.load import is_missing
+from calql.data.load import missing_from
 from calql.machine import cache, program, threads
 from calql.paper.tasks import TASKS
 from calql.tasks import Task, load_attribute
@@ -46,10 +46,9 @@ def load_data(experiment: Experiment) -> Episodes:
 
 def build_missing(uri: str | None, task: Task) -> None:
     """Build the local data that the URI names, this task's or another's, with a progress bar, if they are missing."""
-    name = (uri or "").removeprefix("local:")
-    owner = task if task.id == name else TASKS.get(name)
-    if owner is not None and is_missing(owner, uri):
-        console.print(f"The data of {name} are not on this machine yet; building them.")
+    owners = (missing_from(owner, uri) for owner in (task, *TASKS.values()) if uri)
+    if (owner := next(filter(None, owners), None)) is not None:
+        console.print(f"{owner.data} is not on this machine yet; building it.")
         build(owner)
 
 

@@ -7,29 +7,34 @@ from typing import Annotated, Literal
 
 import tyro
 
-from calql.cli.options import Settings, flat
+from calql.cli.options import Numbers, Settings, Texts, flat
 from calql.data.readers import FORMS
+from calql.tasks import Task
 from calql.types import InputError
 
 
 def data(
-    action: Annotated[Literal["build", "list", "info", "check"], tyro.conf.Positional],
+    action: Annotated[Literal["build", "list", "info", "check", "grade"], tyro.conf.Positional],
     what: Annotated[
         str | None,
         tyro.conf.Positional,
-        tyro.conf.arg(help=f"A task id for build, a data URI for info and check: {FORMS}."),
+        tyro.conf.arg(help=f"A task id (its data), or a data URI: {FORMS}."),
     ] = None,
     task: str | None = None,
     figures: Path | None = None,
     transitions: int | None = None,
     seed: int = 0,
     workers: int | None = None,
+    methods: Texts = (),
+    seeds: Numbers = (),
+    out: Path | None = None,
     options: Settings = (),
 ) -> int:
-    """Recorded experience: build TASK, list, info URI, check URI.
+    """Recorded experience: list; build TASK; info, check or grade a TASK's data or a URI.
 
     `check` tells before training whether a data set fits the task, how narrow it is, and what calibration can be
-    expected to do.
+    expected to do. `grade` trains on it, with a fixed budget, and tells what was learned beside published scores, and
+    how the policies fail; it continues if called again.
 
     Example: calql data check local:pointmaze-medium-narrow
 
@@ -39,15 +44,21 @@ def data(
         figures: Folder for figures of returns, lengths and coverage (info and check).
         transitions: Number of transitions to build.
         seed: Seed of the builder.
-        workers: Number of processes that build; by default one per core. The data do not depend on it.
-        options: Options of the task's demonstrator by name, e.g. build … --set action_noise=0.3.
+        workers: Number of processes that build, or of a grade's runs at a time; by default one per core. Results do
+            not depend on it.
+        methods: Methods that a grade trains; by default bc and iql.
+        seeds: Seeds of a grade; by default 0, 1 and 2.
+        out: Folder of a grade; by default runs/grade/TASK.
+        options: Options by name, of the task's demonstrator (build … --set action_noise=0.3) or of a grade's runs.
     """
     if action == "list":
         return _list()
     if what is None:
-        raise InputError(f"calql data {action} needs {'a task id' if action == 'build' else 'a data URI'}")
+        raise InputError(f"calql data {action} needs a task id or a data URI")
     if action == "build":
         return _build(what, seed, transitions, workers, flat(options))
+    if action == "grade":
+        return _grade(what, task, flat(methods), flat(seeds) or (0, 1, 2), out, workers, flat(options))
     return _judge(what, task, figures, with_env=action == "check")
 
 
@@ -69,28 +80,23 @@ def _list() -> int:
 
 def _build(name: str, seed: int, transitions: int | None, workers: int | None, options: tuple[str, ...]) -> int:
     from calql.cli import common
-    from calql.paper.tasks import get_task
+    from calql.paper.tasks import with_data
 
-    task = get_task(name)
-    if task.builder is None:
-        raise InputError(f"task '{name}' has no local builder; give its data with --data")
+    task = with_data(name)
     made = common.build(task, seed, transitions, workers, options)
-    common.console.print(f"built minari:{made}; look at it with: calql data check local:{task.id}")
+    common.console.print(f"built minari:{made}; look at it with: calql data check {task.data or f'minari:{made}'}")
     return 0
 
 
-def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> int:
+def _judge(what: str, name: str | None, figures: Path | None, with_env: bool) -> int:
     from calql.cli.common import build_missing, console
     from calql.paper.methods import DEFAULT_METHOD
-    from calql.paper.tasks import get_task
     from calql.training.options import experiment
     from calql.training.start import open_for
 
-    scheme, _, name = uri.partition(":")
-    if task is None and scheme != "local":
-        raise InputError(f"{uri} names no task; add --task (it gives rewards, horizon and environment)")
-    made = experiment(get_task(task or name), DEFAULT_METHOD, data=uri)
-    build_missing(uri, made.task)
+    task, uri = _task_and_data(what, name)
+    made = experiment(task, DEFAULT_METHOD, data=uri)
+    build_missing(uri, task)
     episodes, report = open_for(made, with_env=with_env, strict=False)
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     if figures is not None:
@@ -98,3 +104,55 @@ def _judge(uri: str, task: str | None, figures: Path | None, with_env: bool) -> 
 
         print(f"drew {draw_data(episodes, made.task, figures, made.discount, made.data.tail_bootstrap)}")
     return 2 if report.errors else 0
+
+
+def _task_and_data(what: str, name: str | None) -> tuple[Task, str]:
+    """The task of data, which `--task` or a local set's own name tells, and their URI; `what` may be a task id."""
+    from calql.paper.tasks import TASKS, get_task, with_data
+
+    if name is None and what not in TASKS and not what.startswith("local:"):
+        raise InputError(f"{what} names no task; add --task (it gives rewards, horizon and environment)")
+    task = with_data(what) if name is None else get_task(name)
+    return task, str(task.data) if what in TASKS else what
+
+
+def _grade(
+    what: str,
+    name: str | None,
+    methods: tuple[str, ...],
+    seeds: tuple[int, ...],
+    out: Path | None,
+    workers: int | None,
+    options: tuple[str, ...],
+) -> int:
+    from rich.table import Table
+
+    from calql.cli.common import command_line, console
+    from calql.cli.sweep import run_jobs
+    from calql.paper.methods import GRADING
+    from calql.reports.grade import grade, write_grades
+    from calql.sweeps import Plan, Variant, make_jobs
+
+    task, uri = _task_and_data(what, name)
+    out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
+    plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "grade", uri, options)
+    jobs = make_jobs(plan, out)
+    run_jobs(jobs, workers)
+    grades = grade(out, jobs[0].experiment.task)
+    written = write_grades(grades, jobs[0].experiment.task, out)
+
+    def told(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    table = Table("method", "seeds", "updates", "score", "min to max", "paper, offline", "on D4RL's data")
+    for row in (found.row for found in grades):
+        score = told(row["score"]), f"{row['low']:.2f} to {row['high']:.2f}"
+        others = map(told, (row["paper"], row["d4rl"]))
+        table.add_row(row["method"], str(row["seeds"]), str(row["updates"]), *score, *others)
+    console.print(table)
+    for found in grades:
+        for row in found.endings():
+            console.print(f"{row['method']}: {row['share']:.0%} {row['ending']}, progress {row['progress']:.2f}")
+    next_command = command_line("report", out, "--out", out / "report")
+    console.print(f"written: {', '.join(map(str, written))}\nnext: {next_command}", soft_wrap=True)
+    return 0

@@ -38,7 +38,7 @@ def sweep(
         plan: A TOML file with tasks, methods, seeds and options for some of the methods (see results/plans).
         seeds: Seeds; by default the plan's, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
-        scale: smoke, laptop or paper; by default the plan's, or laptop.
+        scale: smoke, laptop, grade or paper; by default the plan's, or laptop.
         data: Data URI; by default the task's own.
         engine: Where the runs are executed.
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.

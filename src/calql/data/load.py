@@ -81,8 +81,8 @@ def open_data(
     if uri is None:
         raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
     task = task.for_data(uri)
-    if task.builder and is_missing(task, uri):
-        load_attribute(task.builder)(task, seed=0, transitions=None, workers=1, progress=None)
+    if (owner := missing_from(task, uri)) is not None and owner.builder:
+        load_attribute(owner.builder)(owner, seed=0, transitions=None, workers=1, progress=None)
     episodes = load_for(task, uri, cut_at_horizon)
     with make_env(task) if with_env else contextlib.nullcontext() as env:
         report = check(episodes, task, env, discount, target_rate, tail_bootstrap)
@@ -91,9 +91,10 @@ def open_data(
     return episodes, report
 
 
-def is_missing(task: Task, uri: str | None = None) -> bool:
-    """Whether `uri` (by default `task.data`) names the task's local data, they can be built, and do not exist yet."""
-    return (uri or task.data) == f"local:{task.id}" and task.builder is not None and not is_built(task.id)
+def missing_from(task: Task, uri: str | None = None) -> Task | None:
+    """The task with the recipe of its local data at `uri` (by default `task.data`), if they do not exist yet."""
+    owner = task.building(uri or task.data)
+    return None if owner is None or is_built(str(owner.data).removeprefix("local:")) else owner
 
 
 def load_for(task: Task, uri: str, cut_at_horizon: bool = False) -> Episodes:

@@ -27,11 +27,6 @@ SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
 RAW = {"rewards.scale": 1.0, "rewards.bias": 0.0}
 """Raw rewards of the environment."""
 
-DEFAULT_METHOD = "cal-ql"
-"""The default method."""
-RIVAL = "cql"
-"""The method that the default method is compared with."""
-
 METHODS: dict[str, Method] = {
     method.id: method
     for method in [
@@ -166,6 +161,8 @@ DEFAULT_METHOD = "cal-ql"
 """The method of commands that name none, and the one that reports compare the others with."""
 RIVAL = "cql"
 """The method that `calql demo` compares it with."""
+GRADING = ("bc", "iql")
+"""The methods that `calql data grade` trains if none is named: with and without the rewards."""
 
 
 def get_method(name: str) -> Method:

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper (6 seeds, its own budget), for comparison."""
+"""What others report, for comparison: the paper (Tables 1 and 2, 6 seeds), and offline scores on D4RL's own data."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def published() -> dict[tuple[str, str], Published]:
             )
             for row in csv.DictReader(lines)
         }
+
+
+@cache
+def on_d4rl() -> dict[tuple[str, str], float]:
+    """(task id, method id) → offline score in [0, 1] on D4RL's antmaze-v0 and kitchen-v0: arXiv 2110.06169, Table 1."""
+    with (files("calql.paper") / "d4rl.csv").open(encoding="utf-8") as lines:
+        return {(row["task"], row["method"]): float(row["score"]) for row in csv.DictReader(lines)}

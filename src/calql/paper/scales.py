@@ -17,6 +17,11 @@ SCALES: dict[Scale, dict[str, Any]] = {
         log_every=500, checkpoint_every=5_000, replay_capacity=100_000, actor_hidden=(128, 128),
         critic_hidden=(128, 128), variant="listing",
     ),
+    "grade": dict(
+        offline_steps=50_000, online_steps=0, eval_every_offline=6_250, eval_episodes=20, log_every=1_000,
+        checkpoint_every=25_000, actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256), variant="listing",
+    ),
     "paper": {},
 }  # fmt: skip
-"""smoke: seconds, for tests; laptop: minutes on one core; paper: the paper and the release, as far as known."""
+"""smoke: seconds, for tests; laptop: minutes on one core; grade: pre-training alone, on a budget that shows what can be
+learned from data (`calql data grade`); paper: the paper and the release, as far as known."""

@@ -30,9 +30,10 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
         domain="antmaze",
         env="calql.paper.envs.antmaze:make",
         env_options={"maze": maze, "physics": "d4rl"},
-        data=f"local:{id}",
+        data=f"local:{id}-v1",
         builder="calql.paper.demonstrators.antmaze:build",
         recipe={"maze": maze, "commands": commands, "on_arrival": "continue", "to_goal": 0.25, **(recipe or {})},
+        earlier={f"local:{id}": {"spread": 0.0}},
         sources=() if commands == "narrow" else (published,),  # no narrow set has been published
         horizon=1000,
         rewards=Rewards(scale=10.0, bias=-5.0, low=0.0, high=1.0, failing=0.0),
@@ -53,6 +54,7 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
                 critic_lr=1e-3,
                 tau=0.01,
             ),
+            "grade": dict(offline_steps=160_000, eval_every_offline=20_000, checkpoint_every=40_000),
             "paper": {"cql_target_gap": 0.8} | paper,
         },
     )
@@ -94,6 +96,7 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
                 tau=0.01,
                 actor_hidden=(256, 256),
             ),
+            "grade": dict(importance_sampling=False, tail_bootstrap=True),
             "paper": dict(
                 horizon=1000,
                 offline_steps=500_000,
@@ -144,6 +147,7 @@ def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: An
                 cql_alpha=8.0,
                 num_target_actions=4,
             ),
+            "grade": dict(offline_steps=20_000, eval_every_offline=2_500, checkpoint_every=20_000, cql_alpha=1.0),
             "paper": dict(
                 offline_steps=20_000,
                 eval_every_offline=2_000,
@@ -201,6 +205,7 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
                 critic_lr=1e-3,
                 tau=0.01,
             ),
+            "grade": VISUAL | dict(random_crop=2),
             "paper": VISUAL
             | dict(
                 **{"env.image_size": 128},
@@ -220,9 +225,6 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
 
 ALL_FOUR = ("microwave", "kettle", "light switch", "slide cabinet")
 MIXED = ("microwave", "kettle", "bottom burner", "light switch")
-
-DEFAULT_TASK = "pointmaze-medium-narrow"
-"""The default task."""
 
 TASKS: dict[str, Task] = {
     task.id: task
@@ -252,6 +254,7 @@ TASKS: dict[str, Task] = {
                     cql_alpha=5.0,
                     **{"finetune.cql_alpha": 0.5},
                 ),
+                "grade": dict(offline_steps=20_000, eval_every_offline=2_500, checkpoint_every=20_000, discount=0.97),
                 "paper": dict(
                     offline_steps=250_000,
                     online_steps=100_000,
@@ -307,6 +310,23 @@ TASKS: dict[str, Task] = {
 
 DEFAULT_TASK = "pointmaze-medium-narrow"
 """The task of `calql demo`, and of commands that name none."""
+
+
+def with_data(what: str) -> Task:
+    """The task that a task id or the URI of its local data (any version) names, with the recipe of those data.
+
+    Raises InputError for an unknown name, and for data that no builder makes.
+    """
+    if not what.startswith("local:"):
+        task = get_task(what)
+        if task.builder is None:
+            raise InputError(f"task '{what}' has no local builder; give its data with --data")
+        return task
+    found = next(filter(None, (task.building(what) for task in TASKS.values())), None)
+    if found is None:
+        known = [uri for task in TASKS.values() for uri in (str(task.data), *task.earlier)]
+        raise nearest(what, known, "local data set")
+    return found
 
 
 def get_task(name: str) -> Task:

@@ -7,11 +7,16 @@ every other task is shown by the first two principal components of its standardi
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -20,10 +25,11 @@ from calql.data.check.narrowness import features
 from calql.data.episodes import Episodes
 from calql.data.success import knows_success, success_steps
 from calql.envs.make import make_env
+from calql.evaluation.endings import Ending
 from calql.paper.envs.floor import Floor
-from calql.reports.style import COLOURS, INK
+from calql.reports.style import COLOURS, INK, LOOK
 from calql.tasks import Task
-from calql.types import is_image
+from calql.types import Episode, is_image
 
 MAP = "Blues"
 HALO = withStroke(linewidth=2.5, foreground="white")
@@ -51,13 +57,33 @@ def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
             _components(axes, episodes, task)
 
 
-def _floor(axes: Axes, episodes: Episodes, floor: Floor) -> None:
-    """Density of positions, walls, start and goal."""
+@mpl.rc_context(LOOK)
+def draw_paths(methods: Mapping[str, Sequence[tuple[Episode, Ending]]], floor: Floor, path: Path) -> None:
+    """Save a figure with the paths of each method's episodes: a dot where one ended without success."""
+    size = np.ptp(floor.walls, axis=0) + floor.cell
+    width = 3.2
+    layout = ConstrainedLayoutEngine(wspace=0.04)
+    figure = Figure(figsize=(width * len(methods), width * size[1] / size[0] + 0.4), layout=layout)
+    panels = figure.subplots(1, len(methods), squeeze=False)[0]
+    for axes, (method, watched) in zip(panels, methods.items(), strict=True):
+        _walls(axes, floor)
+        for episode, ended in watched:
+            places = np.asarray(episode.observations)[:, :2] * floor.unit
+            colour = COLOURS[0] if ended.progress == 1.0 else COLOURS[3]
+            axes.plot(*places.T, color=colour, linewidth=0.7, alpha=0.5)
+            if ended.progress < 1.0:
+                axes.plot(*places[-1], "o", color=colour, markersize=3.5)
+        reached = sum(ended.progress == 1.0 for _, ended in watched)
+        axes.set_title(f"{method}: {reached} of {len(watched)} episodes reach the goal")
+    figure.savefig(path, dpi=150)
+
+
+def _walls(axes: Axes, floor: Floor) -> tuple[np.ndarray, np.ndarray]:
+    """Draw walls, start and goal; returns the lowest and the highest corner [2] of the maze."""
     half = floor.cell / 2
     low, high = floor.walls.min(axis=0) - half, floor.walls.max(axis=0) + half
     for corner in floor.walls - half:
         axes.add_patch(Rectangle(corner, floor.cell, floor.cell, facecolor="#d5d8dc", edgecolor="none"))
-    _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * floor.unit, low, high)
     axes.add_patch(
         Circle((floor.goal[0], floor.goal[1]), floor.radius, fill=False, edgecolor=COLOURS[3], linewidth=1.4)
     )
@@ -66,8 +92,16 @@ def _floor(axes: Axes, episodes: Episodes, floor: Floor) -> None:
         axes.text(point[0], point[1], name, ha="center", va=side, fontweight="bold", path_effects=[HALO])
     rim = 0.75 * floor.cell  # show only a quarter of the outer walls
     axes.set(xlim=(low[0] + rim, high[0] - rim), ylim=(low[1] + rim, high[1] - rim), aspect="equal")
-    axes.set(xticks=[], yticks=[], title="where the steps are (darker: more, log scale)")
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    return low, high
+
+
+def _floor(axes: Axes, episodes: Episodes, floor: Floor) -> None:
+    """Density of positions, walls, start and goal."""
+    low, high = _walls(axes, floor)
+    _density(axes, np.concatenate([e.observations[:, :2] for e in episodes.episodes]) * floor.unit, low, high)
+    axes.set_title("where the steps are (darker: more, log scale)")
 
 
 def _density(axes: Axes, points: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:

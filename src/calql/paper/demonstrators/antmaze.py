@@ -1,9 +1,9 @@
 """AntMaze data: an ant is sent from cell to cell of a maze, with noise on its actions; its steps are then labelled.
 
 This is the procedure of D4RL (`Farama-Foundation/D4RL`, `scripts/generation/generate_ant_maze_datasets.py`, then
-`relabel_antmaze_rewards.py`) with another ant: one that walks by `ant_clone` along the middle of the corridors, and
-frees itself if it is stuck. An episode has a *command*, the point that the ant is sent to, and a *goal*, for
-which it is rewarded; the two usually differ. The narrow set of the paper's Fig. 8 (`Asap7772/antmaze_gen`) has one
+`relabel_antmaze_rewards.py`) with another ant: one that walks by `ant_clone`, and frees itself if it is stuck. An
+episode has a *command*, the point that the ant is sent to, and a *goal*, for which it is rewarded; the two usually
+differ. The narrow set of the paper's Fig. 8 (`Asap7772/antmaze_gen`) has one
 start and one command, the goal.
 """
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators import ant_clone, run
-from calql.paper.demonstrators.ways import shortest_ways
 from calql.paper.envs import antmaze
 from calql.paper.envs.antmaze import CELL, LAYOUTS, AntMaze, Cell, Maze
+from calql.paper.envs.ways import shortest_ways
 from calql.types import Episode, InputError
 
 COMMANDS = ("play", "diverse", "narrow")
@@ -63,9 +63,12 @@ class Recipe:
     """Steps after which an episode is cut."""
     action_noise: float = 0.2
     """Standard deviation of the Gaussian noise on actions, which are clipped to [−1, 1] and recorded as executed."""
+    spread: float = 1.3
+    """The ant heads for random points of the cells on its way, up to this far (metres) from their centres in x and in
+    y, so that it cuts corners, touches them and frees itself. D4RL's points are up to 1 m away. 0: it walks along the
+    middle of the corridors."""
     wander: float = 0.0
-    """Standard deviation, in rad, of slow noise on the heading: the ant weaves through the corridors, so that the data
-    show ways back to their middle. (D4RL's ant is sent to random points in the cells on its way.)"""
+    """Standard deviation, in rad, of slow noise on the heading."""
     stumbling: float = 0.0
     """Share of steps at which the ant does not walk but moves its legs at random, for 8 steps at a time: otherwise the
     data do not show how to walk on from a wrong posture, and a learned policy stands still after the first one."""
@@ -90,8 +93,8 @@ class Recipe:
         ):
             if value not in known:
                 raise InputError(f"{name} is '{value}'; it must be one of {', '.join(known)}")
-        if min(self.action_noise, self.wander) < 0 or not 0 <= self.stumbling < 1:
-            raise InputError("action_noise and wander must be >= 0, stumbling within [0, 1)")
+        if min(self.action_noise, self.wander) < 0 or not 0 <= self.stumbling < 1 or not 0 <= self.spread < CELL / 2:
+            raise InputError(f"action_noise and wander must be >= 0, stumbling in [0, 1), spread in [0, {CELL / 2})")
         if not 0 <= self.to_goal <= 1 or not 0 <= self.stranded <= 1:
             raise InputError("to_goal and stranded must be within [0, 1]")
         if self.horizon < 1 or self.transitions < 1 or (self.farthest is not None and self.farthest < 1):
@@ -111,7 +114,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
     observation, info = env.reset(seed=int(rng.integers(2**31)), options=options)
     if info["success"] and not recipe.d4rl_labels:
         return None
-    walk, guide = _walker(), Guide(env.maze, rng)
+    walk, guide = _walker(), Guide(env.maze, rng, recipe.spread)
     command, then = _command(recipe, env, aim, observation[:2], rng)
     mishaps = _mishaps(recipe, rng)
 
@@ -195,10 +198,11 @@ def _inside(maze: Maze, cell: Cell, rng: np.random.Generator) -> np.ndarray:
 
 
 class Guide:
-    """Headings that lead to a command along the middle of the corridors, and away from where the ant is stuck."""
+    """Headings that lead to a command from cell to cell, and away from where the ant is stuck."""
 
-    def __init__(self, maze: Maze, rng: np.random.Generator):
-        self._maze, self._rng = maze, rng
+    def __init__(self, maze: Maze, rng: np.random.Generator, spread: float = 0.0):
+        self._maze, self._rng, self._spread = maze, rng, spread
+        self._next: tuple[Cell, np.ndarray] | None = None  # the next cell and the point in it to head for
         self._track: deque[np.ndarray] = deque(maxlen=STUCK_STEPS)
         self._freeing, self._elsewhere = 0, 0.0
 
@@ -207,7 +211,7 @@ class Guide:
         if self._freeing:
             self._freeing -= 1
             return self._elsewhere
-        x, y = waypoint(self._maze, position, command) - position
+        x, y = self._waypoint(position, command) - position
         heading = float(np.arctan2(y, x))
         self._track.append(position)
         stuck = len(self._track) == STUCK_STEPS and np.linalg.norm(position - self._track[0]) < STUCK_DISTANCE
@@ -215,7 +219,20 @@ class Guide:
             self._track.clear()
             self._freeing = FREEING_STEPS
             self._elsewhere = heading + self._rng.choice([-1, 1]) * self._rng.uniform(1.2, 2.6)
+            self._next = None
         return heading
+
+    def _waypoint(self, position: np.ndarray, command: np.ndarray) -> np.ndarray:
+        """The point [2] to head for: along the middle of the corridors, or a random one of the next cell."""
+        if not self._spread:
+            return waypoint(self._maze, position, command)
+        way = _ways(self._maze, self._maze.cell_of(command)).get(self._maze.cell_of(position), [])
+        if len(way) <= 2:
+            return command
+        if self._next is None or self._next[0] != way[1]:
+            offset = self._rng.uniform(-self._spread, self._spread, 2)
+            self._next = way[1], self._maze.cell_center(way[1]) + offset
+        return self._next[1]
 
 
 def waypoint(maze: Maze, position: np.ndarray, command: np.ndarray) -> np.ndarray:

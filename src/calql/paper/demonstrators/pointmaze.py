@@ -15,8 +15,8 @@ import numpy as np
 
 from calql.envs.rollout import Step, roll
 from calql.paper.demonstrators.run import Progress, collect, make_recipe, store
-from calql.paper.demonstrators.ways import Cell, neighbours, shortest_ways
 from calql.paper.envs import pointmaze
+from calql.paper.envs.ways import Cell, neighbours, shortest_ways
 from calql.tasks import Task
 from calql.types import Episode, InputError
 

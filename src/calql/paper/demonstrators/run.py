@@ -150,7 +150,8 @@ def store(task: Task, episodes: Iterable[Episode], recipe: Any, seed: int) -> st
         about = {"builder": task.builder, "seed": seed, "recipe": dataclasses.asdict(recipe)}
         return about | {"build_s": _seconds(folder), "git_commit": git_commit()}
 
-    made = write_minari(local_id(task.id), episodes, env, provenance)
+    name = str(task.data).removeprefix("local:") if task.building(task.data) else task.id
+    made = write_minari(local_id(name), episodes, env, provenance)
     env.close()
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):

@@ -69,6 +69,13 @@ class Adroit(gymnasium.Env):
         success = bool(info["success"])
         return observation.astype(np.float32), float(success) - 1.0, False, False, {"success": success}
 
+    def ending(self, episode: Episode) -> tuple[str, float]:
+        """How an episode ended, and how far it came: see `_pen_ended` and the functions after it."""
+        if episode.successes is not None and episode.successes.any():
+            return "success", 1.0
+        how, progress = _ENDING[self.hand](np.asarray(episode.observations, np.float64))
+        return how, float(np.clip(progress, 0.0, 1.0))
+
     def render(self) -> np.ndarray | None:
         """[480, 480, 3] uint8 image."""
         return self.simulation.render()
@@ -108,6 +115,47 @@ def _relocate(observations: np.ndarray) -> np.ndarray:
 
 
 _SUCCESS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"pen": _pen, "door": _door, "relocate": _relocate}
+
+
+def _pen_ended(observations: np.ndarray) -> tuple[str, float]:
+    """Progress: the share of the angle to the target by which the pen was turned, at its best while in place."""
+    along, target, offset = observations[..., 33:36], observations[..., 36:39], observations[..., 39:42]
+    angle = np.arccos(np.clip(np.sum(along * target, axis=-1), -1.0, 1.0))
+    held = np.linalg.norm(offset, axis=-1) < 2 * PEN_DISTANCE
+    progress = 1.0 - angle[held].min(initial=angle[0]) / max(angle[0], 1e-6)
+    if not held[-1]:
+        return "the pen was dropped", progress
+    return "the pen was not turned far enough", progress
+
+
+def _door_ended(observations: np.ndarray) -> tuple[str, float]:
+    """Progress: the largest angle of the door over that of an open one."""
+    widest = observations[:, 28].max()
+    if widest < 0.1:
+        turned = observations[:, 27].max() - observations[0, 27] > 0.5
+        return "the latch was turned, the door not opened" if turned else "the latch was not turned", widest / DOOR_OPEN
+    return "the door was opened a little", widest / DOOR_OPEN
+
+
+def _relocate_ended(observations: np.ndarray) -> tuple[str, float]:
+    """Progress: the share of the ball's distance to the target that was overcome."""
+    away = np.linalg.norm(observations[:, 36:39], axis=-1)
+    lifted = observations[:, 38].max() - observations[0, 38] > 0.03
+    how = "the ball was not lifted"
+    if lifted:
+        how = (
+            "the ball was lifted, and not held"
+            if observations[-1, 38] < observations[0, 38] + 0.03
+            else "the ball was carried elsewhere"
+        )
+    return how, 1.0 - away.min() / max(away[0], 1e-6)
+
+
+_ENDING: dict[str, Callable[[np.ndarray], tuple[str, float]]] = {
+    "pen": _pen_ended,
+    "door": _door_ended,
+    "relocate": _relocate_ended,
+}
 
 
 def success_of(hand: str, observations: np.ndarray) -> np.ndarray:

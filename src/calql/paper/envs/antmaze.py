@@ -35,6 +35,7 @@ from calql.paper.envs.antmaze_model import (
     build_model,
 )
 from calql.paper.envs.floor import Floor
+from calql.paper.envs.ways import shortest_ways
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 
@@ -50,6 +51,10 @@ __all__ = [
     "from_gymnasium_robotics",
     "make",
 ]
+
+
+STUCK_STEPS, STUCK_DISTANCE = 100, 0.5
+"""An ant that has stayed within this distance (metres) in its last steps is stuck."""
 
 
 class AntMaze(gymnasium.Env):
@@ -109,6 +114,22 @@ class AntMaze(gymnasium.Env):
         walls = np.array([maze.cell_center(cell) for cell in maze.walls])
         goal = maze.cell_center(maze.goal) + sum(map(np.mean, self.physics.goal_noise))
         return Floor(walls, CELL, maze.cell_center(maze.start), goal, self.physics.goal_radius, 1.0)
+
+    def ending(self, episode: Episode) -> tuple[str, float]:
+        """How an episode ended, and the share of the way to the goal, in cells, that it came."""
+        if episode.successes is not None and episode.successes.any():
+            return "reached the goal", 1.0
+        places = np.asarray(episode.observations)[:, :2]
+        ways = shortest_ways(self.maze.is_free, self.maze.cell_of(self.goal))
+        left = [len(ways[cell]) - 1 for cell in map(self.maze.cell_of, places) if cell in ways]
+        progress = 1.0 - min(left) / max(left[0], 1)
+        _, x, y, _ = np.asarray(episode.observations)[-1, 3:7]
+        if 1.0 - 2.0 * (x * x + y * y) < 0.0:
+            return "fell on its back", progress
+        last = places[-STUCK_STEPS:]
+        if np.linalg.norm(last - last[-1], axis=1).max() < STUCK_DISTANCE:
+            return "stuck near ({:.0f}, {:.0f})".format(*last[-1]), progress
+        return "out of time on the way", progress
 
     def set_goal(self, position: np.ndarray) -> None:
         """Set the goal [2] in metres. Raises InputError if it lies in a wall."""

@@ -130,6 +130,12 @@ class Kitchen(gymnasium.Env):
         ranks = 1 + np.argsort(np.argsort(first, kind="stable"), kind="stable")
         return dict(zip(names, np.where(first < len(joints), ranks, 0).tolist(), strict=True))
 
+    def ending(self, episode: Episode) -> tuple[str, float]:
+        """The subtasks that an episode solved, in their order, and the share of all."""
+        ranks = self.solution_ranks(np.asarray(episode.observations))
+        solved = sorted((name for name in self.tasks if ranks[name]), key=ranks.__getitem__)
+        return ", ".join(solved) or "no subtask", len(solved) / len(self.tasks)
+
     def _observe(self) -> np.ndarray:
         self._joints = self.data.qpos + self._noise * self.np_random.uniform(-1.0, 1.0, len(START))
         return np.concatenate([self._joints, self._goal]).astype(np.float32)

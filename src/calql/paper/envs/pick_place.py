@@ -21,7 +21,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from calql.paper.envs.camera import Camera
-from calql.types import InputError
+from calql.types import Episode, InputError
 
 
 class Thing(NamedTuple):
@@ -230,6 +230,7 @@ class PickPlace(gymnasium.Env):
         self._data.mocap_pos[0, :2] = bowl
         for name, place in zip((self.target, self.distractor), places, strict=True):
             self.put(name, [*place, 0.032], random.uniform(-np.pi, np.pi))
+        self._place = np.array(places[0])  # of the task object
         self._open, self._yaw = True, 0.0
         angles = joint_angles(np.array([0.0, 0.22, 0.17]), 0.0)
         self._data.qpos[:7] = self._data.ctrl[:] = [*angles, OPEN, OPEN]
@@ -246,6 +247,21 @@ class PickPlace(gymnasium.Env):
         mujoco.mj_step(self._model, self._data, nstep=SUBSTEPS * (1 if self._open == was_open else 2))
         success = self.solved()
         return self._observe(), float(success), success, False, {"success": success}
+
+    def ending(self, episode: Episode) -> tuple[str, float]:
+        """How the episode that has just been stepped ended, and the share of the object's way to the bowl."""
+        if episode.successes is not None and episode.successes.any():
+            return "in the bowl", 1.0
+        if np.linalg.norm(self.place(self.distractor)[:2] - self.bowl) < BOWL:
+            return "the wrong object is in the bowl", 0.0
+        thing = self.place(self.target)
+        left = np.linalg.norm(thing[:2] - self.bowl) / np.linalg.norm(self._place - self.bowl)
+        how = (
+            "the object was moved, not into the bowl"
+            if np.linalg.norm(thing[:2] - self._place) > 0.02
+            else "the object was not moved"
+        )
+        return how, float(np.clip(1.0 - left, 0.0, 1.0))
 
     def render(self) -> np.ndarray:
         """[480, 480, 3] uint8 image from the same camera."""
