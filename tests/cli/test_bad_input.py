@@ -190,6 +190,10 @@ def test_check_needs_to_know_the_task(complain, write):
     assert "--task" in complain("data", "check", write())
 
 
+def test_a_grade_of_methods_that_do_not_pretrain(complain, tmp_path):
+    assert "sac: no pre-training" in complain("data", "grade", TASK, "--methods", "bc", "sac", "--out", tmp_path)
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     for step in (1, 2):
         checkpoint.save(tmp_path, step, {"state": {"x": np.arange(3.0) + step}}, {})

@@ -32,8 +32,11 @@ def test_every_method_has_a_record_for_every_task_at_every_scale_that_survives_j
         rules = [rule for rule in (method.offline, method.online) if rule]
         assert [type(phase.algorithm) for phase in made.phases] == rules
         for phase in made.phases:
-            assert 0 < phase.eval_every <= phase.length
-            assert phase.gradient_steps(made.task.horizon) > 0
+            if (scale, phase.name) == ("grade", "online"):
+                assert phase.length == 0
+            else:
+                assert 0 < phase.eval_every <= phase.length
+                assert phase.gradient_steps(made.task.horizon) > 0
             hash(phase.algorithm)  # it is a static argument of the compiled loop
         read = decode(json.loads(json.dumps(encode(made), allow_nan=False)))
         assert differences(read, made) == []

@@ -129,11 +129,13 @@ def _grade(
 
     from calql.cli.common import command_line, console
     from calql.cli.sweep import run_jobs
-    from calql.paper.methods import GRADING
+    from calql.paper.methods import GRADING, get_method
     from calql.reports.grade import grade, write_grades
     from calql.sweeps import Plan, Variant, make_jobs
 
     task, uri = _task_and_data(what, name)
+    if idle := [method for method in methods if get_method(method).offline is None]:
+        raise InputError(f"{', '.join(idle)}: no pre-training; grade methods that learn from data alone")
     out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
     plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "grade", uri, options)
     jobs = make_jobs(plan, out)
