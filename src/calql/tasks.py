@@ -128,6 +128,13 @@ def nearest(name: str, known: Iterable[str], kind: str) -> InputError:
     return InputError(f"unknown {kind} '{name}'; {hint}")
 
 
+def import_name(thing: Any) -> str:
+    """`package.module:name` of a class or function; with `<` in it if it cannot be imported, such as a lambda."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)  # functools.partial, an object that can be called
+    name = named.__qualname__ if named is thing else f"<{named.__qualname__}>"
+    return f"{named.__module__}:{name}"
+
+
 def load_attribute(path: str) -> Any:
     """Import `package.module:attribute`. Raises InputError if the module or the attribute does not exist."""
     module, _, attribute = path.partition(":")

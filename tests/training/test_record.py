@@ -167,18 +167,24 @@ def test_the_user_s_own_code_is_recorded_and_a_changed_one_is_told(tmp_path, mon
     assert [note for note in read_record(run_dir).notes if "my_rules has changed" in note]
 
 
-LAMBDA = """
+UNNAMED = """
 import dataclasses
+import functools
 import tiny
 
+class Maker:
+    def __call__(self, render_mode=None):
+        return tiny.Slope()
+
 def task():
-    return dataclasses.replace(tiny.TASK, env=lambda render_mode=None: tiny.Slope())
+    return dataclasses.replace(tiny.TASK, env=FACTORY)
 """
 
 
-def test_an_environment_that_only_the_task_s_own_function_can_find(tmp_path, monkeypatch):
+@pytest.mark.parametrize("factory", ["lambda render_mode=None: tiny.Slope()", "functools.partial(Maker())", "Maker()"])
+def test_an_environment_that_only_the_task_s_own_function_can_find(factory, tmp_path, monkeypatch):
     """A lambda has no name to import: the record names the function that makes the task."""
-    (tmp_path / "my_task.py").write_text(LAMBDA)
+    (tmp_path / "my_task.py").write_text(UNNAMED.replace("FACTORY", factory))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_task", raising=False)
     made = experiment("my_task:task", "bc", "smoke")

@@ -25,7 +25,7 @@ import msgspec
 import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
 from calql.replay.buffer import UNION
-from calql.tasks import OF_TASK, Scale, Task, load_attribute
+from calql.tasks import OF_TASK, Scale, Task, import_name, load_attribute
 from calql.training.run_dir import plain
 from calql.types import InputError
 
@@ -256,7 +256,7 @@ def _rule(kind: type, value: Any) -> Any:
 
 def rule_name(rule: type) -> str:
     """`CalQL` for the library's own rules, `package.module:Class` for others."""
-    return rule.__name__ if getattr(calql.algorithms, rule.__name__, None) is rule else _import_name(rule)
+    return rule.__name__ if getattr(calql.algorithms, rule.__name__, None) is rule else import_name(rule)
 
 
 def rule_named(name: str) -> type:
@@ -271,12 +271,8 @@ def name_of(task: Task) -> str:
     """The import name of the task's environment: `package.module:factory`."""
     if isinstance(task.env, str):
         return task.env
-    name = _import_name(task.env)
+    name = import_name(task.env)
     return task.id + OF_TASK if "<" in name and ":" in task.id else name  # a lambda, or a class within a function
-
-
-def _import_name(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
@@ -304,7 +300,7 @@ def before_fine_tuning(experiment: Experiment) -> Experiment:
 def own_code(experiment: Experiment) -> dict[str, str]:
     """{`package.module`: SHA-256 of its file} of every module outside calql that a run's record names."""
     named = [name_of(experiment.task), experiment.task.id, experiment.method, experiment.data.uri or ""]
-    named += [_import_name(type(phase.algorithm)) for phase in experiment.phases]
+    named += [import_name(type(phase.algorithm)) for phase in experiment.phases]
     hashes = {}
     for module in sorted({name.partition(":")[0] for name in named if ":" in name} - {"__main__"}):
         loaded = sys.modules.get(module)

@@ -15,7 +15,7 @@ from calql.data.episodes import Episodes
 from calql.data.success import goes_on_after_success, knows_success, success_steps
 from calql.data.transitions import returns_of
 from calql.rewards import Rewards
-from calql.tasks import Task
+from calql.tasks import Task, import_name
 from calql.types import Episode
 
 NARROW, WIDE = 0.6, 0.9
@@ -82,7 +82,7 @@ def describe(
         "fingerprint": episodes.fingerprint(),
         "notes": list(episodes.notes),
         "task": task.id,
-        "environment": task.env if isinstance(task.env, str) else f"{task.env.__module__}:{task.env.__qualname__}",
+        "environment": task.env if isinstance(task.env, str) else import_name(task.env),
         "env_options": dict(task.env_options),
         "rewards": dataclasses.asdict(pays),
         "stop_at_success": task.stop_at_success,
