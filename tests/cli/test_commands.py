@@ -108,6 +108,10 @@ def test_print_config_is_json_that_names_every_difference_from_the_paper(capsys)
 
 def test_data(capsys):
     calql("data", "build", TASK, "--transitions", 300)
+    tenths = [int(line.split()[0]) for line in capsys.readouterr().out.splitlines() if "/ 300" in line]
+    assert len(tenths) >= 4  # without a terminal
+    assert tenths == sorted(set(tenths))
+    assert tenths[-1] == 300
     calql("data", "list")
     calql("data", "info", TASK)
     calql("data", "check", f"local:{TASK}")

@@ -62,13 +62,19 @@ def build(
     workers = threads() if workers is None else workers
     with bar() as progress:
         row = progress.add_task("data", total=None, note="")
+        tenths = 0
+
+        def show_progress(done: int, total: int) -> None:
+            nonlocal tenths
+            progress.update(row, completed=done, total=total)
+            if not console.is_terminal and 10 * done // total > tenths:
+                tenths = 10 * done // total
+                left = progress.tasks[row].time_remaining
+                told = f"   {spoken(left)} left" if left else ""
+                print(f"{done:9d} / {total}{told}", flush=True)
+
         return load_attribute(task.builder)(
-            task,
-            seed=seed,
-            transitions=transitions,
-            workers=workers,
-            progress=lambda done, total: progress.update(row, completed=done, total=total),
-            **of_recipe,
+            task, seed=seed, transitions=transitions, workers=workers, progress=show_progress, **of_recipe
         )
 
 

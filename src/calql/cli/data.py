@@ -84,7 +84,8 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
 
     task = with_data(name)
     made = common.build(task, seed, transitions, workers, options)
-    common.console.print(f"built minari:{made}; look at it with: calql data check {task.data or f'minari:{made}'}")
+    look = common.command_line("data", "check", task.data or f"minari:{made}")
+    common.console.print(f"built minari:{made}; look at it with: {look}", soft_wrap=True)
     return 0
 
 
