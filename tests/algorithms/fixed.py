@@ -11,7 +11,7 @@ from calql.types import Spec, Transition
 
 B, STATE, A = 5, 3, 2
 POLICY = dict(actor_hidden=(8,), output_gain=1.0)
-SMALL = POLICY | dict(critic_hidden=(8, 8))
+SMALL = POLICY | dict(critic_hidden=(8,))
 NOISE = np.array([0.3, -1.2, 0.9, -0.1, 1.7, -0.6, 0.5, -2.0, 1.1, 0.05])
 """Standard normal draw number j of a state, the same in every dimension."""
 UNIFORM = np.array([0.7, -0.9, 0.2, -0.4, 0.95, -0.15, 0.45, -0.65, 0.05, -0.99])

@@ -18,7 +18,7 @@ from calql.types import Spec, Window
 
 FILE = Path(__file__).with_name("golden.json")
 UPDATES, ROWS, STEPS = 20, 16, 3
-NETWORKS = SMALL | dict(actor_lr=1e-3, critic_lr=1e-3, tau=0.05)
+NETWORKS = SMALL | dict(critic_hidden=(8, 8), actor_lr=1e-3, critic_lr=1e-3, tau=0.05)
 LISTING = NETWORKS | VARIANTS["listing"]
 RULES = {
     "sac": SAC(**NETWORKS),
