@@ -20,7 +20,7 @@ from calql.training.learner import train_steps, with_statistics
 
 DISCOUNT, ROWS, STEPS, BATCH = 0.8, 400, 600, 32
 SETTINGS = dict(
-    discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(24, 24), critic_hidden=(24, 24),
+    discount=DISCOUNT, tau=0.05, actor_lr=5e-3, critic_lr=5e-3, actor_hidden=(32,), critic_hidden=(32,),
     num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0,
     # Nearly the best of the data's values, and a policy that follows them more than the data.
     iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
