@@ -42,8 +42,13 @@ LIMIT_MB = 16
 """Larger packed runs are reported."""
 GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL --xla_gpu_graph_min_graph_size=1"
 
-FULL = dict(sizes=("antmaze", "adroit", "laptop"), processes=(1, 2, 4, 8, 16), seeds=(4, 8, 16), block_s=1.5, rounds=2)
-TOY = dict(sizes=("laptop",), processes=(1, 2), seeds=(2,), block_s=0.2, rounds=1)
+FULL = dict(
+    sizes=("antmaze", "adroit", "laptop"), precisions=("default", "highest"), processes=(1, 2, 4, 8, 16),
+    seeds=(4, 8, 16), block_s=1.5, rounds=2, transitions=None,
+)  # fmt: skip
+TOY = dict(
+    sizes=("laptop",), precisions=("default",), processes=(1, 2), seeds=(2,), block_s=0.1, rounds=1, transitions=500
+)
 
 
 class Part:
@@ -272,7 +277,7 @@ def data(part: Part) -> None:
 
     start = time.perf_counter()
     workers = part.args.workers
-    made = build(get_task(TASK), transitions=2_000 if part.args.rehearse else None, workers=workers)
+    made = build(get_task(TASK), transitions=part.transitions, workers=workers)
     part.record(dataset=made, workers=workers, seconds=time.perf_counter() - start)
 
 
@@ -289,7 +294,7 @@ def compile_all(part: Part) -> None:
     def seeds(size: str, count: int) -> tuple[dict[str, Any], float]:
         return {"size": size, "seeds": count}, seeds_stepper(size, count)[1]
 
-    todo = [partial(single, size, precision) for precision in PRECISIONS for size in exact_and_estimated(part)]
+    todo = [partial(single, size, precision) for precision in part.precisions for size in exact_and_estimated(part)]
     todo += [partial(seeds, size, count) for size, count in seed_counts(part)]
     with ThreadPoolExecutor(4) as pool:
         for number, result in enumerate([todo[0](), *pool.map(lambda call: call(), todo[1:])]):
@@ -307,7 +312,7 @@ def speed(part: Part) -> None:
 
     from calql.training.speed import SIZES, measure_size
 
-    for precision in PRECISIONS:
+    for precision in part.precisions:
         for size in exact_and_estimated(part):
             with jax.default_matmul_precision(precision):
                 *_, row = measure_size(SIZES[size], part.rounds * part.block_s)
@@ -421,7 +426,7 @@ def compare(part: Part) -> None:
     if missing := [name for name in ("torch", "d3rlpy") if importlib.util.find_spec(name) is None]:
         part.record(skipped=f"not installed: {', '.join(missing)}")
         return
-    precisions = ("highest",) if part.args.rehearse else ("highest", "default")
+    precisions = part.precisions[::-1]
     mine = {precision: Client(part, "ours", part.sizes, precision) for precision in precisions}
     theirs = {
         (size, precision): Client(part, "d3rlpy", (size,), precision, TORCHINDUCTOR_COMPILE_THREADS="2")

@@ -44,7 +44,9 @@ mkdir -p "$out" "$scratch"
 out=$(cd "$out" && pwd) scratch=$(cd "$scratch" && pwd)
 export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore MPLBACKEND=Agg
 export MINARI_DATASETS_PATH="$scratch/minari" XDG_CACHE_HOME="$scratch/cache" TORCHINDUCTOR_CACHE_DIR="$scratch/torch"
-export JAX_COMPILATION_CACHE_DIR="$scratch/jax" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+programs="$scratch/jax"
+[ -z "$rehearse" ] || programs=${JAX_COMPILATION_CACHE_DIR:-$programs} # whose compile times do not matter
+export JAX_COMPILATION_CACHE_DIR="$programs" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 if [ -n "$rehearse" ]; then export JAX_PLATFORMS=cpu; seeds=${seeds%% *}; fi
