@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from calql.algorithms import HasValues
+from calql.data.arrays import part
 from calql.data.episodes import Episodes
 from calql.data.transitions import to_transitions
 from calql.paper.demonstrators.pointmaze import Recipe, demonstrations
@@ -28,9 +29,24 @@ from calql.training.state import Training
 TASK = "pointmaze-medium-narrow"
 
 
+STEPS = 300
+"""So many of all data, here and in test_every_pair, so that tasks of one shape share their compiled programs."""
+
+
+def first_steps(episodes):
+    """The first steps of some episodes, the last one cut."""
+    kept, left = [], STEPS
+    for episode in episodes:
+        kept.append(episode if episode.length <= left else part(episode, 0, left))
+        left -= kept[-1].length
+        if not left:
+            return tuple(kept)
+    raise AssertionError(f"{STEPS - left} steps are too few")
+
+
 @cache
 def data():
-    return Episodes(tuple(demonstrations(Recipe(episodes=4))), uri="collected")
+    return Episodes(first_steps(demonstrations(Recipe(transitions=STEPS))), uri="collected")
 
 
 @pytest.fixture(scope="module")
