@@ -10,10 +10,12 @@ import pytest
 
 from calql.algorithms import SAC, CalQL
 from calql.cli.bench import bench
+from calql.paper.scales import SCALES
 from calql.training import speed as module
 from calql.training.speed import Size, flops_per_update, synthetic
 from calql.types import InputError, Spec
 
+SMALL = dict(actor_hidden=(8,), critic_hidden=(8,), batch_size=16)
 TINY = Size(3, 2, dict(actor_hidden=(5,), critic_hidden=(4,), **module.LISTING))
 
 
@@ -84,6 +86,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
 
 def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "ROUNDS", 2)
+    monkeypatch.setitem(SCALES, "laptop", SCALES["laptop"] | SMALL)
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "bench.json"
     assert bench(methods=("bc", "odt", "rlpd"), seconds=0.02, json=file) == 0
@@ -100,6 +103,7 @@ def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsy
 
 def test_images_are_measured_with_their_share_and_refused_by_odt(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "ROUNDS", 1)
+    monkeypatch.setitem(SCALES, "laptop", SCALES["laptop"] | SMALL)
     monkeypatch.setattr(module, "synthetic", lambda spec: synthetic(spec, 64))
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "bench.json"
