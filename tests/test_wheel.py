@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 OURS = {"PYTHONPATH", "PYTHONHOME", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"}
 """What a user's environment lacks: the tree, and the hurry in which the other tests compile."""
+SMALL = ("--scale", "smoke", "--set", "actor_hidden=16", "critic_hidden=16")
+"""A run with one layer in each network, as it is compiling that takes the time."""
 
 
 def run(*command: object, cwd: Path, code: int = 0) -> str:
@@ -113,7 +115,7 @@ def test_the_installed_package_knows_its_commit(elsewhere):
 
 
 def test_a_run_with_programs_as_users_compile_them(elsewhere, tmp_path):
-    run(elsewhere / "bin" / "calql", "train", "--scale", "smoke", "--out", tmp_path / "run", cwd=tmp_path)
+    run(elsewhere / "bin" / "calql", "train", *SMALL, "--out", tmp_path / "run", cwd=tmp_path)
     assert (tmp_path / "run" / "DONE").exists()
 
 
@@ -166,7 +168,7 @@ def test_the_core_trains_on_a_log_and_an_environment_of_one_s_own(bare, tmp_path
     run(python, "-c", "import robot; robot.record('log.npz')", cwd=tmp_path)
     about = ["--task", "robot:task", "--data", "npz:log.npz"]
     assert "success" in run(calql, "data", "check", "npz:log.npz", "--task", "robot:task", cwd=tmp_path)
-    run(calql, "train", "--method", "cal-ql", *about, "--scale", "smoke", "--out", "run", cwd=tmp_path)
+    run(calql, "train", "--method", "cal-ql", *about, *SMALL, "--out", "run", cwd=tmp_path)
     assert (tmp_path / "run" / "DONE").exists()
     assert "episodes" in run(calql, "eval", "run", "--episodes", "2", cwd=tmp_path)
     run(calql, "doctor", cwd=tmp_path)
