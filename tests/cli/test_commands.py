@@ -162,22 +162,28 @@ def test_data_of_an_earlier_version_can_be_built_again(tmp_path, monkeypatch):
     assert recipes[0] | {"spread": 0.0} == recipes[1]
 
 
-def test_sweep_runs_pinned_processes_and_skips_what_is_done(tmp_path, capfd):
-    command = ["sweep", "--tasks", TASK, "--methods", "bc", "sac", "--seeds", 0, "--scale", "smoke", "--out", tmp_path]
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """(command, folder) of a sweep that is done."""
+    out = tmp_path_factory.mktemp("sweep")
+    what = ["--tasks", TASK, "--methods", "cql", "cql-sac", "--seeds", 0, "--scale", "smoke"]
+    command = ["sweep", *what, "--out", out, "--workers", 2]  # the second waits for the first
     calql(*command)
-    runs = sorted(path.parent for path in tmp_path.rglob("DONE"))
+    return command, out
+
+
+def test_sweep_runs_processes_and_skips_what_is_done(sweep):
+    command, out = sweep
+    runs = sorted(path.parent for path in out.rglob("DONE"))
     assert len(runs) == 2
     before = [(run / "eval.csv").stat().st_mtime_ns for run in runs]
     calql(*command)
     assert before == [(run / "eval.csv").stat().st_mtime_ns for run in runs]
 
 
-def test_sweep_pretrains_once_for_all_that_fine_tune_it(tmp_path, capfd):
-    calql(
-        *("sweep", "--tasks", TASK, "--methods", "cql", "cql-sac", "--seeds", 0, "--scale", "smoke"),
-        *("--out", tmp_path, "--workers", 2),  # the second waits for the first
-    )
-    cql, sac = (tmp_path / TASK / method / "seed-0" for method in ("cql", "cql-sac"))
+def test_sweep_pretrains_once_for_all_that_fine_tune_it(sweep):
+    _, out = sweep
+    cql, sac = (out / TASK / method / "seed-0" for method in ("cql", "cql-sac"))
     assert json.loads((sac / "config.json").read_text())["pretrained"] == str(cql)
     before = [RunDir(run).read_rows("eval.csv")[:3] for run in (cql, sac)]
     assert before[0] == before[1]
