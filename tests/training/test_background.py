@@ -45,7 +45,7 @@ def test_a_run_that_is_left_at_any_event_goes_on_as_if_nothing_had_been(tmp_path
     made = tiny.made("cal-ql")
     whole = list(events(made, tmp_path / "whole", tiny.DATA, eval_workers=2))
     wanted = outcome(tmp_path / "whole", "cal-ql")
-    for stop in range(0, len(whole), 15):
+    for stop in range(0, len(whole), 20):
         folder, seen = tmp_path / str(stop), 0
         for _ in events(made, folder, tiny.DATA, eval_workers=2):
             seen += 1
