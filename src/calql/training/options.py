@@ -21,6 +21,7 @@ import numpy as np
 
 import calql.algorithms
 from calql.algorithms import VARIANTS
+from calql.algorithms.protocol import UpdateRule
 from calql.methods import Method
 from calql.paper.methods import get_method
 from calql.paper.scales import SCALES
@@ -339,13 +340,17 @@ def _checked(made: Experiment) -> Experiment:
             )
     if made.pretrain and made.finetune:
         rules = made.pretrain.algorithm, made.finetune.algorithm
-        if type(rules[0]) is not type(rules[1]):
-            key, spec = jax.random.key(0), Spec(np.zeros(2, np.float32), 1)
-            one, other = (jax.tree.structure(jax.eval_shape(lambda k, r=rule: r.init(k, spec), key)) for rule in rules)
-            if one != other:
-                names = " and ".join(type(rule).__name__ for rule in rules)
-                raise InputError(f"{names} have different states, so fine-tuning cannot continue from pre-training")
+        if type(rules[0]) is not type(rules[1]) and _state(rules[0]) != _state(rules[1]):
+            names = " and ".join(type(rule).__name__ for rule in rules)
+            raise InputError(f"{names} have different states, so fine-tuning cannot continue from pre-training")
     return made
+
+
+@cache
+def _state(rule: UpdateRule) -> Any:
+    """The structure of the rule's state."""
+    spec = Spec(np.zeros(2, np.float32), 1)
+    return jax.tree.structure(jax.eval_shape(lambda key: rule.init(key, spec), jax.random.key(0)))
 
 
 # -- explaining --------------------------------------------------------------------------------------------------------
