@@ -16,7 +16,7 @@ HIDDEN = (16, 8)
 def ensemble():
     module = CriticEnsemble(HIDDEN, members=3, output_gain=1.0)
     observation, action = jax.random.normal(KEY, (5, 4)), jax.random.uniform(KEY, (5, 7, 2), minval=-1)
-    return module, module.init(KEY, observation, action[:, 0])["params"], observation, action
+    return module, jax.jit(module.init)(KEY, observation, action[:, 0])["params"], observation, action
 
 
 def member(parameters, i):
@@ -70,7 +70,8 @@ def test_gradient_of_one_member_does_not_touch_the_others(ensemble):
 
 
 def test_layers_of_every_member_are_orthogonal_with_their_gains():
-    parameters = CriticEnsemble((64, 32), members=2).init(KEY, jnp.zeros((1, 14)), jnp.zeros((1, 2)))["params"]
+    init = jax.jit(CriticEnsemble((64, 32), members=2).init)
+    parameters = init(KEY, jnp.zeros((1, 14)), jnp.zeros((1, 2)))["params"]
     weights = {x.shape[1:]: np.asarray(x, np.float64) for x in jax.tree.leaves(parameters) if x.ndim == 3}
     assert set(weights) == {(16, 64), (64, 32), (32, 1)}
     for shape, both in weights.items():
@@ -84,7 +85,7 @@ def test_layers_of_every_member_are_orthogonal_with_their_gains():
 def test_dictionaries_of_observations():
     observation = {"position": jnp.ones((3, 2)), "goal": jnp.zeros((3, 1))}
     module = CriticEnsemble(HIDDEN, output_gain=1.0)
-    parameters = module.init(KEY, observation, jnp.zeros((3, 2)))
+    parameters = jax.jit(module.init)(KEY, observation, jnp.zeros((3, 2)))
     flat = jnp.concatenate([observation["goal"], observation["position"]], axis=-1)
     for action in (jnp.ones((3, 2)), jnp.ones((3, 4, 2))):
         named, plain = (module.apply(parameters, o, action) for o in (observation, flat))
@@ -92,7 +93,8 @@ def test_dictionaries_of_observations():
 
 
 def test_a_lone_critic_has_the_same_layers():
-    parameters = Critic(HIDDEN, output_gain=1.0).init(KEY, jnp.zeros((1, 4)), jnp.zeros((1, 2)))["params"]
+    init = jax.jit(Critic(HIDDEN, output_gain=1.0).init)
+    parameters = init(KEY, jnp.zeros((1, 4)), jnp.zeros((1, 2)))["params"]
     observation, action = jax.random.normal(KEY, (5, 4)), jax.random.normal(KEY, (5, 2))
     value = Critic(HIDDEN).apply({"params": parameters}, observation, action)
     np.testing.assert_allclose(value, by_hand(parameters, observation, action), rtol=1e-4, atol=1e-5)

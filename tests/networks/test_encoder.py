@@ -26,13 +26,14 @@ def test_without_images_there_is_nothing_to_learn():
 def test_latents_stand_beside_the_rest(kind):
     observation = seen()
     encoder = Encoder(kind)
-    parameters = encoder.init(KEY, observation)
-    vector = encoder.apply(parameters, observation)
+    parameters = jax.jit(encoder.init)(KEY, observation)
+    apply = jax.jit(encoder.apply)
+    vector = apply(parameters, observation)
     assert vector.shape == (3, LATENT + 4)
     np.testing.assert_array_equal(vector[:, LATENT:], observation["state"])
     assert (jnp.abs(vector[:, :LATENT]) <= 1).all()
     assert vector[:, :LATENT].std() > 0.1
-    alone = encoder.apply(parameters, jax.tree.map(lambda x: x[1:2], observation))
+    alone = apply(parameters, jax.tree.map(lambda x: x[1:2], observation))
     np.testing.assert_allclose(alone[0], vector[1], atol=1e-5)
 
 

@@ -136,7 +136,7 @@ def test_relabelling_turns_dense_rewards_into_binary_ones():
 @HANDS
 def test_rendering_changes_nothing(hand):
     env, seen = adroit.make(hand), adroit.make(hand, render_mode="rgb_array")
-    actions = moves(env, 2, 20)
+    actions = moves(env, 2, 5)
     observations = [seen.reset(seed=3)[0]]
     for action in actions:
         image = seen.render()
