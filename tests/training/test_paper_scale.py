@@ -169,15 +169,15 @@ SMALL_ODT = {"odt_width": 32, "odt_layers": 1, "updates_per_episode": 5}
     ],
 )
 def test_it_runs(task, method, options, tmp_path):
-    """Data from the task's own builder, then forty gradient steps across the border; a task for each shape of
+    """Data from the task's own builder, then twenty gradient steps across the border; a task for each shape of
     networks. Small batches, short episodes, and an eighth of the images' sides: the same programs.
     """
     row = TASKS[task]
-    few = dict(offline_steps=20, online_steps=20, eval_episodes=1, eval_every_offline=20, eval_every_online=20)
-    smaller = {"batch_size": 8, "log_every": 10, "replay_capacity": 500, "task.horizon": 40}
+    few = dict(offline_steps=10, online_steps=10, eval_episodes=1, eval_every_offline=10, eval_every_online=10)
+    smaller = {"batch_size": 8, "log_every": 5, "replay_capacity": 500, "task.horizon": 20}
     smaller |= {"env.image_size": 16} if row.domain == "visual" else {}
     if method != "cal-ql":  # the data are larger than the one buffer that they share with new transitions
-        smaller |= {"replay_capacity": 40}
+        smaller |= {"replay_capacity": 20}
     made = experiment(row, method, "paper", options=few | smaller | options)
     load_attribute(row.builder)(made.task, seed=0, transitions=100)
     data = load_for(made.task, made.data.uri)
@@ -188,6 +188,6 @@ def test_it_runs(task, method, options, tmp_path):
         pass
     trainer.close()
     rows = run_dir.read_rows("train.csv")
-    assert [int(r["grad_step"]) for r in rows][:2] == [10, 20]
+    assert [int(r["grad_step"]) for r in rows][:2] == [5, 10]
     assert all(np.isfinite(float(r["actor_loss"])) for r in rows)
     assert run_dir.done
