@@ -32,7 +32,7 @@ from calql.training.experiment import Data, Experiment, Finetune, Measurement, P
 from calql.types import InputError, Spec
 
 HIDDEN = {
-    "task": {"id", "env", "data", "builder", "recipe", "sources", "scales", "domain", "summary"},
+    "task": {"id", "env", "data", "builder", "recipe", "earlier", "sources", "scales", "domain", "summary"},
     "data": {"uri"},
 }
 """Fields of the record that are not options: choosing a task and its data sets them."""
