@@ -107,6 +107,7 @@ class Task:
         """This task with the recipe of the URI's data, if its builder makes them (this or an earlier version)."""
         if self.builder is None or uri is None or not uri.startswith("local:"):
             return None
+        uri = uri.removesuffix("-v0")  # `local:TASK` is version 0
         if uri == self.data:
             return self
         changes = self.earlier.get(uri)

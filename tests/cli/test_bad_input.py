@@ -190,6 +190,22 @@ def test_check_needs_to_know_the_task(complain, write):
     assert "--task" in complain("data", "check", write())
 
 
+@pytest.mark.parametrize(
+    "unused",
+    [
+        ("list", "--workers", 2),
+        ("build", TASK, "--task", TASK),
+        ("check", TASK, "--set", "spread=1"),
+        ("info", TASK, "--transitions", 5),
+        ("grade", TASK, "--seed", 3),
+    ],
+)
+def test_data_refuses_options_that_its_action_does_not_use(complain, unused):
+    said = complain("data", *unused)
+    assert unused[-2] in said
+    assert "leave it out" in said
+
+
 def test_a_grade_of_methods_that_do_not_pretrain(complain, tmp_path):
     assert "sac: no pre-training" in complain("data", "grade", TASK, "--methods", "bc", "sac", "--out", tmp_path)
 

@@ -122,6 +122,7 @@ def test_local_data_are_missing_until_they_are_built(monkeypatch):
     old = missing_from(task, "local:toy")
     assert old is not None
     assert (old.data, old.recipe) == ("local:toy", {"noise": 0, "size": 2})
+    assert missing_from(task, "local:toy-v0") == old
     assert missing_from(task, "npz:other.npz") is None
     assert missing_from(task, "local:toy-v2") is None
     assert missing_from(dataclasses.replace(task, builder=None), "local:toy") is None

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from calql.envs.make import make_env
-from calql.evaluation.endings import ending, watch
+from calql.evaluation.endings import SUCCESS, ending, watch
 from calql.paper.envs.kitchen import OBS_ELEMENT_INDICES, goal_vector
 from calql.paper.tasks import TASKS
+from calql.reports.coverage import paths_figure
 from calql.types import Episode
 
 
@@ -63,7 +64,14 @@ def test_an_ant_reaches_the_goal_falls_sticks_or_runs_out_of_time():
     assert ending(env, episode(walked)) == ("stuck near (4, 0)", pytest.approx(0.1))
     walked[-1, 3:7] = [0.0, 1.0, 0.0, 0.0]  # half a turn about x
     assert ending(env, episode(walked))[0] == "fell on its back"
-    assert ending(env, episode(walked, success=True)) == ("reached the goal", 1.0)
+    assert ending(env, episode(walked, success=True)) is SUCCESS
+    walked[:] = ant
+    walked[150:, :2] = env.unwrapped.goal + 1.0  # in the goal's cell, and not at the goal
+    told = ending(env, episode(walked))
+    assert told.progress == 1.0
+    assert told is not SUCCESS
+    figure = paths_figure({"IQL": [(episode(walked), told)]}, env.unwrapped.floor_plan())
+    assert figure.axes[0].get_title("left") == "IQL: 0 of 1 episodes reach the goal"
     env.close()
 
 

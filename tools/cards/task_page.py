@@ -112,9 +112,12 @@ def _data(task: Task, row: Row) -> str:
     ]  # fmt: skip
     recipe: Mapping[str, Any] = json.loads(row["recipe"] or "{}")
     options = ", ".join(f"{name} {_value(value)}" for name, value in recipe.items())
+    measured = f"Measured on `{row['reference']}`"
+    if row["reference"] != task.data:
+        measured += f", an earlier version; `{task.data}` has not been measured yet"
     return "\n\n".join(
         [
-            "Quantiles: lowest · 10 % · median · 90 % · highest, over episodes.",
+            f"{measured}. Quantiles: lowest · 10 % · median · 90 % · highest, over episodes.",
             pipe_table(["", ""], lines),
             f"![returns, lengths and coverage]({task.id}-data.png)",
             f"Recipe: {options}." if options else "",

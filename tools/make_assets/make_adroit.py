@@ -5,7 +5,6 @@ python tools/make_assets/make_adroit.py HAND [--seed 0] [--attempts 50] [--pract
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,6 @@ import tyro
 from cloning import train_clone
 from planning import Planner
 
-from calql.data.arrays import part
-from calql.envs.rollout import Step, ending_at_success, roll
 from calql.paper.demonstrators.adroit import (
     DEMONSTRATIONS,
     Demonstration,
@@ -25,18 +22,11 @@ from calql.paper.demonstrators.adroit import (
     demonstrate,
     demonstrations,
     environment,
-    hesitant,
     shipped_clone,
 )
 from calql.paper.demonstrators.clone import Clone
 from calql.types import Episode
 
-LEAD = {"pen": 40, "door": 80, "relocate": 60}
-"""Steps, fewer than these, that the clone takes before the planner takes over."""
-LEAD_NOISE = (0.0, 0.3)
-"""Noise of the clone's steps before that (see `Recipe.noise`)."""
-PEN_HEIGHT, PEN_LOST = 26, 0.15
-"""Where an observation has the pen's height in metres; below this it has been dropped."""
 STEPS_AFTER_SUCCESS = 5
 """A demonstration continues for this many steps, so that a success that comes a step later elsewhere still counts."""
 BLUR, BLURRED_COPIES = 1.0, 19
@@ -63,30 +53,6 @@ def plan(hand: str, seed: int, index: int) -> Demonstration | None:
         if info["success"] and not succeeded:
             succeeded, steps_left = True, STEPS_AFTER_SUCCESS
     return Demonstration(reset_seed, np.stack(actions)) if succeeded else None
-
-
-def lesson(hand: str, clone: Clone, seed: int, index: int) -> Episode | None:
-    """What the planner does, to success, in a state to which the clone has led, with its noise; None if it fails.
-
-    So the clone is shown how to go on from its own states (DAgger: Ross et al. 2011), hard goals included. Depends only
-    on the arguments.
-    """
-    env, rng = environment(hand), np.random.default_rng([seed, index])
-    observation, _ = env.reset(seed=int(rng.integers(2**31)))
-    lead, begin = rng.integers(LEAD[hand]), hesitant(Recipe(hand, noise=LEAD_NOISE), clone, rng)
-    planner, number = Planner(env, rng), itertools.count()
-
-    def act(observation: np.ndarray, _: Step | None) -> np.ndarray:
-        if (step := next(number)) < lead:
-            planner.plan[:] = np.clip(begin(step, observation), -1.0, 1.0).astype(np.float32)  # it goes on from there
-            return planner.plan[0].astype(np.float32)
-        return planner.act()
-
-    def over(step: Step) -> bool:
-        return step.success or (hand == "pen" and step.observation[PEN_HEIGHT] < PEN_LOST)
-
-    episode = ending_at_success(roll(env, observation, act, PLANNING_STEPS[hand], over))
-    return part(episode, lead, episode.length) if episode.successes[-1] and episode.length > lead else None
 
 
 def save_demonstrations(hand: str, shown: Sequence[Demonstration]) -> None:

@@ -12,6 +12,15 @@ from calql.data.readers import FORMS
 from calql.tasks import Task
 from calql.types import InputError
 
+READ = {
+    "list": (),
+    "build": ("--transitions", "--seed", "--workers", "--set"),
+    "info": ("--task", "--figures"),
+    "check": ("--task", "--figures"),
+    "grade": ("--task", "--workers", "--methods", "--seeds", "--out", "--set"),
+}
+"""Options that each action uses; others are refused."""
+
 
 def data(
     action: Annotated[Literal["build", "list", "info", "check", "grade"], tyro.conf.Positional],
@@ -23,7 +32,7 @@ def data(
     task: str | None = None,
     figures: Path | None = None,
     transitions: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     workers: int | None = None,
     methods: Texts = (),
     seeds: Numbers = (),
@@ -43,7 +52,7 @@ def data(
         task: Task whose reward map, horizon and environment the data are checked against; by default a local URI's own.
         figures: Folder for figures of returns, lengths and coverage (info and check).
         transitions: Number of transitions to build.
-        seed: Seed of the builder.
+        seed: Seed of the builder; by default 0.
         workers: Number of processes that build, or of a grade's runs at a time; by default one per core. Results do
             not depend on it.
         methods: Methods that a grade trains; by default bc and iql.
@@ -51,12 +60,18 @@ def data(
         out: Folder of a grade; by default runs/grade/TASK.
         options: Options by name, of the task's demonstrator (build … --set action_noise=0.3) or of a grade's runs.
     """
+    given = {
+        "--task": task, "--figures": figures, "--transitions": transitions, "--seed": seed, "--workers": workers,
+        "--methods": methods, "--seeds": seeds, "--out": out, "--set": options,
+    }  # fmt: skip
+    if idle := [name for name, value in given.items() if value not in (None, ()) and name not in READ[action]]:
+        raise InputError(f"calql data {action} does not use {', '.join(idle)}; leave it out")
     if action == "list":
         return _list()
     if what is None:
         raise InputError(f"calql data {action} needs a task id or a data URI")
     if action == "build":
-        return _build(what, seed, transitions, workers, flat(options))
+        return _build(what, seed or 0, transitions, workers, flat(options))
     if action == "grade":
         return _grade(what, task, flat(methods), flat(seeds) or (0, 1, 2), out, workers, flat(options))
     return _judge(what, task, figures, with_env=action == "check")
@@ -111,10 +126,12 @@ def _task_and_data(what: str, name: str | None) -> tuple[Task, str]:
     """The task of data, which `--task` or a local set's own name tells, and their URI; `what` may be a task id."""
     from calql.paper.tasks import TASKS, get_task, with_data
 
-    if name is None and what not in TASKS and not what.startswith("local:"):
+    uri = str(TASKS[what].data) if what in TASKS else what
+    if name is not None:
+        return get_task(name), uri
+    if not uri.startswith("local:"):
         raise InputError(f"{what} names no task; add --task (it gives rewards, horizon and environment)")
-    task = with_data(what) if name is None else get_task(name)
-    return task, str(task.data) if what in TASKS else what
+    return with_data(uri), uri
 
 
 def _grade(

@@ -1,7 +1,7 @@
 """How a policy's episodes end and how far they come, which a score alone does not tell.
 
-An environment may have a method `ending(episode)`, called after an episode's last step and before the next reset, that
-returns in a few words how it ended, and how far it came, in [0, 1].
+An environment may have a method `ending(episode)`, called after the last step of an episode without success and before
+the next reset, that returns in a few words how it ended, and how far it came, in [0, 1].
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 
 from calql.envs.rollout import Act, collect_episode
 from calql.tasks import Task
@@ -26,13 +27,16 @@ class Ending(NamedTuple):
     """How far it came, in [0, 1]; nan if the environment does not tell."""
 
 
+SUCCESS = Ending("success", 1.0)
+
+
 def ending(env: gym.Env, episode: Episode) -> Ending:
     """How the episode that `env` has just finished ended."""
+    if np.any(episode.successes):
+        return SUCCESS
     world: Any = env.unwrapped
     if hasattr(world, "ending"):
         return Ending(*world.ending(episode))
-    if episode.successes is not None and episode.successes.any():
-        return Ending("success", 1.0)
     return Ending("terminated without success" if episode.terminations[-1] else "out of time", math.nan)
 
 

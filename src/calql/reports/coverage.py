@@ -8,7 +8,6 @@ every other task is shown by the first two principal components of its standardi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -25,7 +24,7 @@ from calql.data.check.narrowness import features
 from calql.data.episodes import Episodes
 from calql.data.success import knows_success, success_steps
 from calql.envs.make import make_env
-from calql.evaluation.endings import Ending
+from calql.evaluation.endings import SUCCESS, Ending
 from calql.paper.envs.floor import Floor
 from calql.reports.style import COLOURS, INK, LOOK
 from calql.tasks import Task
@@ -58,8 +57,8 @@ def draw_coverage(axes: Axes, episodes: Episodes, task: Task) -> None:
 
 
 @mpl.rc_context(LOOK)
-def draw_paths(methods: Mapping[str, Sequence[tuple[Episode, Ending]]], floor: Floor, path: Path) -> None:
-    """Save a figure with the paths of each method's episodes: a dot where one ended without success."""
+def paths_figure(methods: Mapping[str, Sequence[tuple[Episode, Ending]]], floor: Floor) -> Figure:
+    """The paths of each method's episodes: a dot where one ended without success."""
     size = np.ptp(floor.walls, axis=0) + floor.cell
     width = 3.2
     layout = ConstrainedLayoutEngine(wspace=0.04)
@@ -69,13 +68,13 @@ def draw_paths(methods: Mapping[str, Sequence[tuple[Episode, Ending]]], floor: F
         _walls(axes, floor)
         for episode, ended in watched:
             places = np.asarray(episode.observations)[:, :2] * floor.unit
-            colour = COLOURS[0] if ended.progress == 1.0 else COLOURS[3]
+            colour = COLOURS[0] if ended is SUCCESS else COLOURS[3]
             axes.plot(*places.T, color=colour, linewidth=0.7, alpha=0.5)
-            if ended.progress < 1.0:
+            if ended is not SUCCESS:
                 axes.plot(*places[-1], "o", color=colour, markersize=3.5)
-        reached = sum(ended.progress == 1.0 for _, ended in watched)
+        reached = sum(ended is SUCCESS for _, ended in watched)
         axes.set_title(f"{method}: {reached} of {len(watched)} episodes reach the goal")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _walls(axes: Axes, floor: Floor) -> tuple[np.ndarray, np.ndarray]:

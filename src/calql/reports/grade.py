@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ import numpy as np
 from calql.envs.make import make_env
 from calql.evaluation.endings import Ending, watch
 from calql.paper.published import on_d4rl, published
-from calql.reports.coverage import draw_paths
+from calql.reports.coverage import paths_figure
+from calql.reports.figures import save
 from calql.reports.load import Run, load_runs
 from calql.reports.stored import dicts_to_csv
 from calql.tasks import Task
@@ -20,16 +21,14 @@ from calql.training.policy import SEED, evaluation_seeds, load_policy
 from calql.types import Episode
 
 LAST = 4
-"""Evaluations, the last ones, whose mean is a seed's score: where starts are alike, one is all or nothing."""
+"""Evaluations, the last ones, whose mean is a seed's score: single ones vary much where all starts are alike."""
 
 
 class Grade(NamedTuple):
     """What one method learned from the data."""
 
-    run_dirs: tuple[Path, ...]
-    """The runs, one per seed."""
     row: dict[str, Any]
-    """task, method, seeds, updates, episodes, score (mean of the seeds'), low, high, paper and d4rl (None: unknown)."""
+    """task, method, seeds, updates, score (mean of the seeds'), low, high, paper and d4rl (None: unknown)."""
     watched: list[tuple[Episode, Ending]]
     """Episodes of the last policies of all seeds."""
 
@@ -38,19 +37,19 @@ class Grade(NamedTuple):
         progress = defaultdict(list)
         for _, ended in self.watched:
             progress[ended.how].append(ended.progress)
-        counted = Counter({how: len(values) for how, values in progress.items()})
         names = {name: self.row[name] for name in ("task", "method")}
         return [
-            names | {"ending": how, "share": number / len(self.watched), "progress": float(np.mean(progress[how]))}
-            for how, number in counted.most_common()
+            names | {"ending": how, "share": len(values) / len(self.watched), "progress": float(np.mean(values))}
+            for how, values in sorted(progress.items(), key=lambda item: -len(item[1]))
         ]
 
 
 def grade(out: Path, task: Task, episodes: int = 20) -> list[Grade]:
-    """The grades of all methods whose runs lie below a folder; `episodes` per seed are watched."""
+    """The grades of all methods with finished runs below a folder; `episodes` per seed are watched."""
     groups = defaultdict(list)
     for run in load_runs([out]):
-        groups[run.label].append(run)
+        if run.done:
+            groups[run.label].append(run)
     env = make_env(task)
     made = [_grade(runs, task, env, episodes) for runs in groups.values()]
     env.close()
@@ -77,11 +76,11 @@ def _grade(runs: Sequence[Run], task: Task, env: Any, episodes: int) -> Grade:
         "paper": told and told.score_before,
         "d4rl": on_d4rl().get((task.id, first.method)),
     }
-    return Grade(tuple(run.stored.path for run in runs), row, watched)
+    return Grade(row, watched)
 
 
 def write_grades(grades: Sequence[Grade], task: Task, out: Path) -> list[Path]:
-    """Write grade.csv, endings.csv and, for an environment with a floor, paths.png; returns the paths."""
+    """Write grade.csv, endings.csv and, for an environment with a floor, paths.png (and .svg); returns their paths."""
     written = [out / "grade.csv", out / "endings.csv"]
     written[0].write_text(dicts_to_csv([grade.row for grade in grades]), encoding="utf-8")
     rows = [row for grade in grades for row in grade.endings()]
@@ -90,6 +89,6 @@ def write_grades(grades: Sequence[Grade], task: Task, out: Path) -> list[Path]:
     world: Any = env.unwrapped
     if hasattr(world, "floor_plan"):
         written.append(out / "paths.png")
-        draw_paths({grade.row["method"]: grade.watched for grade in grades}, world.floor_plan(), written[-1])
+        save(paths_figure({grade.row["method"]: grade.watched for grade in grades}, world.floor_plan()), out / "paths")
     env.close()
     return written

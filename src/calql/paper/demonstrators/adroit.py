@@ -89,7 +89,7 @@ build = partial(run.build, Recipe, demonstrate)
 def attempt(recipe: Recipe, clone: Clone, seed: int, index: int) -> Episode:
     """The clone's attempt number `index`, with noise and pauses."""
     rng = np.random.default_rng([seed, index])
-    return _episode(recipe.hand, int(rng.integers(2**31)), hesitant(recipe, clone, rng), recipe.horizon)
+    return _episode(recipe.hand, int(rng.integers(2**31)), _hesitant(recipe, clone, rng), recipe.horizon)
 
 
 def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray], horizon: int) -> Episode:
@@ -103,7 +103,7 @@ def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray],
     return ending_at_success(roll(env, observation, next_action, horizon, over=lambda step: step.success))
 
 
-def hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:
+def _hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:
     """The clone with one episode's noise and pauses."""
     last, noise, pausing = np.zeros(0), np.zeros(0), False
     scale, share = rng.uniform(*recipe.noise), rng.uniform(*recipe.pausing)

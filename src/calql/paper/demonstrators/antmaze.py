@@ -65,8 +65,8 @@ class Recipe:
     """Standard deviation of the Gaussian noise on actions, which are clipped to [−1, 1] and recorded as executed."""
     spread: float = 1.3
     """The ant heads for random points of the cells on its way, up to this far (metres) from their centres in x and in
-    y, so that it cuts corners, touches them and frees itself. D4RL's points are up to 1 m away. 0: it walks along the
-    middle of the corridors."""
+    y, so that it comes closer to corners and walls. D4RL's points are up to 1 m away. 0: it walks along the middle of
+    the corridors."""
     wander: float = 0.0
     """Standard deviation, in rad, of slow noise on the heading."""
     stumbling: float = 0.0

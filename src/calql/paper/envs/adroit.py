@@ -70,9 +70,7 @@ class Adroit(gymnasium.Env):
         return observation.astype(np.float32), float(success) - 1.0, False, False, {"success": success}
 
     def ending(self, episode: Episode) -> tuple[str, float]:
-        """How an episode ended, and how far it came: see `_pen_ended` and the functions after it."""
-        if episode.successes is not None and episode.successes.any():
-            return "success", 1.0
+        """How an episode without success ended, and how far it came: see `_pen_ended` and the functions after it."""
         how, progress = _ENDING[self.hand](np.asarray(episode.observations, np.float64))
         return how, float(np.clip(progress, 0.0, 1.0))
 

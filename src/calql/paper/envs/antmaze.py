@@ -35,7 +35,7 @@ from calql.paper.envs.antmaze_model import (
     build_model,
 )
 from calql.paper.envs.floor import Floor
-from calql.paper.envs.ways import shortest_ways
+from calql.paper.envs.ways import share_of_way, shortest_ways
 from calql.tasks import nearest
 from calql.types import Episode, InputError
 
@@ -53,8 +53,8 @@ __all__ = [
 ]
 
 
-STUCK_STEPS, STUCK_DISTANCE = 100, 0.5
-"""An ant that has stayed within this distance (metres) in its last steps is stuck."""
+LAST_STEPS, STILL = 100, 0.5
+"""An ant that has stayed within this distance (metres) in as many last steps is stuck."""
 
 
 class AntMaze(gymnasium.Env):
@@ -116,18 +116,15 @@ class AntMaze(gymnasium.Env):
         return Floor(walls, CELL, maze.cell_center(maze.start), goal, self.physics.goal_radius, 1.0)
 
     def ending(self, episode: Episode) -> tuple[str, float]:
-        """How an episode ended, and the share of the way to the goal, in cells, that it came."""
-        if episode.successes is not None and episode.successes.any():
-            return "reached the goal", 1.0
+        """How an episode without success ended, and the share of the way to the goal, in cells, that it came."""
         places = np.asarray(episode.observations)[:, :2]
         ways = shortest_ways(self.maze.is_free, self.maze.cell_of(self.goal))
-        left = [len(ways[cell]) - 1 for cell in map(self.maze.cell_of, places) if cell in ways]
-        progress = 1.0 - min(left) / max(left[0], 1)
+        progress = share_of_way(ways, list(map(self.maze.cell_of, places)))
         _, x, y, _ = np.asarray(episode.observations)[-1, 3:7]
         if 1.0 - 2.0 * (x * x + y * y) < 0.0:
             return "fell on its back", progress
-        last = places[-STUCK_STEPS:]
-        if np.linalg.norm(last - last[-1], axis=1).max() < STUCK_DISTANCE:
+        last = places[-LAST_STEPS:]
+        if np.linalg.norm(last - last[-1], axis=1).max() < STILL:
             return "stuck near ({:.0f}, {:.0f})".format(*last[-1]), progress
         return "out of time on the way", progress
 

@@ -24,7 +24,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from calql.envs.headless import headless_gl
 from calql.paper.envs.floor import Floor
-from calql.paper.envs.ways import shortest_ways
+from calql.paper.envs.ways import share_of_way, shortest_ways
 from calql.types import Episode
 
 with contextlib.redirect_stderr(io.StringIO()):  # hides a notice about other environments of the package
@@ -115,14 +115,11 @@ class PointMaze(gymnasium.Env):
         return Floor(walls, 1.0, START_CENTER, cell_center(GOAL_CELL), GOAL_RADIUS, OBSERVATION_SCALE[:2])
 
     def ending(self, episode: Episode) -> tuple[str, float]:
-        """How an episode ended, and the share of the way to the goal, in cells, that it came."""
-        if episode.successes is not None and episode.successes.any():
-            return "reached the goal", 1.0
+        """How an episode without success ended, and the share of the way to the goal, in cells, that it came."""
         walls = maze_map()
         ways = shortest_ways(lambda cell: walls[cell[0]][cell[1]] != 1, GOAL_CELL)
         cells = [cell_of(place) for place in np.asarray(episode.observations)[:, :2] * OBSERVATION_SCALE[:2]]
-        left = [len(ways[cell]) - 1 for cell in cells if cell in ways]
-        return "out of time on the way", 1.0 - min(left) / max(left[0], 1)
+        return "out of time on the way", share_of_way(ways, cells)
 
     def render(self) -> np.ndarray | None:
         """[480, 480, 3] uint8 image of the whole maze from above."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Cell = tuple[int, int]
 """(row, column)."""
@@ -23,3 +23,9 @@ def shortest_ways(is_free: Callable[[Cell], bool], goal: Cell) -> dict[Cell, lis
                 ways[near] = [near, *ways[cell]]
                 queue.append(near)
     return ways
+
+
+def share_of_way(ways: Mapping[Cell, Sequence[Cell]], visited: Sequence[Cell]) -> float:
+    """The largest share of the first cell's way, counted in cells, that the visited cells have covered: in [0, 1]."""
+    left = [len(ways[cell]) - 1 for cell in visited if cell in ways]
+    return 1.0 - min(left) / left[0] if left[0] else 1.0
