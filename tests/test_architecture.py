@@ -30,7 +30,7 @@ TIERS = [
     {"data"},
     {"replay"},
     {"algorithms"},
-    {"methods"},
+    {"methods", "export"},
     {"paper"},
     {"training", "evaluation"},
     {"trackers"},

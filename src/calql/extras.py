@@ -18,6 +18,8 @@ EXTRAS = {
     "minari": ("Minari", "paper"),
     "h5py": ("h5py", "paper"),
     "matplotlib": ("Matplotlib", "report"),
+    "onnx": ("ONNX", "export"),
+    "onnxruntime": ("ONNX Runtime", "export"),
     "imageio": ("imageio", "video"),
     "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
 }

@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from tyro.extras import SubcommandApp
 
-    from calql.cli import bench, data, demo, doctor, evaluate, report, sweep, theory, train
+    from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train
     from calql.cli.signals import Stopped, terminating
     from calql.types import InputError, RunError
 
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         "demo": demo.demo,
         "train": train.train,
         "eval": evaluate.evaluate,
+        "export": export.export,
         "data": data.data,
         "sweep": sweep.sweep,
         "report": report.report,

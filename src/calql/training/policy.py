@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,21 @@ class Policy:
     """
 
     def __init__(
-        self, task: Task, title: str, step: int, algorithm: UpdateRule, spec: Spec, state: PyTree, low: Any, high: Any
+        self,
+        task: Task,
+        title: str,
+        step: int,
+        algorithm: UpdateRule,
+        spec: Spec,
+        state: PyTree,
+        low: Any,
+        high: Any,
+        metadata: Mapping[str, Any],
     ) -> None:
         self.task, self.title, self.step = task, title, step
         self.algorithm, self.spec, self.state = algorithm, spec, state
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        self.metadata = metadata
         self.reset()
 
     def reset(self) -> None:
@@ -84,9 +95,10 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     assert env.action_space.shape  # [A]
     spec = Spec(example, env.action_space.shape[0])
     low, high = action_bounds(env)
+    metadata = dict(env.metadata)
     env.close()
     state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
-    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, low, high)
+    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, low, high, metadata)
 
 
 def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:

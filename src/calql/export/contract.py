@@ -1,0 +1,93 @@
+"""The contract inside every export: what the policy takes, what it gives, how fast, and where it comes from.
+
+    {"format": 1,
+     "observations": {"arrays": [{"name", "path", "shape", "dtype"}, …], "unit", "scaling"},
+     "actions": {"shape", "dtype", "low", "high", "names", "unit"},
+     "rate_hz": 50.0,
+     "task": {"id", "env", "env_options", "horizon", "stop_at_success"},
+     "provenance": {"run", "method", "step", "checkpoint_sha256", "git_commit", "data", "data_fingerprint", "calql"},
+     "check": {"states", "from", "worst_error", "worst_share"}}
+
+Lists keep the order in which the policy takes and gives numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from calql.tasks import Task, import_name
+from calql.types import InputError, PyTree
+
+FORMAT = 1
+RAW = "the environment's own: give observations as the environment does"
+BOUNDED = "the environment's own: between low and high"
+
+
+def contract_of(
+    observation: PyTree,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    task: Task,
+    rate: float | None = None,
+    names: Sequence[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The contract, but for its `check`.
+
+    Args:
+        observation: an example of what the policy takes; only its shapes and dtypes are used.
+        low, high: bounds [A] of the environment's own action space.
+        task: the task that the policy was trained for.
+        rate: control rate in Hz; None: unknown.
+        names: names of the A actions; None: unknown.
+        provenance: where the policy comes from.
+
+    Raises InputError if there are not as many names as actions, or the rate is not positive.
+    """
+    if rate is not None and not (np.isfinite(rate) and rate > 0):
+        raise InputError(f"the control rate is {rate} Hz; it must be a positive number")
+    if names is not None and len(names) != len(low):
+        raise InputError(f"there are {len(names)} names of actions for {len(low)} actions; give one each, or none")
+    env = task.env if isinstance(task.env, str) else import_name(task.env)
+    return {
+        "format": FORMAT,
+        "observations": {"arrays": arrays_of(observation), "unit": RAW, "scaling": None},
+        "actions": {
+            "shape": [len(low)],
+            "dtype": "float32",
+            "low": [float(x) for x in low],
+            "high": [float(x) for x in high],
+            "names": None if names is None else [str(name) for name in names],
+            "unit": BOUNDED,
+        },
+        "rate_hz": None if rate is None else float(rate),
+        "task": {
+            "id": task.id,
+            "env": None if "<" in env else env,
+            "env_options": dict(task.env_options),
+            "horizon": task.horizon,
+            "stop_at_success": task.stop_at_success,
+        },
+        "provenance": dict(provenance or {}),
+    }
+
+
+def arrays_of(observation: PyTree, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Name, path of keys, shape and dtype of every array of an observation, keys sorted as the policy reads them."""
+    if isinstance(observation, Mapping):
+        return [row for key in sorted(observation) for row in arrays_of(observation[key], (*path, key))]
+    array = np.asarray(observation)
+    name = "/".join(("observation", *path))
+    return [{"name": name, "path": list(path), "shape": list(array.shape), "dtype": array.dtype.name}]
+
+
+def refuse_other(known: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise InputError if a policy takes or gives something else than another one."""
+    for part in ("observations", "actions"):
+        different = [key for key in known[part] if known[part][key] != new[part].get(key)]
+        if different:
+            raise InputError(f"the new policy has other {part} ({', '.join(different)}); start another actor for it")

@@ -1,0 +1,100 @@
+"""Exports the policy of a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import calql
+from calql.data.arrays import located, state_at
+from calql.data.load import load_for
+from calql.envs.make import make_env
+from calql.envs.rollout import collect_episode
+from calql.export.contract import contract_of
+from calql.export.write import write_policy
+from calql.training import checkpoint, store
+from calql.training.policy import SEED, Policy, load_policy
+from calql.training.record import Saved, read_record
+from calql.training.run_dir import RunDir
+from calql.types import InputError, PyTree
+
+STATES = 256
+"""Observations at which an export is compared with the policy."""
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    contract: dict[str, Any]
+    """See `calql.export.contract`."""
+    notes: list[str]
+    """Anything that the user should know."""
+
+
+def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: float | None = None) -> Exported:
+    """Write the policy of a run's checkpoint to OUT.npz or OUT.onnx.
+
+    Args:
+        run: a run directory.
+        out: the file; an older one is replaced atomically.
+        step: `newest`, `best`, `pretrained` or a gradient step.
+        rate: control rate in Hz; None: the environment's `metadata["render_fps"]`, if it states one.
+
+    Raises:
+        InputError: there is no such checkpoint or form, or the policy cannot be exported.
+        RunError: the file cannot be written.
+    """
+    run_dir = RunDir(run)
+    saved, policy = read_record(run_dir), load_policy(run, step)
+    contract = contract_of(
+        policy.spec.observation,
+        policy.low,
+        policy.high,
+        task=policy.task,
+        rate=policy.metadata.get("render_fps") if rate is None else rate,
+        names=policy.metadata.get("action_names"),
+        provenance=provenance(run_dir, saved, step),
+    )
+    states, source, notes = states_of(saved, policy)
+    written = write_policy(Path(out), policy.algorithm, policy.spec, policy.state, contract, states, source)
+    return Exported(written, notes)
+
+
+def provenance(run_dir: RunDir, saved: Saved, step: str) -> dict[str, Any]:
+    """Where a policy comes from: run, method, checkpoint, commit, data."""
+    experiment = saved.experiment
+    meta = checkpoint.load_meta(store.find_checkpoint(run_dir, experiment, step))
+    return {
+        "run": str(run_dir.path),
+        "method": experiment.method,
+        "seed": experiment.seed,
+        "step": meta["step"],
+        "checkpoint_sha256": meta["checksums"]["state.safetensors"],
+        "git_commit": saved.raw.get("starts", [saved.raw])[-1].get("git_commit"),
+        "data": experiment.data.uri,
+        "data_fingerprint": saved.fingerprint,
+        "calql": calql.__version__,
+    }
+
+
+def states_of(saved: Saved, policy: Policy) -> tuple[list[PyTree], str, list[str]]:
+    """Observations to compare at, where they come from, and notes: from the run's data, or else from one episode."""
+    experiment, notes = saved.experiment, []
+    uri = experiment.data.uri
+    try:
+        if uri is None:
+            raise InputError("the run has no data")
+        episodes = load_for(experiment.task.for_data(uri), uri, experiment.data.cut_at_horizon)
+        if episodes.fingerprint() != saved.fingerprint:
+            notes.append(f"the data at {uri} have changed since the run began")
+        chosen = np.linspace(0, episodes.num_transitions - 1, min(STATES, episodes.num_transitions)).astype(int)
+        found = [state_at(*place) for place in located(episodes.episodes, chosen)]
+        return found, f"the data {uri}", notes
+    except InputError as error:
+        notes.append(f"checked on an episode of the environment, as the run's data cannot be opened: {error}")
+    env = make_env(policy.task)
+    episode = collect_episode(env, policy.task, policy.side_by_side(1), SEED)
+    env.close()
+    return [state_at(episode, step) for step in range(min(STATES, episode.length))], "an episode", notes
