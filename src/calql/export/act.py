@@ -38,7 +38,7 @@ def inputs_of(contract, observation):
                 raise ValueError(f"the observation has no '{name}'; give what the policy was trained on")
             value = value[key]
         if hasattr(value, "keys"):
-            raise ValueError(f"the observation's '{name}' holds {', '.join(map(str, value))}; give an array")
+            raise ValueError(f"'{name}' holds {', '.join(map(str, value))}; give an array")
         value = np.asarray(value)
         if list(value.shape) != wanted["shape"] or (wanted["dtype"] == "uint8") != (value.dtype == np.uint8):
             found = f"{value.dtype}{list(value.shape)}"
