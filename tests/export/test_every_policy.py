@@ -81,7 +81,7 @@ def acts_as(tmp_path, rule, observation, state):
         assert check["worst_share"] < 2e-5
         assert check["states"] == 20
         actions = np.array([exported.act(observation) for observation in seen])
-        unit = rule.act(state, map_leaves(lambda *x: np.stack(x), *seen))
+        unit = np.asarray(rule.act(state, map_leaves(lambda *x: np.stack(x), *seen)))
         np.testing.assert_allclose(actions, LOW + (unit + 1) / 2 * (HIGH - LOW), atol=2e-4)
         assert np.ptp(actions / (HIGH - LOW), axis=0).min() > 0.02  # the policy does depend on what it sees
 
