@@ -85,7 +85,15 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 def test_commands_are_understood(page, monkeypatch, capsys):
     """Every command of every page has the options that it names, and trains with settings that exist."""
     monkeypatch.chdir(ROOT)
-    for name in ("data.data", "evaluate.evaluate", "report.report", "bench.bench", "theory.theory", "demo.demo"):
+    for name in (
+        "data.data",
+        "evaluate.evaluate",
+        "report.report",
+        "bench.bench",
+        "theory.theory",
+        "demo.demo",
+        "export.export",
+    ):
         function = pkgutil.resolve_name(f"calql.cli.{name}")
         monkeypatch.setattr(f"calql.cli.{name}", functools.wraps(function)(lambda *args, **options: 0))
     for command in commands(page.read_text()):
