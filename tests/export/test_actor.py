@@ -178,6 +178,12 @@ def test_options_that_cannot_be_used(policies, tmp_path, options, message):
         act(policies / "states.npz", tmp_path / "out", **options)
 
 
+def test_a_file_in_place_of_the_folder(policies, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match=r"out cannot be used .*; choose another --out"):
+        act(policies / "states.npz", tmp_path / "out")
+
+
 def test_one_actor_per_name(policies, tmp_path):
     with only_one(tmp_path, "a"):
         with pytest.raises(InputError, match="an actor named 'a' already writes"):
@@ -197,6 +203,23 @@ def test_a_task_may_be_given_in_place_of_an_environment(policies, tmp_path):
     finally:
         sys.path.remove(str(tmp_path))
     assert len(np.load(episodes(tmp_path)[0])["rewards"]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux schedules so")
+def test_real_time_is_asked_of_the_machine_or_refused(policies, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *given: asked.append(given))
+    act(policies / "states.npz", tmp_path, rate=2000, episodes=1)
+    assert asked == []
+    act(policies / "states.npz", tmp_path, rate=2000, episodes=1, real_time=True)
+    assert [(process, policy & os.SCHED_RR) for process, policy, _ in asked] == [(0, os.SCHED_RR)]
+
+    def refuse(*given):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    with pytest.raises(InputError, match=r"no real-time scheduling here .*; leave --real-time out"):
+        act(policies / "states.npz", tmp_path, rate=2000, episodes=1, real_time=True)
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------------

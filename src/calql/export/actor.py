@@ -14,12 +14,13 @@ array `interventions`.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,11 +40,12 @@ def only_one(out: Path, name: str) -> Iterator[None]:
     """Be the only actor of that name in the folder; removes what a killed one left. Raises InputError if one runs."""
     if not re.fullmatch(r"[\w-]+", name):
         raise InputError(f"the name '{name}' would be a part of file names; use letters, digits, - and _")
-    with suppress(FileExistsError):
-        out.mkdir(parents=True)
-    if not out.is_dir():
-        raise InputError(f"{out} is not a folder; choose another --out")
-    with (out / f".{name}.lock").open("a") as lock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / f".{name}.lock").open("a")
+    except OSError as error:
+        raise InputError(f"{out} cannot be used ({error.strerror}); choose another --out, or grant access") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,6 +54,16 @@ def only_one(out: Path, name: str) -> Iterator[None]:
             for left in folder.glob(temporary_name(Path(f"{name}-*")).name):
                 left.unlink()
         yield
+
+
+def before_all_others() -> None:
+    """Give this thread real-time scheduling. Raises InputError if this machine does not let it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except (AttributeError, OSError) as error:  # macOS has no such call
+        raise InputError(
+            f"no real-time scheduling here ({error}); leave --real-time out, or run as root or with an rtprio limit"
+        ) from error
 
 
 def make(env: str, options: dict[str, Any]) -> gymnasium.Env:
@@ -79,6 +91,7 @@ def act(
     noise: float = 0.0,
     seed: int | None = None,
     name: str | None = None,
+    real_time: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
     """Run whole episodes with an exported policy at a fixed rate; each becomes one file in a folder.
 
@@ -94,6 +107,7 @@ def act(
         noise: Standard deviation of Gaussian noise on actions, as a share of half their range.
         seed: Seed of the first reset and of the noise.
         name: Name of this actor in file names; by default this machine's name.
+        real_time: Run before all other programs of this machine, so that they delay no steps (Linux; needs the right to).
     """
     contract = load(policy).contract
     task = contract["task"]
@@ -111,6 +125,8 @@ def act(
                 policy, world, out, hz, horizon or task["horizon"],
                 stop_at_success=task["stop_at_success"], noise=noise, seed=seed, name=name,
             )  # fmt: skip
+            if real_time:
+                before_all_others()
             while episodes is None or actor.episodes < episodes:
                 if (problem := actor.reload()) is not None:
                     print(f"note {problem}", flush=True)
