@@ -97,6 +97,17 @@ def test_the_large_encoder_acts_as_in_jax(rule, tmp_path):
     acts_as(tmp_path, rule, SEEN, trained(rule, Spec(SEEN, 3)))
 
 
+def test_an_image_policy_acts_as_in_jax_where_its_convolutions_are_xla_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # a rule that was not compiled before
+    rule = BC(encoder="small", discount=0.5)
+    assert "conv_general_dilated" in str(
+        jax.make_jaxpr(lambda s, o: rule.act(s, o))(
+            *(trained(rule, Spec(SEEN, 3)), map_leaves(lambda x: x[None], SEEN))
+        )
+    )
+    acts_as(tmp_path, rule, SEEN, trained(rule, Spec(SEEN, 3)))
+
+
 def test_the_tables_hold_policies_of_every_kind():
     assert {type(rule).__name__ for _, rule, _ in POLICIES} >= {"SAC", "CQL", "CalQL", "IQL", "AWAC", "TD3BC", "BC"}
     assert {images for *_, images in POLICIES} == {True, False}
@@ -147,6 +158,7 @@ def functions():
         return FLAT, lambda w, s: jnp.tanh(function(s @ WEIGHTS))
 
     yield "swish", flat(jax.nn.swish)
+    yield "sigmoid", flat(lambda x: jax.nn.sigmoid(200 * x) - 0.5)
     yield "gelu", flat(jax.nn.gelu)
     yield "elu", flat(lambda x: jnp.where(x > 0, x, jnp.exp(jnp.minimum(x, 0)) - 1))
     yield "softplus", flat(lambda x: jnp.log1p(jnp.exp(-jnp.abs(x))) + jnp.maximum(x, 0))

@@ -68,6 +68,7 @@ class NumpyPolicy:
     def act(self, observation):
         """The action [A] float32 for one observation. Raises ValueError if one of the two cannot be used."""
         values = self._constants | inputs_of(self.contract, observation)
-        for operation, inputs, out, options in self._steps:
-            values[out] = operation(*[values[name] for name in inputs], **options)
+        with np.errstate(all="ignore"):  # what matters is checked below
+            for operation, inputs, out, options in self._steps:
+                values[out] = operation(*[values[name] for name in inputs], **options)
         return finite(values[self._output])

@@ -107,7 +107,7 @@ def act(
         noise: Standard deviation of Gaussian noise on actions, as a share of half their range.
         seed: Seed of the first reset and of the noise.
         name: Name of this actor in file names; by default this machine's name.
-        real_time: Run before all other programs of this machine, so that they delay no steps (Linux; needs the right to).
+        real_time: Run before all other programs of this machine, so that they delay no steps (Linux, if permitted).
     """
     contract = load(policy).contract
     task = contract["task"]

@@ -139,7 +139,8 @@ class OnnxPolicy:
 
     def act(self, observation: PyTree) -> np.ndarray:
         """The action [A] float32 for one observation. Raises ValueError if one of the two cannot be used."""
-        return finite(self._session.run(["action"], inputs_of(self.contract, observation))[0])
+        (action,) = self._session.run(["action"], inputs_of(self.contract, observation))
+        return finite(np.asarray(action))
 
 
 def load(path: Path) -> OnnxPolicy:

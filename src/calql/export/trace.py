@@ -72,7 +72,10 @@ class Writer:
         known |= {name: np.asarray(x) for name, x in zip(jaxpr.constvars, constants, strict=True)}
 
         def read(variable: Any) -> Operand:
-            return np.asarray(variable.val, variable.aval.dtype) if isinstance(variable, Literal) else known[variable]
+            if not isinstance(variable, Literal):
+                return known[variable]
+            kind: Any = variable.aval
+            return np.asarray(variable.val, kind.dtype)
 
         for equation in jaxpr.eqns:
             results = self.equation(equation, [read(variable) for variable in equation.invars])
@@ -221,8 +224,8 @@ def _reciprocal_root(write: Writer, x: Operand, **_: Any) -> Operand:
 
 
 def _logistic(write: Writer, x: Operand, **_: Any) -> Operand:
-    one = np.ones((), x.dtype)
-    return write("divide", one, write("add", one, write("exp", write("negative", x))))
+    half = np.asarray(0.5, x.dtype)  # ½ (1 + tanh(x / 2)), as exp(−x) may overflow
+    return write("add", half, write("multiply", half, write("tanh", write("multiply", half, x))))
 
 
 def _cast(write: Writer, x: Operand, *, new_dtype: Any, **_: Any) -> Operand:
