@@ -30,16 +30,13 @@ def same(one, other) -> bool:
 def test_demonstrations_ship_and_succeed(hand):
     shown = builder.demonstrations(hand)
     assert len(shown) == len({demonstration.seed for demonstration in shown}) == builder.DEMONSTRATIONS
-    assert sum((builder.ASSETS / f"{hand}_{name}").stat().st_size for name in FILES) < 250_000
+    assert sum(path.stat().st_size for path in builder.ASSETS.glob(f"{hand}_*")) < 350_000
     env = adroit.make(hand)
     for demonstration in shown:
         env.reset(seed=demonstration.seed)
         signals = [env.step(action)[-1]["success"] for action in demonstration.actions]
         assert any(signals[: HORIZON[hand]])
         assert np.abs(demonstration.actions).max() <= 1.0
-
-
-FILES = ("demonstrations.npz", "clone.safetensors")
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -104,7 +101,7 @@ def test_noise_is_correlated_and_has_its_scale():
         "door", horizon=50, demonstrations=0, noise=(0.1, 0.1), noise_correlation=0.9, keep_failures=True
     )
     episodes = [builder.demonstrate(recipe, 0, index) for index in range(4)]
-    clone = builder.shipped_clone("door")
+    clone = builder.shipped("door")
     rest = [episode.actions - clone(episode.observations[:-1]) for episode in episodes]
     inside = np.stack([r[np.abs(r) > 0][:1000] for r in rest])
     assert inside.std() == pytest.approx(0.1, rel=0.3)
@@ -112,9 +109,21 @@ def test_noise_is_correlated_and_has_its_scale():
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.7
 
 
+@pytest.mark.parametrize("hand", ["pen", "door"])
+def test_the_improved_policy_succeeds_where_its_clone_does_not(hand):
+    recipe = builder.Recipe(hand, horizon=HORIZON[hand], demonstrations=0, noise=(0.0, 0.0), keep_failures=True)
+    wins = {}
+    for policy in builder.POLICIES:
+        episodes = [builder.attempt(recipe, builder.shipped(hand, policy), 1, index) for index in range(12)]
+        wins[policy] = sum(bool(episode.successes[-1]) for episode in episodes)
+    assert wins["improved"] >= 11 > wins["clone"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (dict(policy="cloned"), "did you mean clone"),
+        (dict(hand="relocate", policy="improved"), "no improved policy ships"),
         (dict(demonstrations=26), "there are 25"),
         (dict(noise=(0.2, 0.1)), "noise"),
         (dict(noise_correlation=1.0), "noise_correlation"),
@@ -138,7 +147,7 @@ def test_stored_and_read_back(task, tmp_path, monkeypatch):
     made = builder.build(task, seed=3, transitions=60, demonstrations=2)
     recipe = builder.Recipe(**task.recipe | dict(transitions=60, demonstrations=2, horizon=task.horizon))
     expected = [e for e in (builder.demonstrate(recipe, 3, index) for index in range(2)) if e is not None]
-    read = load(f"local:{task.id}")
+    read = load(task.data)
     assert read.num_transitions >= 60
     assert all(episode.successes[-1] for episode in read.episodes)
     for stored, episode in zip(read.episodes, expected, strict=False):

@@ -120,7 +120,7 @@ def test_cloning_lowers_the_error():
 
 
 def test_practice_adds_the_clone_s_own_successes():
-    clone = builder.shipped_clone("door")
+    clone = builder.shipped("door")
     successes, tried = make_adroit.practise("door", clone, seed=7, count=2)
     assert len(successes) == 2 <= tried
     for episode in successes:

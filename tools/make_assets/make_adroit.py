@@ -1,6 +1,6 @@
-"""Remakes the assets of a task of the hand: 25 planned demonstrations, and a network cloned from them.
+"""Remakes the assets of a task of the hand: 25 planned demonstrations, a network cloned from them, and a better one.
 
-python tools/make_assets/make_adroit.py HAND [--seed 0] [--attempts 50] [--practice N]
+python tools/make_assets/make_adroit.py HAND [--seed 0] [--attempts 50] [--practice N] [--improve N]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from cloning import train_clone
 from planning import Planner
+from ppo import PPO, improve
 
 from calql.paper.demonstrators.adroit import (
     DEMONSTRATIONS,
@@ -22,7 +23,7 @@ from calql.paper.demonstrators.adroit import (
     demonstrate,
     demonstrations,
     environment,
-    shipped_clone,
+    shipped,
 )
 from calql.paper.demonstrators.clone import Clone
 from calql.types import Episode
@@ -35,6 +36,8 @@ PRACTICE, PRACTISED = {"pen": 0, "door": 2, "relocate": 0}, 100
 """Rounds in which a clone is cloned again, and the number of its own successes that each adds to the demonstrations."""
 PRACTICE_ATTEMPTS = 6_000
 """Maximum number of attempts per round; after them the round uses the successes so far."""
+NOISE = {"pen": 0.2, "door": 0.1, "relocate": 0.1}
+"""Noise with which the improvement of a clone begins, where most of its successes survive it."""
 PLANNING_STEPS = {"pen": 100, "door": 200, "relocate": 200}
 """Steps after which the planner gives up: the paper's horizons."""
 
@@ -106,14 +109,19 @@ def main(
     seed: int = 0,
     attempts: int = 50,
     practice: int | None = None,
+    improvement: Annotated[int, tyro.conf.arg(name="improve")] = 0,
 ) -> None:
-    """Remake the hand's assets: the first 25 successes of the planner within `attempts`, and their clone.
+    """Remake the hand's assets: the first 25 successes of the planner within `attempts`, their clone, and what
+    reinforcement learning makes of it.
 
     Args:
         hand: the hand.
         seed: seed of all random numbers.
-        attempts: attempts of the planner; 0 keeps the demonstrations and only clones them again.
-        practice: rounds in which the clone is cloned again with its own successes; by default as in `PRACTICE`.
+        attempts: attempts of the planner; 0 keeps the demonstrations.
+        practice: rounds in which the clone is cloned again with its own successes; by default as in `PRACTICE`. With 0
+            attempts and 0 rounds, the clone is kept, too.
+        improvement: iterations of reinforcement learning (`ppo`), after each of which the policy is saved; 0 keeps the
+            policy that ships.
     """
     made: list[Demonstration] = []
     for index in range(attempts):
@@ -126,13 +134,24 @@ def main(
         print(f"attempt {index + 1}/{attempts}: {steps or 'no'} steps; {len(made)} successes", flush=True)
     if attempts and len(made) < DEMONSTRATIONS:
         raise SystemExit(f"{DEMONSTRATIONS} successes are needed; give more attempts")
+    if attempts or practice != 0:
+        clone_again(hand, seed, PRACTICE[hand] if practice is None else practice)
+    options = PPO(noise=NOISE[hand])
+    better = improve(hand, shipped(hand), improvement, PLANNING_STEPS[hand], seed, options)
+    for number, (policy, share) in enumerate(better, 1):
+        policy.save(asset(hand, "policy.safetensors"))
+        print(f"iteration {number}/{improvement}: {share:.0%} of the episodes succeed", flush=True)
+
+
+def clone_again(hand: str, seed: int, practice: int) -> None:
+    """Replace the clone that ships with the library."""
     clone = fit_clone(hand, seed)
-    for number in range(1, (PRACTICE[hand] if practice is None else practice) + 1):
+    for number in range(1, practice + 1):
         successes, tried = practise(hand, clone, seed + number)
         print(f"round {number} of practice: {len(successes)} successes in {tried} attempts", flush=True)
         clone = fit_clone(hand, seed, successes)
     clone.save(asset(hand, "clone.safetensors"))
-    shipped_clone.cache_clear()
+    shipped.cache_clear()
 
 
 if __name__ == "__main__":

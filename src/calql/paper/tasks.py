@@ -112,18 +112,25 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
     )
 
 
-def _adroit(hand: str, horizon: int, transitions: int, summary: str, **paper: Any) -> Task:
-    """An Adroit row with binary rewards (Appendix G.3; `nakamotoo/Cal-QL:scripts/run_adroit.sh`)."""
+def _adroit(
+    hand: str, horizon: int, transitions: int, summary: str, recipe: Mapping[str, Any] | None = None, **paper: Any
+) -> Task:
+    """An Adroit row with binary rewards (Appendix G.3; `nakamotoo/Cal-QL:scripts/run_adroit.sh`).
+
+    The first version of the data had `transitions` from the clone; `recipe` changes it for the next one.
+    """
     relabel = "calql.paper.envs.adroit:relabel"
+    first = {"transitions": transitions, "policy": "clone", "noise": (0.0, 0.1)}
     return Task(
         id=f"{hand}-binary",
         summary=summary,
         domain="adroit",
         env="calql.paper.envs.adroit:make",
         env_options={"hand": hand},
-        data=f"local:{hand}-binary",
+        data=f"local:{hand}-binary" + ("-v1" if recipe else ""),
         builder="calql.paper.demonstrators.adroit:build",
-        recipe={"hand": hand, "transitions": transitions},
+        recipe={"hand": hand, "transitions": transitions, **(recipe or {})},
+        earlier={f"local:{hand}-binary": first} if recipe else {},
         sources=(
             Source("awac:*", reader={"task": hand}),
             Source(f"minari:D4RL/{hand}/*", adapt=relabel),
@@ -298,7 +305,14 @@ TASKS: dict[str, Task] = {
             target_share=1.0,
             failures=False,
         ),
-        _adroit("pen", 100, 20_000, "a 24-joint hand turns a pen to a given pose", online_steps=300_000),
+        _adroit(
+            "pen",
+            100,
+            20_000,
+            "a 24-joint hand turns a pen to a given pose",
+            recipe={"transitions": 40_000, "policy": "improved", "noise": (0.1, 0.4)},
+            online_steps=300_000,
+        ),
         _adroit("door", 200, 30_000, "a 24-joint hand opens a latched door"),
         _adroit("relocate", 200, 3_000, "a 24-joint hand carries a ball to a given place"),
         _visual("pick-place", "a small arm puts one of five objects, and none of five others, into a bowl"),

@@ -1,9 +1,9 @@
-"""Data of the Adroit tasks: a few good demonstrations, and the successes of a noisy clone of them.
+"""Data of the Adroit tasks: a few good demonstrations, and the successes of a policy with noise.
 
-A planner solved each task 25 times; these actions ship with the library, and so does a network cloned from them, which
-for the door was cloned again from the demonstrations and its own successes. Both were made by
-`tools/make_assets/make_adroit.py`. The paper's data have the same two parts ("offpolicy_hand_data" of AWAC): 25 human
-demonstrations, and trajectories of a policy cloned from them.
+A planner solved each task 25 times; these actions ship with the library, and so does a network cloned from them (for
+the door, cloned again from them and its own successes) and, for pen and door, what reinforcement learning in the
+simulator has made of that clone. All were made by `tools/make_assets/make_adroit.py`. The paper's data have the same
+two parts ("offpolicy_hand_data" of AWAC): 25 human demonstrations, and trajectories of a policy cloned from them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from calql.types import Episode, InputError
 ASSETS = Path(__file__).parent / "assets"
 DEMONSTRATIONS = 25
 """Number of human demonstrations in the paper's data."""
+POLICIES = {"clone": "clone.safetensors", "improved": "policy.safetensors"}
+"""Names of the networks that ship, and of their files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Options of the data: demonstrations first, then episodes of the clone, which differ in noise and pauses.
+    """Options of the data: demonstrations first, then episodes of a policy, which differ in noise and pauses.
 
     An episode ends at its first success, where the task stops too. The official release cuts after the last success
     within the horizon and makes every success a termination, so that no value is bootstrapped after the first success
@@ -46,20 +48,26 @@ class Recipe:
     """Steps after which an episode is cut and counts as a failure."""
     demonstrations: int = DEMONSTRATIONS
     """Number of the planner's demonstrations that the first attempts repeat, without noise or pauses."""
+    policy: str = "clone"
+    """Whose attempts follow: the `clone`'s, or the `improved` policy's."""
     noise: tuple[float, float] = (0.0, 0.1)
-    """[low, high] standard deviation of the noise on the clone's actions, uniform over episodes."""
+    """[low, high] standard deviation of the noise on the policy's actions, uniform over episodes."""
     noise_correlation: float = 0.8
     """Correlation of the noise between consecutive steps."""
     pausing: tuple[float, float] = (0.0, 0.0)
-    """[low, high] share of the steps at which the clone repeats its last action, uniform over episodes."""
+    """[low, high] share of the steps at which the policy repeats its last action, uniform over episodes."""
     pause_steps: float = 5.0
     """Mean length of a pause in steps."""
     keep_failures: bool = False
-    """Whether to keep the clone's episodes without success."""
+    """Whether to keep the policy's episodes without success."""
 
     def __post_init__(self):
         if self.hand not in adroit.HANDS:
             raise nearest(self.hand, adroit.HANDS, "hand")
+        if self.policy not in POLICIES:
+            raise nearest(self.policy, POLICIES, "policy")
+        if not asset(self.hand, POLICIES[self.policy]).exists():
+            raise InputError(f"no {self.policy} policy ships for {self.hand}; choose another one")
         if not 0 <= self.demonstrations <= DEMONSTRATIONS:
             raise InputError(f"demonstrations is {self.demonstrations}; there are {DEMONSTRATIONS}")
         if not 0 <= self.noise[0] <= self.noise[1] or not 0 <= self.noise_correlation < 1:
@@ -77,7 +85,7 @@ def demonstrate(recipe: Recipe, seed: int, index: int) -> Episode | None:
         horizon = min(recipe.horizon, len(shown.actions))
         episode = _episode(recipe.hand, shown.seed, lambda step, _: shown.actions[step], horizon)
     else:
-        episode = attempt(recipe, shipped_clone(recipe.hand), seed, index)
+        episode = attempt(recipe, shipped(recipe.hand, recipe.policy), seed, index)
     assert episode.successes is not None
     return episode if recipe.keep_failures or episode.successes[-1] else None
 
@@ -150,11 +158,11 @@ def demonstrations(hand: str) -> tuple[Demonstration, ...]:
 
 
 @cache
-def shipped_clone(hand: str) -> Clone:
-    """The clone that ships with the library."""
-    return Clone.load(asset(hand, "clone.safetensors"))
+def shipped(hand: str, policy: str = "clone") -> Clone:
+    """A network that ships with the library: one of `POLICIES`."""
+    return Clone.load(asset(hand, POLICIES[policy]))
 
 
 def asset(hand: str, name: str) -> Path:
-    """Path of an asset of the hand: `demonstrations.npz` or `clone.safetensors`."""
+    """Path of an asset of the hand: `demonstrations.npz`, or a file of `POLICIES`."""
     return ASSETS / f"{hand}_{name}"
