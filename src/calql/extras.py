@@ -15,8 +15,10 @@ class MissingPackage(InputError, ImportError):
 EXTRAS = {
     "mujoco": ("MuJoCo", "paper"),
     "gymnasium_robotics": ("Gymnasium-Robotics", "paper"),
-    "minari": ("Minari", "paper"),
-    "h5py": ("h5py", "paper"),
+    "minari": ("Minari", "formats"),
+    "h5py": ("h5py", "formats"),
+    "pyarrow": ("PyArrow", "formats"),
+    "av": ("PyAV", "formats"),
     "matplotlib": ("Matplotlib", "report"),
     "onnx": ("ONNX", "export"),
     "onnxruntime": ("ONNX Runtime", "export"),

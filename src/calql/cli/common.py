@@ -36,11 +36,11 @@ def note(text: str) -> None:
 
 
 def load_data(experiment: Experiment) -> Episodes:
-    """The run's data, built first if they are local and missing, and checked (see `open_for`); prints warnings."""
+    """The run's data, built first if they are local and missing, and checked (see `open_for`); prints all notes."""
     build_missing(experiment.data.uri, experiment.task)
     episodes, report = open_for(experiment)
-    for warning in report.warnings:
-        note(warning)
+    for text in (*episodes.notes, *report.warnings):
+        note(text)
     return episodes
 
 

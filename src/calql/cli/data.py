@@ -1,4 +1,4 @@
-"""`calql data`: build, list, inspect and check recorded experience."""
+"""`calql data`: build, list, inspect, check and convert recorded experience."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ READ = {
     "build": ("--transitions", "--seed", "--workers", "--set"),
     "info": ("--task", "--figures"),
     "check": ("--task", "--figures"),
+    "convert": ("--to",),
     "grade": ("--task", "--workers", "--methods", "--seeds", "--out", "--set"),
 }
 """Options that each action uses; others are refused."""
 
 
 def data(
-    action: Annotated[Literal["build", "list", "info", "check", "grade"], tyro.conf.Positional],
+    action: Annotated[Literal["build", "list", "info", "check", "convert", "grade"], tyro.conf.Positional],
     what: Annotated[
         str | None,
         tyro.conf.Positional,
         tyro.conf.arg(help=f"A task id (its data), or a data URI: {FORMS}."),
     ] = None,
     task: str | None = None,
+    to: str | None = None,
     figures: Path | None = None,
     transitions: int | None = None,
     seed: int | None = None,
@@ -39,7 +41,7 @@ def data(
     out: Path | None = None,
     options: Settings = (),
 ) -> int:
-    """Recorded experience: list; build TASK; info, check or grade a TASK's data or a URI.
+    """Recorded experience: list; build TASK; info, check or grade a TASK's data or a URI; convert URI --to URI.
 
     `check` tells before training whether a data set fits the task, how narrow it is, and what calibration can be
     expected to do. `grade` trains on it, with a fixed budget, and tells what was learned beside published scores, and
@@ -50,6 +52,7 @@ def data(
     Args:
         action: What to do.
         task: Task whose reward map, horizon and environment the data are checked against; by default a local URI's own.
+        to: Where `convert` writes the episodes: minari:ID or npz:FILE.npz, which must not exist yet.
         figures: Folder for figures of returns, lengths and coverage (info and check).
         transitions: Number of transitions to build.
         seed: Seed of the builder; by default 0.
@@ -61,8 +64,8 @@ def data(
         options: Options by name, of the task's demonstrator (build … --set action_noise=0.3) or of a grade's runs.
     """
     given = {
-        "--task": task, "--figures": figures, "--transitions": transitions, "--seed": seed, "--workers": workers,
-        "--methods": methods, "--seeds": seeds, "--out": out, "--set": options,
+        "--task": task, "--to": to, "--figures": figures, "--transitions": transitions, "--seed": seed,
+        "--workers": workers, "--methods": methods, "--seeds": seeds, "--out": out, "--set": options,
     }  # fmt: skip
     if idle := [name for name, value in given.items() if value not in (None, ()) and name not in READ[action]]:
         raise InputError(f"calql data {action} does not use {', '.join(idle)}; leave it out")
@@ -72,6 +75,8 @@ def data(
         raise InputError(f"calql data {action} needs a task id or a data URI")
     if action == "build":
         return _build(what, seed or 0, transitions, workers, flat(options))
+    if action == "convert":
+        return _convert(what, to)
     if action == "grade":
         return _grade(what, task, flat(methods), flat(seeds) or (0, 1, 2), out, workers, flat(options))
     return _judge(what, task, figures, with_env=action == "check")
@@ -101,6 +106,23 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
     made = common.build(task, seed, transitions, workers, options)
     look = common.command_line("data", "check", task.data or f"minari:{made}")
     common.console.print(f"built minari:{made}; look at it with: {look}", soft_wrap=True)
+    return 0
+
+
+def _convert(what: str, to: str | None) -> int:
+    from calql.cli.common import console, note
+    from calql.data.convert import TARGETS, convert
+    from calql.data.load import load
+    from calql.paper.tasks import TASKS
+
+    if to is None:
+        raise InputError(f"calql data convert needs a place to write to: --to {TARGETS}")
+    episodes = load(str(TASKS[what].data) if what in TASKS else what)
+    for text in episodes.notes:
+        note(text)
+    written = convert(episodes, to)
+    about = f"{episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
+    console.print(f"wrote {about} to {written}; use it as --data {to}", soft_wrap=True, markup=False)
     return 0
 
 

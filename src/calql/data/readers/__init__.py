@@ -11,10 +11,15 @@ from typing import NamedTuple
 
 from calql.data.episodes import Episodes
 from calql.data.readers.awac import read_awac
+from calql.data.readers.csv import read_csv
 from calql.data.readers.d4rl import read_d4rl
+from calql.data.readers.lerobot import read_lerobot
 from calql.data.readers.local import read_local
 from calql.data.readers.minari import read_minari
 from calql.data.readers.npz import read_npz
+from calql.data.readers.ogbench import read_ogbench
+from calql.data.readers.parquet import read_parquet
+from calql.data.readers.robomimic import read_robomimic
 
 
 class Format(NamedTuple):
@@ -32,6 +37,11 @@ READERS: dict[str, Format] = {
     "d4rl": Format(read_d4rl, "d4rl:FILE.hdf5"),
     "awac": Format(read_awac, "awac:DIR"),
     "npz": Format(read_npz, "npz:FILE.npz"),
+    "csv": Format(read_csv, "csv:FILE.csv"),
+    "parquet": Format(read_parquet, "parquet:FILE.parquet"),
+    "lerobot": Format(read_lerobot, "lerobot:DIR"),
+    "robomimic": Format(read_robomimic, "robomimic:FILE.hdf5"),
+    "ogbench": Format(read_ogbench, "ogbench:FILE.npz"),
 }
 
 OWN_FORM = "package.module:reader#ARGUMENT"

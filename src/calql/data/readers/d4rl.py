@@ -9,33 +9,42 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from calql.data.episodes import Episodes
-from calql.data.readers.rows import episodes_from_rows, known
-from calql.extras import needed_for
+from calql.data.readers.files import split_options
+from calql.data.readers.hdf5 import read_hdf5
+from calql.data.readers.names import meaning, read_known
+from calql.data.readers.rows import episodes_from_rows, of_rows
 from calql.types import InputError
 
 
 def read_d4rl(path: str | os.PathLike) -> Episodes:
-    """The episodes of a D4RL file.
+    """The episodes of a D4RL file, or of your own with one row per step in the arrays of `npz:`.
 
-    Raises InputError if the file is missing, is not HDF5, is truncated, or holds no such data.
+    Args:
+        path: the file; `#success=last` after it says that every episode ends in success.
+
+    Raises:
+        InputError: the file is missing, is not HDF5, is truncated, or holds no such data.
     """
-    uri, arrays = f"d4rl:{os.fspath(path)}", {}
-    with needed_for(uri):
-        import h5py  # here, because the import is slow and most runs do not need it
+    uri = f"d4rl:{os.fspath(path)}"
+    plain, options = split_options(uri, path, success=str)
 
-    def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if known(name) and isinstance(item, h5py.Dataset):
-            arrays[name] = np.asarray(item[()])
+    def take(sets: dict) -> Episodes:
+        if not any(meaning(name) for name in sets):
+            _refuse_other_layout(uri, plain, sets)
+        arrays, unused = read_known(uri, sets, lambda name: sets[name][()])
+        return episodes_from_rows(arrays, uri, unused=unused, drop_unfinished=True, **of_rows(uri, options))
 
-    if not os.path.isfile(path):
-        raise InputError(f"{uri}: there is no such file; check the path")
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(take)
-    except Exception as error:  # h5py fails on damaged bytes in many ways: KeyError, RuntimeError, MemoryError…
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")
-        raise InputError(f"{uri}: not a complete HDF5 file ({reason}); download or export it again") from error
-    return episodes_from_rows(arrays, uri)
+    return read_hdf5(uri, plain, take)
+
+
+def _refuse_other_layout(uri: str, path: str, sets: dict) -> None:
+    """Raise InputError if the file has a group for every episode, as robomimic's and Minari's files do."""
+    groups = {name.rpartition("/")[0] for name in sets if meaning(name.rpartition("/")[2]) == "actions"}
+    if groups and all(group.startswith("episode_") for group in groups) and os.path.basename(path) == "main_data.hdf5":
+        raise InputError(f"{uri}: this is the file of a Minari data set; name the set: minari:ID (see calql data list)")
+    if groups:
+        raise InputError(
+            f"{uri}: it has a group for every episode ({sorted(groups)[0]}, …), as robomimic's files; "
+            f"use robomimic:{path}"
+        )

@@ -4,15 +4,17 @@ One row per step, N rows:
 
     observations [N, …]       or one `observations/KEY` for every key of a dict observation (a further slash nests a
                               further dict); uint8 stays uint8, all else is read as float32
-    actions [N, A]            in [−1, 1]
-    rewards [N]               as the environment paid them
+    actions [N, A]
+    rewards [N]               as the environment paid them; without them `successes` are needed, which pay 1 each
     terminals [N]             1 if the task ended (success or accident): no bootstrapping
     timeouts [N]              optional; 1 if the time limit cut the episode: bootstrapping continues
     next_observations         optional, like `observations`; without it the last row of a cut episode is lost
     successes [N]             optional; 1 if the task was solved
     episode_ends [N]          optional; only needed if terminals lie inside an episode
+    episodes [N]              optional; the number of the episode, instead of `episode_ends`
 
-Episodes end at terminals, at time-outs and at the end of the file.
+Episodes end at terminals, at time-outs and at the end of the file. Synonyms such as Gymnasium's `terminations` and
+`truncations` are understood (`calql.data.readers.names`), and OGBench's `masks` and `valids`.
 """
 
 from __future__ import annotations
@@ -25,25 +27,41 @@ import numpy as np
 
 from calql.data.arrays import all_states, named_leaves
 from calql.data.episodes import Episodes
-from calql.data.readers.rows import episodes_from_rows, known
+from calql.data.readers.files import existing_file, split_options
+from calql.data.readers.names import read_known
+from calql.data.readers.rows import episodes_from_rows, of_rows
 from calql.types import InputError
 
 
 def read_npz(path: str | os.PathLike) -> Episodes:
-    """The episodes of a file in the format above. Raises InputError if it is missing, damaged or lacks an array."""
+    """The episodes of a file in the format above.
+
+    Args:
+        path: the file; `#success=last` after it says that every episode ends in success.
+
+    Raises:
+        InputError: the file is missing or damaged, lacks an array, or its arrays contradict each other.
+    """
     uri = f"npz:{os.fspath(path)}"
-    if not os.path.isfile(path):
-        raise InputError(f"{uri}: there is no such file; check the path")
+    plain, options = split_options(uri, path, success=str)
+    arrays, unused = read_archive(uri, plain)
+    return episodes_from_rows(arrays, uri, unused=unused, **of_rows(uri, options))
+
+
+def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays of a .npz file by our names, and the names of those that have no meaning. InputError as `read_npz`."""
+    full = existing_file(uri, path)
     try:
-        with open(path, "rb") as stream:  # opened here, because NumPy leaves damaged archives open
+        with open(full, "rb") as stream:  # opened here, because NumPy leaves damaged archives open
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError("a single array, not an archive")
-            arrays = {name: file[name] for name in file.files if known(name)}
+            return read_known(uri, file.files, file.__getitem__)
+    except InputError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{uri}: not a complete .npz file of plain arrays ({reason}); write it again") from error
-    return episodes_from_rows(arrays, uri, drop_unfinished=False)
 
 
 def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:

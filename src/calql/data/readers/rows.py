@@ -1,4 +1,4 @@
-"""Flat recordings, one row per step, cut into episodes: shared by the D4RL and the npz reader.
+"""Flat recordings, one row per step, cut into episodes: shared by all readers of files with rows.
 
 A row is terminal (the task ended), a time-out (the time limit cut the episode), both or neither. Rows rarely hold their
 next observation. If they do not, it is that of the following row, as in the official AntMaze loader, and the last
@@ -9,54 +9,80 @@ the file, too, where the official loader drops it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from calql.data.arrays import named_leaves, nest, numbers
 from calql.data.episodes import Episodes
+from calql.data.readers.names import found, refuse_nested_twice, unused_note
 from calql.types import Episode, InputError, PyTree, map_leaves
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-COLUMNS = ("rewards", "terminals", "timeouts", "successes", "episode_ends")
+FLAGS = ("terminals", "timeouts", "dones", "masks", "valids", "successes", "episode_ends")
 
 
-def known(name: str) -> bool:
-    """Whether an array of that name is read."""
-    return name.split("/")[0] in {*REQUIRED, *COLUMNS, "next_observations"}
-
-
-def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfinished: bool = True) -> Episodes:
-    """Cut N rows at terminals and time-outs.
+def episodes_from_rows(
+    arrays: Mapping[str, np.ndarray],
+    uri: str,
+    *,
+    unused: Iterable[str] = (),
+    told: Iterable[str] = (),
+    drop_unfinished: bool = False,
+    demonstrations: bool = False,
+    last_succeeds: bool = False,
+) -> Episodes:
+    """Cut N rows into episodes.
 
     Args:
-        arrays: `observations` [N, …] (or `observations/KEY`), `actions` [N, A], `rewards` [N], `terminals` [N], and
-            optionally `timeouts` [N], `next_observations` like `observations`, `successes` [N], and `episode_ends` [N]
-            (then only it marks the ends of episodes; terminals may lie inside an episode).
+        arrays: by our names (see `calql.data.readers.names`): `observations` [N, …] (or `observations/KEY`), `actions`
+            [N, A], `rewards` [N], `terminals` [N], and optionally `next_observations` like `observations`, and
+            columns [N]: `timeouts`; `successes`; `dones`, ends of either kind; `episode_ends`, `episodes` or `valids`
+            (then only they mark the ends of episodes; terminals may lie inside an episode); `masks` (then they tell the
+            terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand in for missing rewards.
         uri: where the rows come from.
+        unused: names of other arrays in the file, for messages and a note.
+        told: notes on how the arrays were read.
         drop_unfinished: leave out rows after the last end, if the recording has `timeouts` and no `next_observations`.
+        demonstrations: terminals need not be recorded. They are where `dones` is set (and the step succeeded, if
+            successes were recorded), or without `dones` where the last step of an episode succeeded.
+        last_succeeds: the last step of every episode is a success, which nothing in the file tells: it is terminal and
+            pays 1, and all others 0, where terminals and rewards were not recorded.
 
     Raises:
-        InputError: an array is missing, is not numbers, has another number of rows, or contradicts another.
+        InputError: an array is missing, is not numbers, has another number of rows, or contradicts another; or there
+            is no complete episode.
     """
-    for name in REQUIRED:
-        if name not in arrays and (name != "observations" or nest(arrays, name) is None):
-            there = ", ".join(sorted(arrays)) or "nothing"
-            raise InputError(f"{uri}: there is no array '{name}' (found: {there}); name the arrays {REQUIRED}")
-    count = int(np.size(arrays["rewards"]))
+    refuse_nested_twice(uri, arrays)
+    unused = tuple(unused)
+    for name in ("observations", "actions"):
+        if name not in arrays and nest(arrays, name) is None:
+            raise _missing(uri, name, arrays, unused)
+    first = np.asarray(arrays.get("rewards", arrays["actions"]))
+    count = len(first) if first.ndim else 1
     if count == 0:
         raise InputError(f"{uri}: it has no rows; record or download it again")
-    flat = {name: _column(uri, name, arrays, count) for name in COLUMNS}
-    rewards, terminals, timeouts = flat["rewards"], flat["terminals"], flat["timeouts"]
-    assert rewards is not None  # as every array of REQUIRED
-    assert terminals is not None
-    terminals = terminals > 0
+    rewards = _column(uri, "rewards", arrays, count)
+    flags = {name: None if (x := _column(uri, name, arrays, count)) is None else x > 0 for name in FLAGS}
+    notes = [*told, *unused_note(unused)]
+    if last_succeeds and flags["successes"] is not None:
+        raise InputError(f"{uri}: the successes were recorded; leave #success=last out")
+    if rewards is None and not last_succeeds:
+        if flags["successes"] is None:
+            raise _missing(uri, "rewards", arrays, unused)
+        rewards = flags["successes"].astype(np.float32)
+        notes.append("no rewards were recorded: each recorded success pays 1, every other step 0")
     actions = numbers(uri, "actions", arrays["actions"], count, axes=2, finite=False)
     states = _states(uri, "observations", arrays, count)
     following = _states(uri, "next_observations", arrays, count)
 
-    marks = terminals if timeouts is None else terminals | (timeouts > 0)
-    ends = np.flatnonzero(marks if flat["episode_ends"] is None else flat["episode_ends"] > 0)
+    numbered = _ends_of_runs(uri, arrays, count)
+    marks = _marks(uri, flags, numbered, demonstrations, last_succeeds)
+    if marks is None:
+        raise _missing(uri, "terminals", arrays, unused)
+    notes += marks.notes
+    terminals, ends = marks.terminals, np.flatnonzero(marks.ends)
     unfinished = count - 1 - (ends[-1] if ends.size else -1)
     if unfinished:
         ends = np.append(ends, count - 1)
@@ -64,33 +90,152 @@ def episodes_from_rows(arrays: Mapping[str, np.ndarray], uri: str, *, drop_unfin
     if following is not None:
         refuse_gaps(uri, states, following, ends, "mark its end in 'timeouts', or leave 'next_observations' out")
 
-    episodes, notes = [], []
-    if timeouts is None:
+    timeouts = flags["timeouts"]
+    if timeouts is None and not marks.exact:
         notes.append("there is no array 'timeouts': episodes end at terminals and at the end of the recording")
     elif unfinished and following is None and drop_unfinished:
         starts, ends = starts[:-1], ends[:-1]
         notes.append(f"the last {unfinished} rows were dropped: they end neither in a terminal nor in a time-out")
-    headless = singles = 0
+    episodes: list[Episode] = []
+    headless = singles = won = 0
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        terminal = bool(terminals[end])
-        whole = terminal or following is not None
+        terminal = last_succeeds if terminals is None else bool(terminals[end])
+        whole = (terminal or following is not None) and (flags["valids"] is None or bool(flags["valids"][end]))
         stop = end + 1 if whole else end
         headless += not whole
+        won += not whole and flags["successes"] is not None and bool(flags["successes"][end])
         singles += terminal and stop - start == 1
         if stop > start:
             steps = slice(start, stop)
-            cut = not terminal or (timeouts is not None and timeouts[end] > 0)
-            wins = None if flat["successes"] is None else flat["successes"][steps] > 0
+            last = np.arange(start, stop) == stop - 1
+            wins = last if last_succeeds else None if flags["successes"] is None else flags["successes"][steps]
+            paid = last.astype(np.float32) if rewards is None else rewards[steps]
+            cut = not terminal or not whole or (timeouts is not None and bool(timeouts[end]))
             path = _path(states, following, start, stop)
-            episodes.append(Episode(path, actions[steps], rewards[steps], terminals[steps], bool(cut), wins))
+            over = last if terminals is None else terminals[steps]
+            episodes.append(Episode(path, actions[steps], paid, over, bool(cut), wins))
     if headless:
-        notes.append(f"{headless} rows at the ends of cut episodes gave only the last observation, no transition")
+        lost = f" ({won} of them with a success)" if won else ""
+        notes.append(f"{headless} rows at the ends of cut episodes gave only the last observation, no transition{lost}")
     if singles:
         notes.append(
             f"{singles} episodes have one step, which is terminal (kept; relabelled recordings have them where success "
             "lasts)"
         )
+    if not episodes:
+        told = "".join(f"; {note}" for note in notes)
+        raise InputError(
+            f"{uri}: there is no complete episode{told}; mark ends of episodes in 'terminals' or 'timeouts'"
+        )
     return Episodes(tuple(episodes), uri, tuple(notes))
+
+
+def of_rows(uri: str, options: Mapping[str, str | int]) -> dict[str, bool]:
+    """The arguments of `episodes_from_rows` that `#success=last` stands for. Raises InputError for another value."""
+    value = options.get("success")
+    if value not in (None, "last"):
+        raise InputError(f"{uri}: success can only be 'last' (every episode ends in success), not '{value}'")
+    return {"last_succeeds": value == "last"}
+
+
+def _missing(uri: str, name: str, arrays: Mapping[str, np.ndarray], unused: Iterable[str]) -> InputError:
+    """The error for an array that is not there, with all names that are, and how to get what is missing."""
+    fix = f"name the arrays {REQUIRED}"
+    if name == "rewards":
+        fix = "record them, or 'successes'; if every episode ends in success, add #success=last"
+    elif name == "terminals" and "dones" in arrays:
+        fix = (
+            "'dones' does not tell whether the task ended or was cut: rename it to 'terminals' if the task ended at "
+            "every one, else add 'timeouts'"
+        )
+    elif name == "terminals":
+        fix = "add it: 1 where the task ended, 0 elsewhere"
+    return InputError(f"{uri}: there is no array '{name}' (found: {found(arrays, unused)}); {fix}")
+
+
+class _Marks(NamedTuple):
+    """Where episodes and values end."""
+
+    terminals: np.ndarray | None
+    """[N] bool; None: at the last step of every episode."""
+    ends: np.ndarray
+    """[N] bool, last rows of episodes."""
+    exact: bool
+    """Whether the recording says where every episode ends."""
+    notes: list[str]
+
+
+def _marks(
+    uri: str,
+    flags: Mapping[str, np.ndarray | None],
+    numbered: np.ndarray | None,
+    demonstrations: bool,
+    last_succeeds: bool,
+) -> _Marks | None:
+    """The marks of the rows; None if nothing tells the terminals. Raises InputError if columns contradict another."""
+    terminals, timeouts, dones, masks, valids, wins = (
+        flags[name] for name in ("terminals", "timeouts", "dones", "masks", "valids", "successes")
+    )
+    claims = {"episodes": numbered, "episode_ends": flags["episode_ends"], "dones": dones, "timeouts": timeouts}
+    claims["valids"] = None if valids is None else ~valids
+    complete, notes = ["episodes", "episode_ends", "valids"], []  # the claims that mark every end
+    if masks is not None:
+        claims["terminals"], terminals = (terminals if valids is None else None), ~masks
+        complete += ["dones"] if timeouts is not None else ["dones", "terminals"]
+        notes.append("'masks' tells where values end, 'terminals' (if there) only where episodes do")
+    elif terminals is not None or last_succeeds:
+        complete.append("dones")
+    elif dones is not None and timeouts is not None:
+        terminals = dones & ~timeouts
+        complete.append("dones")
+    claims = {name: column for name, column in claims.items() if column is not None}
+    named = next((name for name in complete if name in claims), None)
+    ends = claims.get(named or "")
+    if terminals is None and not last_succeeds:
+        if not demonstrations or (dones is None and ends is None):
+            return None
+        if dones is not None:
+            claims.pop("dones")
+            terminals = dones if wins is None else dones & wins
+            how = "" if wins is None else f" where the step succeeded, and as a cut elsewhere ({(dones & ~wins).sum()})"
+            notes.append(f"'dones' does not tell terminals from cuts: it is read as terminal{how}")
+        else:
+            terminals = np.zeros_like(ends) if wins is None else ends & wins
+            how = (
+                "every episode is read as cut" if wins is None else "an episode is terminal if its last step succeeded"
+            )
+            notes.append(f"no terminals were recorded: {how}")
+    if ends is None:
+        told = list(claims.values()) + ([] if terminals is None or "terminals" in claims else [terminals])
+        return _Marks(terminals, np.any(told, axis=0) if told else np.zeros(0, bool), False, notes)
+    for name, column in claims.items():
+        if (inside := np.flatnonzero(column & ~ends)).size:
+            raise InputError(
+                f"{uri}: an episode ends at row {inside[0]} by '{name}', but not by '{named}'; correct one of them, or "
+                "leave it out"
+            )
+    return _Marks(terminals, ends, True, notes)
+
+
+def _ends_of_runs(uri: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
+    """[N] bool, the last row of every run of equal episode numbers (or names); None without a column `episodes`."""
+    if "episodes" not in arrays:
+        return None
+    column = np.asarray(arrays["episodes"])
+    column = column[:, 0] if column.shape == (count, 1) else column
+    if column.shape != (count,):
+        raise InputError(f"{uri}: 'episodes' has shape {column.shape}, expected ({count},); fix the recording")
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        raise InputError(f"{uri}: 'episodes' holds NaN or infinite values; number every row's episode")
+    if column.dtype.kind not in "biufUS":
+        raise InputError(f"{uri}: 'episodes' holds neither numbers nor text (dtype {column.dtype}); convert it")
+    ends = np.append(column[1:] != column[:-1], True)
+    names, runs = np.unique(column[ends], return_counts=True)
+    if (runs > 1).any():
+        raise InputError(
+            f"{uri}: the rows of episode {names[runs > 1][0]} are not together; sort the rows by episode and step"
+        )
+    return ends
 
 
 def _column(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray | None:
