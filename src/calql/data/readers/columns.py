@@ -91,10 +91,13 @@ def _leaves(uri: str, ours: str, columns: list[Column]) -> Leaves:
         key = column.path if column.vector or len(column.path) == 1 else column.path[:-1]
         found.setdefault("/".join((ours, *key)), []).append(column)
     for name, group in found.items():
-        if name == ours or (len(group) > 1 and any(c.vector for c in group)):
+        whole = [c for c in group if c.vector or "/".join((ours, *c.path)) == name]
+        if name == ours or (whole and len(group) > 1):
+            own = (whole or group)[0].name
+            other = next(c.name for c in columns if c.name != own)
             raise InputError(
-                f"{uri}: '{group[0].name}' is an array of its own beside '{columns[-1].name}'; name its part, such as "
-                f"{group[0].name}.state, or rename the other"
+                f"{uri}: '{own}' is an array of its own beside '{other}'; name its part, such as {own}.state, or rename "
+                "the other"
             )
     return {name: _in_order(uri, group) for name, group in found.items()}
 
@@ -145,7 +148,7 @@ def arrays_of(
 
 def _like(uri: str, ours: str, columns: list[Column], leaves: Leaves) -> list[Column]:
     """The columns of a next observation in the order of the observation's."""
-    if not ours.startswith("next_"):
+    if not ours.startswith("next_") or (len(columns) == 1 and columns[0].vector):
         return columns
     now = leaves.get(ours.removeprefix("next_"), columns)
     by_path = {c.path: c for c in columns}

@@ -13,7 +13,7 @@ from calql.data.episodes import Episodes
 from calql.data.readers.files import split_options
 from calql.data.readers.hdf5 import read_hdf5
 from calql.data.readers.names import meaning, read_known
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
 
 
@@ -33,7 +33,9 @@ def read_d4rl(path: str | os.PathLike) -> Episodes:
         if not any(meaning(name) for name in sets):
             _refuse_other_layout(uri, plain, sets)
         arrays, unused = read_known(uri, sets, lambda name: sets[name][()])
-        return episodes_from_rows(arrays, uri, unused=unused, drop_unfinished=True, **of_rows(uri, options))
+        return episodes_from_rows(
+            arrays, uri, unused=unused, drop_unfinished=True, last_succeeds=ends_in_success(uri, options)
+        )
 
     return read_hdf5(uri, plain, take)
 

@@ -67,7 +67,7 @@ def _frames(where: str, source: Any, size: int | None) -> Iterator[tuple[float, 
         import av  # here, because most runs do not need it
     count = 0
     try:
-        with av.open(source) as container:
+        with av.open(source, "r") as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):

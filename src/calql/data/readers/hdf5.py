@@ -46,7 +46,7 @@ def _datasets(uri: str, file: Any) -> dict:
     found: dict[str, Any] = {}
 
     def walk(group: h5py.Group, prefix: str, above: tuple) -> None:
-        here = h5py.h5o.get_info(group.id)
+        here = h5py.h5o.get_info(group.id)  # pyright: ignore[reportAttributeAccessIssue] (compiled)
         if (here.fileno, here.addr) in above:  # a link back to a group that it lies in
             return
         for key in group:

@@ -24,7 +24,7 @@ from calql.data.readers.columns import arrays_of, group_columns
 from calql.data.readers.files import natural, reason, split_options
 from calql.data.readers.frames import decode_video
 from calql.data.readers.parquet import Table
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -60,8 +60,8 @@ def read_lerobot(path: str | os.PathLike) -> Episodes:
     notes = (f"recorded at {info['fps']:g} Hz", *notes)
     if (tasks := int(info.get("total_tasks") or 0)) > 1:
         notes += (f"the episodes are of {tasks} tasks; all were read",)
-    told = {"unused": unused, "told": notes, "demonstrations": True}
-    return episodes_from_rows(arrays, uri, **told, **of_rows(uri, options))
+    won = ends_in_success(uri, options)
+    return episodes_from_rows(arrays, uri, unused=unused, told=notes, demonstrations=True, last_succeeds=won)
 
 
 def _info(uri: str, root: Path) -> dict[str, Any]:

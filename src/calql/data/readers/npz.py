@@ -29,7 +29,7 @@ from calql.data.arrays import all_states, named_leaves
 from calql.data.episodes import Episodes
 from calql.data.readers.files import existing_file, split_options
 from calql.data.readers.names import read_known
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
 
 
@@ -45,7 +45,7 @@ def read_npz(path: str | os.PathLike) -> Episodes:
     uri = f"npz:{os.fspath(path)}"
     plain, options = split_options(uri, path, success=str)
     arrays, unused = read_archive(uri, plain)
-    return episodes_from_rows(arrays, uri, unused=unused, **of_rows(uri, options))
+    return episodes_from_rows(arrays, uri, unused=unused, last_succeeds=ends_in_success(uri, options))
 
 
 def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

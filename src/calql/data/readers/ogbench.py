@@ -17,7 +17,7 @@ import numpy as np
 from calql.data.episodes import Episodes
 from calql.data.readers.files import split_options
 from calql.data.readers.npz import read_archive
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
 
 
@@ -44,4 +44,4 @@ def read_ogbench(path: str | os.PathLike) -> Episodes:
             arrays["episode_ends"] = ends
         if not options:
             arrays["masks"] = np.ones_like(ends)
-    return episodes_from_rows(arrays, uri, unused=unused, **of_rows(uri, options))
+    return episodes_from_rows(arrays, uri, unused=unused, last_succeeds=ends_in_success(uri, options))

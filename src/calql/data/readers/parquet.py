@@ -17,7 +17,7 @@ from calql.data.episodes import Episodes
 from calql.data.readers.columns import arrays_of, group_columns
 from calql.data.readers.files import existing_files, reason, split_options
 from calql.data.readers.frames import decode_images
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.extras import needed_for
 from calql.types import InputError
 
@@ -40,7 +40,7 @@ def read_parquet(path: str | os.PathLike) -> Episodes:
     table = Table(uri, existing_files(uri, plain, "parquet"), options.get("image_size"))
     leaves, unused = group_columns(uri, table.names, table.vectors, options.get("keys"))
     arrays, notes = arrays_of(uri, leaves, table.read)
-    return episodes_from_rows(arrays, uri, unused=unused, told=notes, **of_rows(uri, options))
+    return episodes_from_rows(arrays, uri, unused=unused, told=notes, last_succeeds=ends_in_success(uri, options))
 
 
 class Table:
@@ -70,7 +70,7 @@ class Table:
             parts = [pyarrow.parquet.ParquetFile(file).read(columns=[name]).column(name) for file in self.files]
         except Exception as error:
             raise self._damaged(error) from error
-        cells = [chunk for part in parts for chunk in part.chunks]
+        cells = [chunk for part in parts for chunk in part.chunks if len(chunk)]
         arrays = [self._array(name, chunk) for chunk in cells]
         if len({array.shape[1:] for array in arrays}) > 1:
             shapes = ", ".join(sorted({str(array.shape[1:]) for array in arrays}))
@@ -92,7 +92,7 @@ class Table:
             found = [cell["bytes"] for cell in cells.to_pylist()]
             return decode_images(f"{self.uri}: '{name}'", found, self.image_size)
         if _is_list(kind):
-            lengths = pyarrow.compute.list_value_length(cells).unique().to_pylist()
+            lengths = pyarrow.compute.call_function("list_value_length", [cells]).unique().to_pylist()
             if len(lengths) > 1:
                 raise InputError(f"{self.uri}: '{name}' holds lists of {min(lengths)} to {max(lengths)} numbers")
             inner = self._array(name, cells.flatten())

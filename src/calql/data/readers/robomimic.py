@@ -18,7 +18,7 @@ from calql.data.episodes import Episodes
 from calql.data.readers.files import natural, split_options
 from calql.data.readers.hdf5 import read_hdf5
 from calql.data.readers.names import found, keep_keys, meaning, read_known
-from calql.data.readers.rows import episodes_from_rows, of_rows
+from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
 
 
@@ -41,7 +41,8 @@ def _episodes(uri: str, sets: dict, options: dict) -> Episodes:
     groups = {name.rpartition("/")[0] for name in sets if meaning(name.rpartition("/")[2]) == "actions"} - {""}
     if not groups:
         raise InputError(
-            f"{uri}: no group holds 'actions' (found: {found(sets)}); a flat file is read by d4rl:FILE.hdf5"
+            f"{uri}: no group of an episode holds 'actions' (found: {found(sets)}); a flat file is read by "
+            "d4rl:FILE.hdf5"
         )
     ordered = sorted(groups, key=natural)
     demos, idle = [], dict.fromkeys(name for name in sets if not name.startswith(tuple(f"{g}/" for g in groups)))
@@ -65,7 +66,9 @@ def _episodes(uri: str, sets: dict, options: dict) -> Episodes:
     lengths = [_length(uri, group, arrays) for group, arrays in zip(ordered, demos, strict=True)]
     joined = {name: _joined(uri, name, [arrays[name] for arrays in demos]) for name in demos[0]}
     joined["episodes"] = np.repeat(np.arange(len(demos)), lengths)
-    return episodes_from_rows(joined, uri, unused=idle, demonstrations=True, **of_rows(uri, options))
+    return episodes_from_rows(
+        joined, uri, unused=idle, demonstrations=True, last_succeeds=ends_in_success(uri, options)
+    )
 
 
 def _reader(sets: dict) -> Callable[[str], np.ndarray]:

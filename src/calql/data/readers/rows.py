@@ -130,12 +130,12 @@ def episodes_from_rows(
     return Episodes(tuple(episodes), uri, tuple(notes))
 
 
-def of_rows(uri: str, options: Mapping[str, str | int]) -> dict[str, bool]:
-    """The arguments of `episodes_from_rows` that `#success=last` stands for. Raises InputError for another value."""
+def ends_in_success(uri: str, options: Mapping[str, str | int]) -> bool:
+    """Whether `#success=last` was given. Raises InputError for another value."""
     value = options.get("success")
     if value not in (None, "last"):
         raise InputError(f"{uri}: success can only be 'last' (every episode ends in success), not '{value}'")
-    return {"last_succeeds": value == "last"}
+    return value == "last"
 
 
 def _missing(uri: str, name: str, arrays: Mapping[str, np.ndarray], unused: Iterable[str]) -> InputError:

@@ -1,0 +1,130 @@
+"""`calql data convert`: what is written reads back equal, never over something else, and never in part."""
+
+import dataclasses
+import importlib
+import os
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from logs import logs, marked, write_hdf5
+from recordings import an_episode, some_episodes
+
+from calql.cli import common, main
+from calql.data import Episodes, load
+from calql.data.convert import convert
+from calql.tasks import Task
+from calql.training.options import experiment
+from calql.types import InputError, RunError
+
+
+class Flat(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path
+
+
+def calql(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+@pytest.mark.parametrize("scheme", ["minari", "npz"])
+@given(episodes=some_episodes(inner_terminals=True), keys=st.booleans(), record=st.booleans())
+@settings(deadline=None, max_examples=15, suppress_health_check=[*HealthCheck])
+def test_what_is_written_reads_back_equal(tmp_path_factory, scheme, episodes, keys, record):
+    if keys:
+        episodes = [an_episode(e.length, terminated=not e.truncated, seed=e.length, keys=True) for e in episodes]
+    data = Episodes(tuple(e if record else e._replace(successes=None) for e in episodes))
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("target")
+        patch.setenv("MINARI_DATASETS_PATH", str(folder))
+        to = "minari:my/log-v0" if scheme == "minari" else f"npz:{folder}/log.npz"
+        convert(data, to)
+        assert load(to).fingerprint() == data.fingerprint()
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=15, suppress_health_check=[*HealthCheck])
+def test_logs_of_any_layout_can_be_converted(tmp_path_factory, data):
+    folder, log = tmp_path_factory.mktemp("log"), data.draw(logs())
+    if log.expected():
+        source = load(write_hdf5(folder, marked(log, data.draw)))
+        convert(source, f"npz:{folder}/log.npz")
+        assert load(f"npz:{folder}/log.npz").fingerprint() == source.fingerprint()
+
+
+def test_the_command_prints_the_notes_and_the_next_step(root, capsys):
+    rows = {"obs": np.zeros((4, 1)), "action": np.zeros((4, 1)), "reward": np.zeros(4), "terminated": [0, 0, 0, 1]}
+    np.savez(root / "log.npz", **rows, torque=np.zeros(4))
+    assert calql("data", "convert", f"npz:{root}/log.npz", "--to", "minari:my/log-v0") == 0
+    said = capsys.readouterr().out
+    assert "not used: torque" in said
+    assert "wrote 1 episodes, 4 transitions to" in said
+    assert "--data minari:my/log-v0" in said
+    assert load("minari:my/log-v0").fingerprint() == load(f"npz:{root}/log.npz").fingerprint()
+
+
+def test_train_prints_the_notes_too(root, capsys):
+    rows = {"obs": np.zeros((4, 2)), "action": np.zeros((4, 1)), "reward": np.zeros(4), "terminated": [0, 0, 0, 1]}
+    np.savez(root / "log.npz", **rows, torque=np.zeros(4))
+    common.load_data(experiment(Task("flat", Flat, horizon=9), "bc", "smoke", data=f"npz:{root}/log.npz"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note not used: torque" in said
+    assert "note there is no array 'timeouts'" in said
+
+
+@pytest.mark.parametrize("to", ["npz:{}/log.npz", "minari:my/log-v0"])
+def test_nothing_is_overwritten(root, to):
+    to, data = to.format(root), Episodes((an_episode(3),))
+    convert(data, to)
+    with pytest.raises(InputError, match="exists; choose another name, or delete it"):
+        convert(Episodes((an_episode(4),)), to)
+    assert load(to).fingerprint() == data.fingerprint()
+
+
+@pytest.mark.parametrize("to", ["npz:{}/log.npz", "minari:my/log-v0"])
+def test_what_does_not_read_back_equal_is_removed(root, to, monkeypatch):
+    module, to = importlib.import_module("calql.data.convert"), to.format(root)
+    other = Episodes((an_episode(4),))
+    monkeypatch.setattr(module, "read_npz", lambda _: other)
+    monkeypatch.setattr(module, "read_minari", lambda _: other)
+    with pytest.raises(RunError, match="does not read back equal to memory, so it was removed"):
+        convert(Episodes((an_episode(3),)), to)
+    assert not [name for _, _, files in os.walk(root) for name in files]
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("csv:log.csv", "cannot write 'csv:log.csv'; use minari:ID or npz:FILE.npz"),
+        ("npz:", "cannot write 'npz:'"),
+        ("npz:/nowhere/log.npz", "cannot write /nowhere/log.npz .*; choose another place"),
+        ("minari:no version", "minari:no version: .*; name it like cart/pushed-v0"),
+    ],
+)
+def test_places_that_cannot_be_written(to, message):
+    with pytest.raises(InputError, match=message) as caught:
+        convert(Episodes((an_episode(3),)), to)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_successes_in_some_episodes_only_are_refused():
+    mixed = Episodes((an_episode(3), dataclasses.replace(Episodes((an_episode(2, record=False),))).episodes[0]))
+    with pytest.raises(InputError, match="only some episodes have successes"):
+        convert(mixed, "npz:log.npz")
+
+
+def test_the_command_without_a_target(capsys):
+    assert calql("data", "convert", "npz:log.npz") == 2
+    assert "needs a place to write to: --to minari:ID or npz:FILE.npz" in capsys.readouterr().err
+    assert calql("data", "info", "npz:log.npz", "--to", "npz:x.npz") == 2
+    assert "does not use --to" in capsys.readouterr().err
