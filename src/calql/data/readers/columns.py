@@ -96,8 +96,8 @@ def _leaves(uri: str, ours: str, columns: list[Column]) -> Leaves:
             own = (whole or group)[0].name
             other = next(c.name for c in columns if c.name != own)
             raise InputError(
-                f"{uri}: '{own}' is an array of its own beside '{other}'; name its part, such as {own}.state, or rename "
-                "the other"
+                f"{uri}: '{own}' is an array of its own beside '{other}'; name its part, such as {own}.state, or "
+                "rename the other"
             )
     return {name: _in_order(uri, group) for name, group in found.items()}
 
