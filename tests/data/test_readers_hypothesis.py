@@ -1,13 +1,17 @@
 """Readers under random recordings and random damage: every row counts once, and only InputError is ever raised."""
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from logs import cells, write_csv
 from recordings import (
     FLAT,
     an_episode,
@@ -140,7 +144,10 @@ def test_awac_steps_are_kept_up_to_the_last_success(humans, clones):
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
-NAMES = {"d4rl": "data.hdf5", "npz": "data.npz", "awac": "pen2_sparse.npy"}
+NAMES = {
+    "d4rl": "data.hdf5", "npz": "data.npz", "awac": "pen2_sparse.npy", "csv": "data.csv", "parquet": "data.parquet",
+    "robomimic": "demo.hdf5",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,9 @@ def sound(tmp_path_factory):
     write_hdf5(folder / NAMES["d4rl"], rows)
     np.savez_compressed(folder / NAMES["npz"], **rows)
     write_awac(folder, NAMES["awac"], [demonstration(an_episode(8, success=[5]))])
+    os.rename(write_csv(folder, rows).removeprefix("csv:"), folder / NAMES["csv"])
+    pq.write_table(pa.table({name: cells(array) for name, array in rows.items()}), folder / NAMES["parquet"])
+    write_hdf5(folder / NAMES["robomimic"], {f"data/demo_0/{name}": array for name, array in rows.items()})
     return folder
 
 

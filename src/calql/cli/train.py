@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import tyro
 
 from calql.cli.options import Settings, Texts, flat
 from calql.data.readers import FORMS
+from calql.data.readers.files import NoSuchFile
 from calql.types import InputError
 
 if TYPE_CHECKING:
@@ -80,8 +82,10 @@ def train(
         return 0
     if there:
         saved = read_record(run_dir)
-        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed, data=data)
+        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed)
         experiment = with_new_options(saved, changes)
+        if data is not None:  # the same data elsewhere: `resume` compares them
+            experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, uri=data))
         refuse_other(run_dir, saved.experiment, experiment)
         if run_dir.done and experiment == saved.experiment:
             print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
@@ -93,7 +97,12 @@ def train(
         return 0
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
-    episodes = common.load_data(experiment)
+    try:
+        episodes = common.load_data(experiment)
+    except NoSuchFile as error:
+        raise InputError(
+            f"{error}, or add --data with the place that they were moved to" if there else error
+        ) from error
     common.enable_compilation_cache()
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)
@@ -108,9 +117,8 @@ def train(
 
 
 def _refuse_other(run_dir: RunDir, saved: Experiment, **given: str | int | None) -> None:
-    """Raise InputError if a given task, method, scale, seed or data URI differs from the saved run's."""
-    begun = {"task": saved.task.id, "data": saved.data.uri}
-    begun |= {"method": saved.method, "scale": saved.scale, "seed": saved.seed}
+    """Raise InputError if a given task, method, scale or seed differs from the saved run's."""
+    begun = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
     for name, value in given.items():
         if value is not None and value != begun[name]:
             raise InputError(f"{run_dir.path} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")

@@ -20,6 +20,8 @@ from calql.types import InputError
 
 EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps"}
 """Options that may be changed when a run is resumed."""
+MOVABLE = {"data.uri"}
+"""What may be changed, too, because the fingerprint of the data tells whether they are the same."""
 
 
 def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
@@ -103,7 +105,7 @@ def resume(
 
 def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:
     """Raise InputError if a run cannot continue as this experiment: it may only have more steps than the saved one."""
-    other = [path for path in differences(saved, experiment) if path not in EXTENDABLE]
+    other = [path for path in differences(saved, experiment) if path not in EXTENDABLE | MOVABLE]
     if other:
         raise InputError(
             f"{run_dir.path} was begun with another {', '.join(other)}; a resumed run can only change online_steps (or "

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from calql.types import InputError
 
+
+class NoSuchFile(InputError):
+    """There is no file or folder of that name."""
+
+
 OPTION = re.compile(r"(.*)#([a-z_]+)=([^#/]*)", re.DOTALL)
 
 
@@ -17,7 +22,7 @@ def existing_file(uri: str, path: str | os.PathLike) -> Path:
     if full.is_dir():
         raise InputError(f"{uri}: this is a folder; give one of its files")
     if not full.is_file():
-        raise InputError(f"{uri}: there is no such file; check the path")
+        raise NoSuchFile(f"{uri}: there is no such file; check the path")
     return full
 
 
