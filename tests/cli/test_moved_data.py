@@ -55,7 +55,7 @@ def test_moved_data(tmp_path, capsys):
     capsys.readouterr()
 
     assert calql("train", "--resume", "--out", out) == 2
-    assert "check the path, or add --data with the place" in capsys.readouterr().err
+    assert "check the path, or add --data with the new place" in capsys.readouterr().err
     assert calql("train", "--resume", "--out", out, "--data", f"npz:{tmp_path}/other.npz") == 2
     assert "the data of" in capsys.readouterr().err
     assert calql("train", "--resume", "--out", out, "--data", f"npz:{tmp_path}/moved.npz") == 0

@@ -188,7 +188,11 @@ def test_noise_is_refused(scheme, content):
 def test_truncated_files_are_refused(sound, scheme, share):
     whole = (sound / NAMES[scheme]).read_bytes()
     assert refusal(scheme, whole) is None
-    assert len(refusal(scheme, whole[: int(share * len(whole))]).splitlines()) == 1
+    said = refusal(scheme, whole[: int(share * len(whole))])
+    if scheme == "csv":  # text has no mark of its end: a file that is cut behind a row is a shorter log
+        assert said is None or len(said.splitlines()) == 1
+    else:
+        assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("scheme", NAMES)

@@ -100,9 +100,7 @@ def train(
     try:
         episodes = common.load_data(experiment)
     except NoSuchFile as error:
-        raise InputError(
-            f"{error}, or add --data with the place that they were moved to" if there else error
-        ) from error
+        raise InputError(f"{error}, or add --data with the new place" if there else str(error)) from error
     common.enable_compilation_cache()
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)

@@ -70,7 +70,7 @@ def _frames(where: str, source: Any, size: int | None) -> Iterator[tuple[float, 
         with av.open(source, "r") as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
+            for frame in container.decode(stream):  # pyright: ignore[reportAttributeAccessIssue] (opened to read)
                 count += 1
                 scaled = {} if size is None else {"width": size, "height": size, "interpolation": "AREA"}
                 yield float(frame.time or 0.0), frame.reformat(format="rgb24", **scaled).to_ndarray()

@@ -93,7 +93,7 @@ def _refuse_too_large(uri: str, info: dict[str, Any], names: set[str], frames: i
         size * size * 3 if size else int(np.prod(info["features"][name].get("shape") or [0])) for name in names
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if pixels * frames > 0.8 * memory:
+    if pixels * frames > 0.4 * memory:  # rows and episodes are in memory together
         raise InputError(
             f"{uri}: {frames} frames with {len(names)} images each need {pixels * frames / 1e9:.0f} GB of memory, this "
             f"machine has {memory / 1e9:.0f} GB; add #image_size=84, or read some of the observations alone: #keys=…"

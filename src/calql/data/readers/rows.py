@@ -96,6 +96,8 @@ def episodes_from_rows(
     elif unfinished and following is None and drop_unfinished:
         starts, ends = starts[:-1], ends[:-1]
         notes.append(f"the last {unfinished} rows were dropped: they end neither in a terminal nor in a time-out")
+    best = np.zeros(count, bool) if rewards is None else (rewards == rewards.max()) & (rewards.max() > rewards.min())
+    best = best if flags["successes"] is None else best | flags["successes"]
     episodes: list[Episode] = []
     headless = singles = won = 0
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -103,7 +105,7 @@ def episodes_from_rows(
         whole = (terminal or following is not None) and (flags["valids"] is None or bool(flags["valids"][end]))
         stop = end + 1 if whole else end
         headless += not whole
-        won += not whole and flags["successes"] is not None and bool(flags["successes"][end])
+        won += not whole and bool(best[end])
         singles += terminal and stop - start == 1
         if stop > start:
             steps = slice(start, stop)
@@ -115,7 +117,7 @@ def episodes_from_rows(
             over = last if terminals is None else terminals[steps]
             episodes.append(Episode(path, actions[steps], paid, over, bool(cut), wins))
     if headless:
-        lost = f" ({won} of them with a success)" if won else ""
+        lost = f" ({won} of them with a success or the highest reward)" if won else ""
         notes.append(f"{headless} rows at the ends of cut episodes gave only the last observation, no transition{lost}")
     if singles:
         notes.append(
