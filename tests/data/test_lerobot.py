@@ -105,7 +105,7 @@ def test_successes_stand_in_for_rewards(tmp_path):
 def test_done_without_success_is_terminal_and_said(tmp_path):
     data = load(demonstrations(tmp_path, **{"next.done": np.arange(6) == 5, "next.reward": np.zeros(6)}))
     assert [e.terminations.any() for e in data.episodes] == [False, True]
-    assert "'dones' does not tell terminals from cuts: it is read as terminal" in data.notes
+    assert "'next.done' does not tell terminals from cuts: it is read as terminal" in data.notes
 
 
 def damage_info(folder, **changes):

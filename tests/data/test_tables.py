@@ -114,7 +114,7 @@ def test_a_home_folder(tmp_path, monkeypatch):
         ("", [], "the first line must name the columns"),
         (HEADER.replace("reward", "payment"), ["0,1,2,0.5,0,1"], r"no array 'rewards' \(found: .*payment"),
         (HEADER.replace("terminated", "over"), ["0,1,2,0.5,0,1"], r"no array 'terminals' .*over.*add it: 1 where"),
-        (HEADER.replace("terminated", "done"), ["0,1,2,0.5,0,1"], "'dones' does not tell whether the task ended"),
+        (HEADER.replace("terminated", "done"), ["0,1,2,0.5,0,1"], "'done' does not tell whether the task ended"),
         (HEADER.replace("action.a", "torque"), ["0,1,2,0.5,0,1"], r"no array 'actions' \(found: .*torque"),
         (HEADER.replace("observation.y", "reward"), ["0,1,2,0.5,0,1"], "the column 'reward' occurs twice"),
         (HEADER.replace("episode", "next.reward"), ["0,1,2,0.5,9,1"], "'next.reward' and 'reward' mean the same"),

@@ -146,6 +146,11 @@ def arrays_of(
     return arrays, tuple(notes)
 
 
+def own_names(leaves: Leaves) -> dict[str, str]:
+    """{our name: the column's} of the arrays that are one column."""
+    return {ours: columns[0].name for ours, columns in leaves.items() if len(columns) == 1}
+
+
 def _like(uri: str, ours: str, columns: list[Column], leaves: Leaves) -> list[Column]:
     """The columns of a next observation in the order of the observation's."""
     if not ours.startswith("next_") or (len(columns) == 1 and columns[0].vector):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from calql.data.episodes import Episodes
-from calql.data.readers.columns import arrays_of, group_columns
+from calql.data.readers.columns import arrays_of, group_columns, own_names
 from calql.data.readers.files import existing_files, reason, split_options
 from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
@@ -55,7 +55,9 @@ def read_csv(path: str | os.PathLike) -> Episodes:
         arrays["episodes"] = np.array([f"{file} of file {number}" for number, file in zip(of_file, inner, strict=True)])
         notes += (f"{len(files)} files were read, {files[0].name} to {files[-1].name}: no episode goes on in the next",)
     unused = [name or "(a column without name)" for name in unused]
-    return episodes_from_rows(arrays, uri, unused=unused, told=notes, last_succeeds=ends_in_success(uri, options))
+    return episodes_from_rows(
+        arrays, uri, unused=unused, names=own_names(leaves), told=notes, last_succeeds=ends_in_success(uri, options)
+    )
 
 
 def _table(where: str, file: Path) -> dict[str, list[str]]:

@@ -32,9 +32,14 @@ def read_d4rl(path: str | os.PathLike) -> Episodes:
     def take(sets: dict) -> Episodes:
         if not any(meaning(name) for name in sets):
             _refuse_other_layout(uri, plain, sets)
-        arrays, unused = read_known(uri, sets, lambda name: sets[name][()])
+        arrays, unused, names = read_known(uri, sets, lambda name: sets[name][()])
         return episodes_from_rows(
-            arrays, uri, unused=unused, drop_unfinished=True, last_succeeds=ends_in_success(uri, options)
+            arrays,
+            uri,
+            unused=unused,
+            names=names,
+            drop_unfinished=True,
+            last_succeeds=ends_in_success(uri, options),
         )
 
     return read_hdf5(uri, plain, take)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from calql.data.episodes import Episodes
-from calql.data.readers.columns import arrays_of, group_columns
+from calql.data.readers.columns import arrays_of, group_columns, own_names
 from calql.data.readers.files import natural, reason, split_options
 from calql.data.readers.frames import decode_video
 from calql.data.readers.parquet import Table
@@ -61,7 +61,9 @@ def read_lerobot(path: str | os.PathLike) -> Episodes:
     if (tasks := int(info.get("total_tasks") or 0)) > 1:
         notes += (f"the episodes are of {tasks} tasks; all were read",)
     won = ends_in_success(uri, options)
-    return episodes_from_rows(arrays, uri, unused=unused, told=notes, demonstrations=True, last_succeeds=won)
+    return episodes_from_rows(
+        arrays, uri, unused=unused, names=own_names(leaves), told=notes, demonstrations=True, last_succeeds=won
+    )
 
 
 def _info(uri: str, root: Path) -> dict[str, Any]:

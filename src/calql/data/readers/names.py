@@ -45,8 +45,8 @@ def meaning(name: str) -> str | None:
 
 def read_known(
     uri: str, names: Iterable[str], read: Callable[[str], Any]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays with a meaning, under our names, and the names of all others, which are not read.
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
+    """The arrays with a meaning, under our names; the names of all others, which are not read; and {ours: the file's}.
 
     Raises InputError if two arrays with the same meaning differ, or if an observation is both an array and a dict.
     """
@@ -64,7 +64,7 @@ def read_known(
             )
         arrays[ours], origin[ours] = array, name
     refuse_nested_twice(uri, arrays)
-    return arrays, tuple(unused)
+    return arrays, tuple(unused), origin
 
 
 def refuse_nested_twice(uri: str, arrays: Iterable[str]) -> None:

@@ -44,12 +44,12 @@ def read_npz(path: str | os.PathLike) -> Episodes:
     """
     uri = f"npz:{os.fspath(path)}"
     plain, options = split_options(uri, path, success=str)
-    arrays, unused = read_archive(uri, plain)
-    return episodes_from_rows(arrays, uri, unused=unused, last_succeeds=ends_in_success(uri, options))
+    arrays, unused, names = read_archive(uri, plain)
+    return episodes_from_rows(arrays, uri, unused=unused, names=names, last_succeeds=ends_in_success(uri, options))
 
 
-def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays of a .npz file by our names, and the names of those that have no meaning. InputError as `read_npz`."""
+def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
+    """What `read_known` makes of a .npz file. Raises InputError as `read_npz`."""
     full = existing_file(uri, path)
     try:
         with open(full, "rb") as stream:  # opened here, because NumPy leaves damaged archives open

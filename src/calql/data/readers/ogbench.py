@@ -32,7 +32,7 @@ def read_ogbench(path: str | os.PathLike) -> Episodes:
     """
     uri = f"ogbench:{os.fspath(path)}"
     plain, options = split_options(uri, path, success=str)
-    arrays, unused = read_archive(uri, plain)
+    arrays, unused, names = read_archive(uri, plain)
     if "rewards" not in arrays and "successes" not in arrays and not options:
         raise InputError(
             f"{uri}: the file has no rewards, which belong to a task; save what OGBench makes of it: np.savez(FILE, "
@@ -44,4 +44,4 @@ def read_ogbench(path: str | os.PathLike) -> Episodes:
             arrays["episode_ends"] = ends
         if not options:
             arrays["masks"] = np.ones_like(ends)
-    return episodes_from_rows(arrays, uri, unused=unused, last_succeeds=ends_in_success(uri, options))
+    return episodes_from_rows(arrays, uri, unused=unused, names=names, last_succeeds=ends_in_success(uri, options))

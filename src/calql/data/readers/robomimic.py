@@ -49,7 +49,7 @@ def _episodes(uri: str, sets: dict, options: dict) -> Episodes:
     for group in ordered:
         inside = {name.removeprefix(f"{group}/"): item for name, item in sets.items() if name.startswith(f"{group}/")}
         names, left = keep_keys(uri, inside, options.get("keys"))
-        arrays, unused = read_known(f"{uri}: {group}", names, _reader(inside))
+        arrays, unused, _ = read_known(f"{uri}: {group}", names, _reader(inside))
         if not any(name.split("/")[0] == "observations" for name in arrays):
             raise InputError(
                 f"{uri}: {group} has no observations (found: {found(inside)}); extract them with robomimic's script "

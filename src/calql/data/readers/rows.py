@@ -28,6 +28,7 @@ def episodes_from_rows(
     uri: str,
     *,
     unused: Iterable[str] = (),
+    names: Mapping[str, str] | None = None,
     told: Iterable[str] = (),
     drop_unfinished: bool = False,
     demonstrations: bool = False,
@@ -43,6 +44,7 @@ def episodes_from_rows(
             terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand in for missing rewards.
         uri: where the rows come from.
         unused: names of other arrays in the file, for messages and a note.
+        names: {our name: the file's}, for messages, where they differ.
         told: notes on how the arrays were read.
         drop_unfinished: leave out rows after the last end, if the recording has `timeouts` and no `next_observations`.
         demonstrations: terminals need not be recorded. They are where `dones` is set (and the step succeeded, if
@@ -55,22 +57,23 @@ def episodes_from_rows(
             is no complete episode.
     """
     refuse_nested_twice(uri, arrays)
-    unused = tuple(unused)
+    own = dict(names or {})
+    file = ({own.get(name, name) for name in arrays}, tuple(unused))
     for name in ("observations", "actions"):
         if name not in arrays and nest(arrays, name) is None:
-            raise _missing(uri, name, arrays, unused)
+            raise _missing(uri, name, file)
     first = np.asarray(arrays.get("rewards", arrays["actions"]))
     count = len(first) if first.ndim else 1
     if count == 0:
         raise InputError(f"{uri}: it has no rows; record or download it again")
     rewards = _column(uri, "rewards", arrays, count)
     flags = {name: None if (x := _column(uri, name, arrays, count)) is None else x > 0 for name in FLAGS}
-    notes = [*told, *unused_note(unused)]
+    notes = [*told, *unused_note(file[1])]
     if last_succeeds and flags["successes"] is not None:
         raise InputError(f"{uri}: the successes were recorded; leave #success=last out")
     if rewards is None and not last_succeeds:
         if flags["successes"] is None:
-            raise _missing(uri, "rewards", arrays, unused)
+            raise _missing(uri, "rewards", file)
         rewards = flags["successes"].astype(np.float32)
         notes.append("no rewards were recorded: each recorded success pays 1, every other step 0")
     actions = numbers(uri, "actions", arrays["actions"], count, axes=2, finite=False)
@@ -78,9 +81,9 @@ def episodes_from_rows(
     following = _states(uri, "next_observations", arrays, count)
 
     numbered = _ends_of_runs(uri, arrays, count)
-    marks = _marks(uri, flags, numbered, demonstrations, last_succeeds)
+    marks = _marks(uri, flags, own, numbered, demonstrations, last_succeeds)
     if marks is None:
-        raise _missing(uri, "terminals", arrays, unused)
+        raise _missing(uri, "terminals", file, own.get("dones", "dones") if "dones" in arrays else None)
     notes += marks.notes
     terminals, ends = marks.terminals, np.flatnonzero(marks.ends)
     unfinished = count - 1 - (ends[-1] if ends.size else -1)
@@ -140,19 +143,19 @@ def ends_in_success(uri: str, options: Mapping[str, str | int]) -> bool:
     return value == "last"
 
 
-def _missing(uri: str, name: str, arrays: Mapping[str, np.ndarray], unused: Iterable[str]) -> InputError:
+def _missing(uri: str, name: str, file: tuple[Iterable[str], Iterable[str]], dones: str | None = None) -> InputError:
     """The error for an array that is not there, with all names that are, and how to get what is missing."""
     fix = f"name the arrays {REQUIRED}"
     if name == "rewards":
         fix = "record them, or 'successes'; if every episode ends in success, add #success=last"
-    elif name == "terminals" and "dones" in arrays:
+    elif dones is not None:
         fix = (
-            "'dones' does not tell whether the task ended or was cut: rename it to 'terminals' if the task ended at "
+            f"'{dones}' does not tell whether the task ended or was cut: rename it to 'terminals' if the task ended at "
             "every one, else add 'timeouts'"
         )
     elif name == "terminals":
         fix = "add it: 1 where the task ended, 0 elsewhere"
-    return InputError(f"{uri}: there is no array '{name}' (found: {found(arrays, unused)}); {fix}")
+    return InputError(f"{uri}: there is no array '{name}' (found: {found(*file)}); {fix}")
 
 
 class _Marks(NamedTuple):
@@ -170,6 +173,7 @@ class _Marks(NamedTuple):
 def _marks(
     uri: str,
     flags: Mapping[str, np.ndarray | None],
+    own: Mapping[str, str],
     numbered: np.ndarray | None,
     demonstrations: bool,
     last_succeeds: bool,
@@ -184,7 +188,8 @@ def _marks(
     if masks is not None:
         claims["terminals"], terminals = (terminals if valids is None else None), ~masks
         complete += ["dones"] if timeouts is not None else ["dones", "terminals"]
-        notes.append("'masks' tells where values end, 'terminals' (if there) only where episodes do")
+        if claims["terminals"] is not None:
+            notes.append(f"'masks' tells where values end, '{own.get('terminals', 'terminals')}' where episodes do")
     elif terminals is not None or last_succeeds:
         complete.append("dones")
     elif dones is not None and timeouts is not None:
@@ -200,7 +205,9 @@ def _marks(
             claims.pop("dones")
             terminals = dones if wins is None else dones & wins
             how = "" if wins is None else f" where the step succeeded, and as a cut elsewhere ({(dones & ~wins).sum()})"
-            notes.append(f"'dones' does not tell terminals from cuts: it is read as terminal{how}")
+            notes.append(
+                f"'{own.get('dones', 'dones')}' does not tell terminals from cuts: it is read as terminal{how}"
+            )
         else:
             terminals = np.zeros_like(ends) if wins is None else ends & wins
             how = (
@@ -212,8 +219,9 @@ def _marks(
         return _Marks(terminals, np.any(told, axis=0) if told else np.zeros(0, bool), False, notes)
     for name, column in claims.items():
         if (inside := np.flatnonzero(column & ~ends)).size:
+            one, other = own.get(name, name), own.get(str(named), named)
             raise InputError(
-                f"{uri}: an episode ends at row {inside[0]} by '{name}', but not by '{named}'; correct one of them, or "
+                f"{uri}: an episode ends at row {inside[0]} by '{one}', but not by '{other}'; correct one of them, or "
                 "leave it out"
             )
     return _Marks(terminals, ends, True, notes)
