@@ -82,7 +82,7 @@ def train(*extra: object) -> list[object]:
         (["--set", "utd=0"], "utd' cannot be '0'", "int >= 1"),
         (["--set", "variant=offical"], "unknown variant", "official"),
         (["--task", "no_such_package:env"], "cannot import", "package.module:name"),
-        (["--data", "csv:file"], "neither a data URI nor a reader", "minari:ID"),
+        (["--data", "rosbag:file"], "neither a data URI nor a reader", "minari:ID"),
         (["--data", "d4rl:nowhere.hdf5"], "nowhere.hdf5", ""),
         (["--data", "local:no-such-task"], "no-such-task", "calql data build"),
         (["--resume"], "--resume", "--out"),

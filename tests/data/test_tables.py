@@ -215,3 +215,62 @@ def test_all_names_are_told_where_one_is_missing(tmp_path):
     np.savez(tmp_path / "log.npz", states=np.zeros((2, 1)), actions=np.zeros((2, 1)), rewards=np.zeros(2))
     with pytest.raises(InputError, match=r"no array 'observations' \(found: actions, rewards, states\)"):
         load(f"npz:{tmp_path}/log.npz")
+
+
+# -- every fix that a message names works ------------------------------------------------------------------------------
+
+
+def refused(uri):
+    with pytest.raises(InputError) as caught:
+        load(uri)
+    return str(caught.value)
+
+
+def test_done_renamed_or_with_timeouts(tmp_path):
+    header, lines = (
+        HEADER.replace("terminated", "done"),
+        [line.replace("True", "1").replace("False", "0") for line in LINES],
+    )
+    assert "rename it to 'terminals' if" in refused(csv(tmp_path, header, lines))
+    assert load(csv(tmp_path, header.replace("done", "terminals"), lines)).num_transitions == 4
+    assert "else add 'timeouts'" in refused(csv(tmp_path, header, lines))
+    cut = [f"{line},{line.startswith('1')}" for line in lines]
+    cut[2] = cut[2].replace("True", "False")
+    data = load(csv(tmp_path, f"{header},timeouts", cut))
+    assert [e.truncated for e in data.episodes] == [False, True]
+
+
+def test_missing_terminals_added(tmp_path):
+    header, lines = HEADER.removesuffix(",terminated"), [line.rpartition(",")[0] for line in LINES]
+    assert "add it: 1 where the task ended, 0 elsewhere" in refused(csv(tmp_path, header, lines))
+    assert load(csv(tmp_path, f"{header},terminals", [f"{line},{row % 2}" for row, line in enumerate(lines)]))
+    assert load(f"{csv(tmp_path, header, lines)}#success=last").num_transitions == 4
+
+
+def test_missing_rewards_recorded_as_successes_or_stated(tmp_path):
+    header = HEADER.replace("reward", "payment")
+    assert "record them, or 'successes'; if every episode ends in success, add #success=last" in refused(
+        csv(tmp_path, header)
+    )
+    assert load(f"csv:{tmp_path}/log.csv#success=last").episodes[0].rewards.tolist() == [0, 1]
+    assert load(csv(tmp_path, header.replace("payment", "successes"))).episodes[0].rewards.tolist() == [0, 1]
+
+
+def test_scattered_rows_sorted(tmp_path):
+    assert "sort the rows by episode and step" in refused(csv(tmp_path, lines=[LINES[i] for i in (0, 2, 1, 3)]))
+    assert load(csv(tmp_path, lines=sorted(LINES))).num_episodes == 2
+
+
+def test_images_of_several_sizes_scaled(tmp_path):
+    large, small = np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
+    uri = parquet(tmp_path, **{"observation.cam": pa.array([{"bytes": png(large)}, {"bytes": png(small)}])})
+    assert "scale them with #image_size=84" in refused(uri)
+    assert load(f"{uri}#image_size=84").spec().observation["cam"].shape == (84, 84, 3)
+
+
+def test_columns_that_contradict_each_other_left_out(tmp_path):
+    header, lines = f"{HEADER},truncated", [f"{line},1" for line in LINES]
+    assert "by 'truncated', but not by 'episode'; correct one of them, or leave it out" in refused(
+        csv(tmp_path, header, lines)
+    )
+    assert load(csv(tmp_path)).num_episodes == 2
