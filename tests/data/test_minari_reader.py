@@ -166,3 +166,10 @@ def test_unknown_uris_list_the_known_ones(uri):
         InputError, match=r"is not a data URI; use one of local:TASK, minari:ID, d4rl:FILE.hdf5, awac:DIR, npz"
     ):
         load(uri)
+
+
+def test_infos_that_are_not_used_are_named(root):
+    store("toy-v0", [an_episode(3)])
+    with h5py.File(root / "toy-v0" / "data" / "main_data.hdf5", "a") as file:
+        file["episode_0/infos/torque"] = np.zeros(4)
+    assert load("minari:toy-v0").notes == ("not used: infos/torque",)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calql.data.episodes import Episodes
+from calql.data.readers.names import unused_note
 from calql.extras import needed_for
 from calql.types import Episode, InputError
 
@@ -68,6 +69,7 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
                 f"run 'minari download {dataset_id}' on a machine with a network and copy the folder there"
             ) from error
     about: dict[str, Any] = {}
+    infos: dict[str, None] = {}
     try:
         about = MinariStorage.read_raw_metadata(home / "data")
         if not {"observation_space", "action_space"} <= about.keys():  # Minari would run the named environment's code
@@ -79,7 +81,7 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
                 rewards=episode.rewards,
                 terminations=episode.terminations,
                 truncated=bool(len(episode.truncations) and episode.truncations[-1]),
-                successes=_successes(episode.infos, len(episode.rewards)),
+                successes=_successes(episode.infos, len(episode.rewards), infos),
             )
             for episode in minari.load_dataset(dataset_id).iterate_episodes()
         ]
@@ -89,12 +91,13 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
     except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
         fix = "delete its folder and download or build it again"
         raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {fix}") from error
-    return Episodes(tuple(episodes), uri)
+    return Episodes(tuple(episodes), uri, unused_note(infos))
 
 
-def _successes(infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:
-    """[T] recorded success signal; in Minari the info of the reset comes first."""
+def _successes(infos: dict[str, Any] | None, steps: int, unused: dict[str, None]) -> np.ndarray | None:
+    """[T] recorded success signal; in Minari the info of the reset comes first. Names of other infos go to `unused`."""
     signal = (infos or {}).get("success")
+    unused |= dict.fromkeys(f"infos/{name}" for name in infos or {} if name != "success")
     return None if signal is None or len(signal) < steps else np.asarray(signal)[len(signal) - steps :] > 0
 
 
