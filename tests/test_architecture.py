@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
     {"types", "machine"},
-    {"extras", "rewards"},
+    {"extras", "rewards", "units"},
     {"tasks"},
     {"envs", "networks", "theory"},
     {"data"},

@@ -109,7 +109,7 @@ def test_actions_of_another_shape(complain, write, tmp_path):
 
 def test_actions_in_another_unit(complain, write, tmp_path):
     actions = np.full((ROWS, 2), 90.0, np.float32)
-    assert "outside [−1, 1]" in complain(*train("--out", tmp_path / "run", "--data", write(actions=actions)))
+    assert "outside the bounds [−1, 1]" in complain(*train("--out", tmp_path / "run", "--data", write(actions=actions)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -332,6 +332,9 @@ def _checked(made: Experiment) -> Experiment:
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
         raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
+    if made.data.normalise_observations and made.phases[0].algorithm.context:
+        name = type(made.phases[0].algorithm).__name__
+        raise InputError(f"{name} normalises observations by itself; leave normalise_observations out")
     for phase in made.phases:
         group = getattr(phase.algorithm, "group", 1)  # a rule of the user's own need not have one
         if phase.batch_size % group:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from calql.data.actions import ROUNDING, in_unit
 from calql.data.arrays import named_leaves
 from calql.data.check.environment import compare
 from calql.data.check.narrowness import narrowness
@@ -16,14 +17,15 @@ from calql.data.success import goes_on_after_success, knows_success, success_ste
 from calql.data.transitions import returns_of
 from calql.rewards import Rewards
 from calql.tasks import Task, import_name
-from calql.types import Episode
+from calql.types import Episode, InputError
+from calql.units import ActionUnit
 
 NARROW, WIDE = 0.6, 0.9
 """Thresholds of the behaviour spread; between the two, nothing is predicted. Set by hand on mazes with known noise."""
 AT_BOUNDS = 0.999
 """Action components of at least this size need 3.8 or more before the tanh."""
-UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
-"""If more than this share of entries is outside [−1, 1], or one is larger than this, the actions have another unit."""
+HALF = 0.5
+"""If every action component uses at most this share of its range, the unit may be another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,10 @@ def describe(
         "episodes": episodes.num_episodes,
         "transitions": episodes.num_transitions,
         "arrays": arrays,
+        "action_bounds": None if episodes.bounds is None else str(episodes.bounds),
+        "unit_actions": episodes.unit_actions,
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
+        "range_used": ((actions.max(axis=0) - actions.min(axis=0)) / 2.0).tolist(),
         "actions_at_bounds": float((np.abs(actions) >= AT_BOUNDS).any(axis=1).mean()),
         "single_step": int(single.sum()),
         "length": _quantiles(lengths[~single]),
@@ -137,28 +142,37 @@ def check(
     discount: float = 0.99,
     target_rate: float = 0.005,
     tail_bootstrap: bool = False,
+    action_unit: ActionUnit = "auto",
 ) -> Report:
     """Check whether data suit the task (and its Gymnasium environment, if given), and whether calibration matters.
 
-    The arguments are those of `describe`. With an environment there is one more fact, `physics_error`, which is None
-    if the environment cannot be put into recorded states: see `calql.data.check.environment`.
+    The arguments are those of `describe`, and `action_unit` of `calql.data.actions`. With an environment there is one
+    more fact, `physics_error`, which is None if the environment cannot be put into recorded states: see
+    `calql.data.check.environment`.
     """
+    from calql.envs.wrappers import action_bounds  # here, because importing Gymnasium is slow
+
+    other_unit: list[str] = []
+    if env is not None and (own := action_bounds(env)) is not None:
+        try:
+            episodes = in_unit(episodes, own, action_unit)
+        except InputError as error:
+            other_unit.append(str(error))
     facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
     errors: list[str] = []
     warnings: list[str] = []
     if env is not None:
         errors, warnings, facts["physics_error"] = compare(episodes, task, env)
+        errors += other_unit
     arrays, outside = facts["arrays"], facts["actions_outside"]
     largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
-    if outside > UNIT_SHARE or largest > UNIT_SIZE:
-        errors.append(
-            f"{outside:.1%} of the action entries lie outside [−1, 1], the largest at {largest:.3g}: they have "
-            "another unit; divide them by the largest command, here and in the environment"
-        )
-    elif outside:
+    if largest > 1.0 + ROUNDING and not other_unit:
+        what = "they are clipped to ±0.99999" if facts["unit_actions"] else "only the environment tells their unit"
+        warnings.append(f"{outside:.1%} of the action entries lie outside [−1, 1] (up to {largest:.3g}); {what}")
+    if facts["unit_actions"] and 0.0 < max(facts["range_used"]) <= HALF + ROUNDING:
         warnings.append(
-            f"{outside:.1%} of the action entries lie outside [−1, 1] (up to {largest:.3g}); "
-            "they are clipped to ±0.99999"
+            f"no action component uses more than {max(facts['range_used']):.0%} of the environment's range "
+            f"{facts['action_bounds']}: look whether the log has the environment's unit"
         )
     if facts["over_horizon"]:
         warnings.append(
@@ -237,6 +251,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = [("data", f"{facts['uri']}, fingerprint {facts['fingerprint'][:12]}")]
     rows += [("note", note) for note in facts["notes"]]
+    if facts["unit_actions"]:
+        rows.append(("unit", f"−1 and 1 stand for the environment's bounds {facts['action_bounds']}"))
     rows += [
         ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
         ("task", f"rewards are mapped to {_map(rewards)}"),
