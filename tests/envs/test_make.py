@@ -100,7 +100,7 @@ def test_an_environment_that_cannot_be_made_is_named():
     def broken(render_mode=None):
         raise RuntimeError("no such robot")
 
-    with pytest.raises(InputError, match=r"no such robot.*doctor"):
+    with pytest.raises(InputError, match=r"no such robot.*fix its factory"):
         make_env(Task(id="toy", env=broken, horizon=5, data=None))
     with pytest.raises(InputError, match="nowhere"):
         make_env(Task(id="toy", env="calql.nowhere:make", horizon=5, data=None))

@@ -86,7 +86,10 @@ def open_data(
 
     uri = uri or task.data
     if uri is None:
-        raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
+        raise InputError(
+            f"task '{task.id}' has no data of its own; name some with --data (a method that learns from none measures "
+            f"its values on them): {FORMS}"
+        )
     task = task.for_data(uri)
     if (owner := missing_from(task, uri)) is not None and owner.builder:
         load_attribute(owner.builder)(owner, seed=0, transitions=None, workers=1, progress=None)

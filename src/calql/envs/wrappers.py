@@ -1,8 +1,8 @@
-"""Wrappers of every environment: float32 observations, and actions in [−1, 1]."""
+"""Wrappers of every environment: actions in [−1, 1], and plain values of known types."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -63,13 +63,63 @@ def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
         refuse_shape(f"the environment's '{name}'", leaf.shape, leaf.dtype)
     target = {name: _cast_space(leaf) for name, leaf in leaves.items()}
     if isinstance(space, spaces.Dict):
-        return PlainObservation(env, lambda found: _cast_all(found, target), spaces.Dict(target))
+        return Plain(env, lambda found: _cast_all(found, target), spaces.Dict(target))
     box = target["observation"]
-    return PlainObservation(env, lambda found: _cast("observation", found, box), box)
+    return Plain(env, lambda found: _cast("observation", found, box), box)
 
 
-class PlainObservation(gymnasium.wrappers.TransformObservation):
-    """Converts observations to plain dicts and arrays, and checks them."""
+class Plain(gymnasium.Wrapper):
+    """Converts and checks everything that the environment returns.
+
+    Observations become plain dicts and arrays, the reward a float, both ends bools, and `info["success"]` the success
+    signal as a bool, if there is one (`success` or `is_success`). The environment gets actions of its own, which it may
+    change. `reset` and `step` raise ValueError, naming the value, if one has another shape or is not finite.
+    """
+
+    def __init__(self, env: gymnasium.Env, convert: Callable[[Any], Any], space: spaces.Space) -> None:
+        super().__init__(env)
+        self.convert, self.observation_space = convert, space
+
+    def reset(self, **options: Any) -> tuple[Any, dict]:
+        """The first observation, converted, and the environment's info."""
+        found = self.env.reset(**options)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise ValueError("reset() must return (observation, info)")
+        return self.convert(found[0]), found[1]
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
+        """One step, converted."""
+        found = self.env.step(np.array(action))
+        if not (isinstance(found, tuple) and len(found) == 5):
+            raise ValueError("step() must return (observation, reward, terminated, truncated, info)")
+        observation, paid, terminated, truncated, info = found
+        reward, signal = float(_one("the reward", paid)), success_of(info)
+        if not np.isfinite(reward):
+            raise ValueError(f"the reward is {reward}")
+        info = info if signal is None else {**info, "success": signal}
+        ends = bool(_one("terminated", terminated)), bool(_one("truncated", truncated))
+        return self.convert(observation), reward, *ends, info
+
+
+SUCCESS = ("success", "is_success")
+"""Keys of a step's info that may hold the success signal; the first that is there counts."""
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """The success signal in a step's info; None if there is none. Raises ValueError unless it is one value."""
+    for name in SUCCESS:
+        if info.get(name) is not None:
+            return bool(_one(f"info['{name}']", info[name]))
+    return None
+
+
+def _one(what: str, value: Any) -> Any:
+    """The single number or flag in a value. Raises ValueError if there is none, or are several."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        shown = f"shape {array.shape}" if array.dtype.kind in "biuf" else f"type {type(value).__name__}"
+        raise ValueError(f"{what} has {shown}; it must be one number")
+    return array.reshape(())[()]
 
 
 def refuse_shape(what: str, shape: tuple[int, ...], dtype: Any) -> None:

@@ -8,6 +8,7 @@ each scale; any option of a run may be named there (`calql.training.options`).
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -308,6 +309,14 @@ TASKS: dict[str, Task] = {
     ]
 }
 
+D4RL_RETURNS = {
+    "HalfCheetah": (-280.178953, 12135.0),
+    "Hopper": (-20.272305, 3234.3),
+    "Walker2d": (1.629008, 4592.3),
+    "Ant": (-325.6, 3879.7),
+}
+"""Gymnasium's environment → returns of a random policy and of an expert, which score 0 and 1 in D4RL
+(`Farama-Foundation/D4RL:d4rl/infos.py`)."""
 DEFAULT_TASK = "pointmaze-medium-narrow"
 """The task of `calql demo`, and of commands that name none."""
 
@@ -330,27 +339,57 @@ def with_data(what: str) -> Task:
 
 
 def get_task(name: str) -> Task:
-    """The task of that id, or the user's own from `package.module:factory`.
+    """The task of that id, of a Gymnasium id (`Pendulum-v1`), or the user's own from `package.module:factory`.
 
-    A factory may return a `Task` (full control) or a Gymnasium environment; the latter gives a task with the
-    environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
+    A factory may return a `Task` (full control) or a Gymnasium environment; the latter, as a Gymnasium id, gives a task
+    with the environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
     """
     if name in TASKS:
         return TASKS[name]
+    if re.search(r"-v\d+$", name):
+        return _registered(name)
     if ":" not in name:
-        raise nearest(name, TASKS, "task")
+        raise InputError(f"{nearest(name, TASKS, 'task')}; or name a Gymnasium id, or your own package.module:factory")
     try:
         made = load_attribute(name)()
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); fix the factory") from error
+    from calql.envs.make import horizon_of  # here, because importing Gymnasium is slow
+
     if isinstance(made, Task):
         return dataclasses.replace(made, id=name)  # a later --resume finds it by this name
-    horizon = getattr(getattr(made, "spec", None), "max_episode_steps", None)
+    if not hasattr(made, "step"):
+        raise InputError(f"'{name}' made a {type(made).__name__}; it must return a gymnasium.Env or a calql.tasks.Task")
+    horizon = horizon_of(made)
     made.close()
     if horizon is None:
         raise InputError(
-            f"'{name}' made an environment without max_episode_steps; set it, or return a calql.tasks.Task"
+            f"'{name}' made an environment without a time limit; wrap it in gymnasium.wrappers.TimeLimit(env, STEPS), "
+            "or return a calql.tasks.Task"
         )
     return Task(id=name, env=name, horizon=horizon, summary="a user's own environment")
+
+
+def _registered(name: str) -> Task:
+    """The task of a Gymnasium id; scored by returns where D4RL's are known. Raises InputError for an unknown id."""
+    import gymnasium
+
+    try:
+        spec = gymnasium.spec(name)
+    except Exception as error:  # unknown name or version, a module that cannot be imported
+        why = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"'{name}' is no Gymnasium id ({why}); correct it, or name package.module:factory") from error
+    if spec.max_episode_steps is None:
+        raise InputError(f"'{name}' has no time limit; make a calql.tasks.Task with a horizon (see docs/extend.md)")
+    known = D4RL_RETURNS.get(spec.name)
+    return Task(
+        id=name,
+        env="calql.envs.make:registered",
+        env_options={"id": name},
+        horizon=spec.max_episode_steps,
+        score="success" if known is None else "return",
+        score_range=known,
+        summary="a Gymnasium environment",
+    )

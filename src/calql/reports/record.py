@@ -45,6 +45,11 @@ class Record:
     about: dict[str, tuple[Any, ...]]
     """Commit, versions and machine: name → the distinct values over the starts."""
 
+    @property
+    def bounded(self) -> bool:
+        """Whether scores lie in [0, 1]: not if they are scaled returns."""
+        return self.settings.get("task.score") != "return"
+
     def scale_of_values(self) -> frozenset[tuple[str, str]]:
         """The settings that determine the scale of Q: those of the rewards, and the discount of any phase."""
         return frozenset(

@@ -329,6 +329,15 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
 
 def _checked(made: Experiment) -> Experiment:
     """The experiment, if its parts are compatible. Raises InputError if they are not."""
+    if made.task.score == "return":
+        bounds = made.task.score_range
+        if bounds is None:
+            raise InputError(
+                "score=return needs the raw returns that score 0 and 1, e.g. of a random policy and of an expert: "
+                "--set score_range=LOW,HIGH"
+            )
+        if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
+            raise InputError(f"score_range is {_text(bounds)}; it must be two finite numbers, the smaller one first")
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
         raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")

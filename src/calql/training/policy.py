@@ -16,10 +16,11 @@ from calql.envs.rollout import Act
 from calql.envs.wrappers import action_bounds
 from calql.tasks import Task
 from calql.training import checkpoint, store
+from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.measure import policy_row
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
-from calql.types import InputError, PyTree, Spec, map_leaves
+from calql.types import InputError, PyTree, RunError, Spec, map_leaves
 from calql.units import ActionBounds
 
 SEED = 1_000_003
@@ -112,18 +113,26 @@ def _interface_of(task: Task) -> tuple[Spec, ActionBounds]:
 def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:
     """Deterministic episodes on fresh resets: score_mean, score_sem, return_mean (mapped rewards), length_mean, ….
 
-    Raises InputError as `load_policy` does.
+    Raises InputError as `load_policy` does, and RunError if the environment fails.
     """
     policy = run if isinstance(run, Policy) else load_policy(run, step)
-    envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
-    if action_bounds(envs[0]) != policy.bounds:
-        raise InputError(
-            f"the environment takes actions in {action_bounds(envs[0])}, the policy was trained for {policy.bounds}; "
-            "use the environment of the training"
-        )
-    row = policy_row(envs, policy.task, policy.algorithm, policy.spec, policy.state, evaluation_seeds(seed, episodes))
-    for env in envs:
-        env.close()
+    if episodes < 1:
+        raise InputError(f"episodes is {episodes}; it must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be at least 0")
+    envs = Environments(policy.task, 10, episodes)
+    seeds = evaluation_seeds(seed, episodes)
+    try:
+        if (own := action_bounds(envs.evaluation[0])) != policy.bounds:
+            raise InputError(
+                f"the environment takes actions in {own}, the policy was trained for {policy.bounds}; use the "
+                "environment of the training"
+            )
+        row = policy_row(envs.evaluation, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
+    except EnvironmentFailed as error:
+        raise RunError(f"the environment failed in an evaluation ({error}); fix it") from error.__cause__
+    finally:
+        envs.close()
     return {"task": policy.task.id, "method": policy.title, "grad_step": policy.step, "seed": seed, **row}
 
 

@@ -63,6 +63,7 @@ class Training:
         left_out = f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {ring[0]}"
         self.notes = [left_out] if dropped else []
         self.sample = data_sample(offline)
+        self.q_bounds = self._q_bounds(episodes)
         self.state = first.init(self.streams.key("init"), self.spec)
         self.log = Log(run_dir)
         self.wall_s, self._started = 0.0, time.monotonic()
@@ -87,6 +88,13 @@ class Training:
         task, tail = self.experiment.task, self.experiment.data.tail_bootstrap
         options = {"action_clip": action_clip, "tail_bootstrap": tail, "sequences": self.sequences}
         return self.seen(to_transitions(episodes, task.rewards, self.experiment.discount, **options))
+
+    def _q_bounds(self, episodes: Episodes) -> tuple[float, float] | None:
+        """Bounds of Q by the task's range of rewards; None if the task states none, or the data leave it."""
+        rewards, paid = self.experiment.task.rewards, [e.rewards for e in episodes.episodes]
+        lowest, highest = float(min(r.min() for r in paid)), float(max(r.max() for r in paid))
+        holds = rewards.holds(lowest, highest)
+        return rewards.q_bounds(self.experiment.discount) if holds else None
 
     def seen(self, rows: Transition) -> Transition:
         """Transitions with observations as the networks see them."""

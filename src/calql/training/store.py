@@ -59,7 +59,7 @@ def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest
     if step == "best":
         rows = [row for row in run_dir.read_rows("eval.csv") if row["score_mean"] and int(row["grad_step"]) in whole]
         if not rows:
-            raise InputError(f"{run_dir.path}: no evaluation falls on a checkpoint; name a step of {known}")
+            raise InputError(f"{run_dir.path}: no measured score falls on a checkpoint; name a step of {known}")
         return whole[int(max(rows, key=lambda row: float(row["score_mean"]))["grad_step"])]
     if not step.isdigit() or int(step) not in whole:
         raise InputError(f"{run_dir.path} has no checkpoint '{step}'; it has newest, best, pretrained, {known}")

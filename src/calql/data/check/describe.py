@@ -179,13 +179,14 @@ def check(
             f"{facts['over_horizon']:.0%} of the episodes are longer than the task's horizon of {task.horizon} steps "
             f"(the longest has {facts['length']['max']:.0f}); --set cut_at_horizon=true cuts them"
         )
-    low = -np.inf if task.rewards.low is None else task.rewards.low
-    high = np.inf if task.rewards.high is None else task.rewards.high
+    low = np.inf if task.rewards.low is None else task.rewards.low
+    high = -np.inf if task.rewards.high is None else task.rewards.high
     lowest, highest = arrays["rewards"]["low"], arrays["rewards"]["high"]
-    if lowest < low - 1e-6 or highest > high + 1e-6:
+    if not task.rewards.holds(lowest, highest):
         warnings.append(
-            f"rewards lie in [{lowest:.3g}, {highest:.3g}], the task pays [{low:g}, {high:g}]: bounds on Q and the "
-            "failure rule will be wrong; fix the rewards, or the task's rewards.low and rewards.high"
+            f"rewards lie in [{lowest:.3g}, {highest:.3g}], the task pays [{low:g}, {high:g}]: target_q_clamp and the "
+            f"failure rule would be wrong; fix the rewards, or --set rewards.low={min(lowest, low):g} "
+            f"rewards.high={max(highest, high):g}"
         )
     if lowest == highest:
         warnings.append("all rewards are equal, so nothing can be learned from them; check which array was recorded")
