@@ -128,7 +128,7 @@ def test_a_gymnasium_id_is_a_task():
     for name in ("Pendulum-v99", "NoSuchThing-v1", "no_such_package:Arm-v0"):
         with pytest.raises(InputError, match="is no Gymnasium id"):
             get_task(name)
-    with pytest.raises(InputError, match="Gymnasium id, or your own package.module:factory"):
+    with pytest.raises(InputError, match=r"Gymnasium id, or your own package\.module:factory"):
         get_task("pendulum")
 
 

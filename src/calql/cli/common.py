@@ -33,7 +33,7 @@ console = Console()
 
 def note(text: str) -> None:
     """Print a note."""
-    console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)
+    console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def load_data(experiment: Experiment) -> Episodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,8 @@ def train(
             grade` does it) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
         resume: Continue the run in --out from its newest checkpoint, or start it (from --pretrained or --init-from, if
-            given) where there is none yet. With --set online_steps=N a finished run is extended.
+            given) where there is none yet. With --set online_steps=N a finished run is extended; with --data URI its
+            data, the same, are read from another place.
         pretrained: Run directory with the same pre-training as this run, which then only does the fine-tuning.
         init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
             with any settings; --set offline_steps=0 leaves the pre-training out.
@@ -80,8 +82,10 @@ def train(
         return 0
     if there:
         saved = read_record(run_dir)
-        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed, data=data)
+        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed)
         experiment = with_new_options(saved, changes)
+        if data is not None:  # moved
+            experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, uri=data))
         refuse_other(run_dir, saved.experiment, experiment)
         if run_dir.done and experiment == saved.experiment:
             print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
@@ -93,7 +97,12 @@ def train(
         return 0
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
-    episodes = common.load_data(experiment)
+    try:
+        episodes = common.load_data(experiment)
+    except InputError as error:
+        if not there:
+            raise
+        raise InputError(f"{error}; if the data of {run_dir.path} have moved, name their place with --data") from error
     common.enable_compilation_cache()
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)
@@ -108,9 +117,8 @@ def train(
 
 
 def _refuse_other(run_dir: RunDir, saved: Experiment, **given: str | int | None) -> None:
-    """Raise InputError if a given task, method, scale, seed or data URI differs from the saved run's."""
-    begun = {"task": saved.task.id, "data": saved.data.uri}
-    begun |= {"method": saved.method, "scale": saved.scale, "seed": saved.seed}
+    """Raise InputError if a given task, method, scale or seed differs from the saved run's."""
+    begun = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
     for name, value in given.items():
         if value is not None and value != begun[name]:
             raise InputError(f"{run_dir.path} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")

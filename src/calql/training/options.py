@@ -22,6 +22,7 @@ import numpy as np
 import calql.algorithms
 from calql.algorithms import VARIANTS
 from calql.algorithms.protocol import UpdateRule
+from calql.machine import refuse_unusable_jax
 from calql.methods import Method
 from calql.paper.methods import get_method
 from calql.paper.scales import SCALES
@@ -89,6 +90,7 @@ def resolve(
 
     Arguments and errors: as `experiment`.
     """
+    refuse_unusable_jax(devices=False)
     row = task if isinstance(task, Task) else get_task(task)
     method_row = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
@@ -361,6 +363,7 @@ def _checked(made: Experiment) -> Experiment:
 @cache
 def _state(rule: UpdateRule) -> Any:
     """The structure of the rule's state."""
+    refuse_unusable_jax()
     spec = Spec(np.zeros(2, np.float32), 1)
     return jax.tree.structure(jax.eval_shape(lambda key: rule.init(key, spec), jax.random.key(0)))
 

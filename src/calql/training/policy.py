@@ -14,6 +14,7 @@ from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.envs.make import make_env
 from calql.envs.rollout import Act
 from calql.envs.wrappers import action_bounds
+from calql.machine import refuse_unusable_jax
 from calql.tasks import Task
 from calql.training import checkpoint, store
 from calql.training.collect import EnvironmentFailed, Environments
@@ -87,6 +88,7 @@ class Policy:
 
 def load_policy(run: Path | str, step: str = "newest") -> Policy:
     """The policy of a run's checkpoint: `newest`, `best`, `pretrained` or a gradient step. InputError if none."""
+    refuse_unusable_jax()
     run_dir = RunDir(run)
     saved = read_record(run_dir)
     experiment = saved.experiment

@@ -81,7 +81,7 @@ def read_record(run_dir: RunDir) -> Saved:
     experiment = decode(raw["experiment"])
     notes = [f"'{path}' in config.json is unknown to this version" for path in unknown(raw["experiment"], experiment)]
     now = own_code(experiment)
-    changed = [module for module, digest in raw.get("code", {}).items() if now.get(module) != digest]
+    changed = [module for module, digest in raw.get("code", {}).items() if now.get(module, digest) != digest]
     notes += [f"the code of {module} has changed since the run began" for module in changed]
     return Saved(experiment, raw, notes)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calql.data.episodes import Episodes
+from calql.machine import refuse_unusable_jax
 from calql.training import loop
 from calql.training.background import Background
 from calql.training.experiment import Experiment
@@ -49,6 +50,7 @@ def events(
         InputError: the data, the environment, the folder or the other run cannot be used.
         RunError: the run cannot continue; its state is saved.
     """
+    refuse_unusable_jax()
     run_dir, m = RunDir(out), experiment.measurement
     with run_dir.lock(), ExitStack() as stack:
         there = resume and (run_dir.path / "config.json").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from calql.data.actions import in_unit
@@ -21,8 +22,8 @@ from calql.training.run_dir import RunDir
 from calql.training.state import Training
 from calql.types import InputError
 
-EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps"}
-"""Options that may be changed when a run is resumed."""
+EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps", "data.uri"}
+"""What may be changed when a run is resumed; at another place, the data must be the same by their fingerprint."""
 
 
 def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
@@ -127,7 +128,8 @@ def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> 
     if other:
         raise InputError(
             f"{run_dir.path} was begun with another {', '.join(other)}; a resumed run can only change online_steps (or "
-            f"offline_steps); a new run may start from its networks with any settings: --init-from {run_dir.path}"
+            f"offline_steps); a new run may start from its networks with any settings: "
+            f"--init-from {quote(str(run_dir.path))}"
         )
     for phase, was in zip(experiment.phases, saved.phases, strict=True):
         if phase.length < was.length:
@@ -198,7 +200,7 @@ def _shared(experiment: Experiment, episodes: Episodes, donor: RunDir) -> Path:
     if different:
         raise InputError(
             f"the pre-training of {donor.path} differs ({', '.join(different)}); leave --pretrained out, or "
-            f"start from its networks: --init-from {donor.path}@pretrained"
+            f"start from its networks: --init-from {quote(str(donor.path))}@pretrained"
         )
     found = store.end_of_pretraining(donor, saved.experiment)
     if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Any, TypeVar
 
 import jax
@@ -115,7 +116,7 @@ class Training:
             self.save()
             raise RunError(
                 f"the environment failed in {where} ({error}); "
-                f"all work is saved: fix it and run calql train --resume --out {self.run_dir.path}"
+                f"all work is saved: fix it and run calql train --resume --out {quote(str(self.run_dir.path))}"
             ) from error.__cause__
 
     def pending(self, wait: bool = True) -> Iterator[dict[str, Any]]:
@@ -131,7 +132,7 @@ class Training:
         except EnvironmentFailed as error:  # training is past it, so nothing is saved
             raise RunError(
                 f"the environment failed in an evaluation ({error}); fix it, and continue from the checkpoint before "
-                f"with calql train --resume --out {self.run_dir.path}"
+                f"with calql train --resume --out {quote(str(self.run_dir.path))}"
             ) from error
 
     def elapsed(self) -> float:

@@ -28,6 +28,8 @@ below 1e-4 in the same physics; 0.06–0.14 for recordings of MuJoCo before 3.5 
 0.05–0.12 with a tenth more gear or time step; 0.5 with half the time step; 0.6–2.2 in the other of its two physics."""
 POSITIONS = 5_000
 """Maximum number of positions that are looked up in a maze."""
+CHANNELS = (1, 3, 4)
+"""Usual numbers of channels of an image."""
 IN_WALLS = 0.01
 """From this share of positions in walls on, the data are of another maze."""
 
@@ -45,7 +47,8 @@ def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
     errors = _other_spaces(episodes, task, env)
     if errors:
         return Comparison(errors, [], None)
-    error, walls, warnings = physics_error(episodes, env), share_in_walls(episodes, env), _outside_bounds(episodes, env)
+    error, walls = physics_error(episodes, env), share_in_walls(episodes, env)
+    warnings = _channels_first(env) + _outside_bounds(episodes, env)
     if error is not None and error > OTHER_PHYSICS:  # positions then mean something else, too
         errors.append(
             f"the data were recorded in other physics than this environment's: repeated, {REPLAYS} steps deviate by "
@@ -103,6 +106,16 @@ def _shapes(tree: PyTree) -> str:
     named = [(name.lstrip("/"), leaf) for name, leaf in named_leaves("", tree)]
     texts = (f"{name} {tuple(leaf.shape or ())}{' uint8' if is_image(leaf) else ''}" for name, leaf in named)
     return ", ".join(map(str.strip, texts))
+
+
+def _channels_first(env: Any) -> list[str]:
+    """A warning for every image whose channels seem to come first."""
+    return [
+        f"images '{name}' {box.shape} are taken as {box.shape[0]} rows of {box.shape[1]} pixels with {box.shape[2]} "
+        "channels; if the channels come first, move them last, in the data and in the environment: [H, W, C]"
+        for name, box in named_leaves("observations", env.observation_space)
+        if is_image(box) and len(box.shape) == 3 and box.shape[0] in CHANNELS and box.shape[2] not in CHANNELS
+    ]
 
 
 def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
