@@ -195,7 +195,7 @@ def test_check_needs_to_know_the_task(complain, write):
     [
         ("list", "--workers", 2),
         ("build", TASK, "--task", TASK),
-        ("check", TASK, "--set", "spread=1"),
+        ("list", "--set", "spread=1"),
         ("info", TASK, "--transitions", 5),
         ("grade", TASK, "--seed", 3),
     ],

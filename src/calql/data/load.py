@@ -63,6 +63,9 @@ def open_data(
     with_env: bool = True,
     action_unit: ActionUnit = "auto",
     strict: bool = True,
+    updates: int | None = None,
+    normalised: bool = False,
+    clone: bool = False,
 ) -> tuple[Episodes, Report]:
     """The data that a task is trained on: built if they are the task's own and missing, loaded, and checked.
 
@@ -76,6 +79,7 @@ def open_data(
         with_env: also compare with the task's environment (spaces and physics), and convert the actions to [−1, 1];
             without it they stay as recorded, unless the recording states its action space.
         action_unit: unit of the recorded actions: see `calql.data.actions`.
+        updates, normalised, clone: as in `calql.data.check.describe.check`.
         strict: raise InputError if the check finds errors; False leaves them in the report.
 
     Raises:
@@ -98,7 +102,8 @@ def open_data(
         if (own := episodes.bounds if env is None else action_bounds(env)) is not None:
             with contextlib.nullcontext() if strict else contextlib.suppress(InputError):  # `check` reports it, too
                 episodes = in_unit(episodes, own, action_unit)
-        report = check(episodes, task, env, discount, target_rate, tail_bootstrap, action_unit)
+        how = {"action_unit": action_unit, "updates": updates, "normalised": normalised, "clone": clone}
+        report = check(episodes, task, env, discount, target_rate, tail_bootstrap, **how)
     if strict and report.errors:
         raise InputError("; ".join(report.errors))
     return episodes, report

@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from calql.algorithms.protocol import HasValues
 from calql.data.actions import in_unit
 from calql.data.check.describe import Report
 from calql.data.episodes import Episodes
@@ -37,6 +38,8 @@ def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
         tail_bootstrap=data.tail_bootstrap,
         cut_at_horizon=data.cut_at_horizon,
         action_unit=data.action_unit,
+        normalised=data.normalise_observations or rule.context > 0,
+        updates=experiment.pretrain.offline_steps if experiment.pretrain and isinstance(rule, HasValues) else None,
         **how,
     )
 

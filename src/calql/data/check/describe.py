@@ -10,6 +10,8 @@ import numpy as np
 
 from calql.data.actions import ROUNDING, in_unit
 from calql.data.arrays import named_leaves
+from calql.data.check.cloning import cloning
+from calql.data.check.convergence import enough, updates_to_converge
 from calql.data.check.environment import compare
 from calql.data.check.narrowness import narrowness
 from calql.data.episodes import Episodes
@@ -76,9 +78,6 @@ def describe(
     arrays = {**_observed(data), "actions": _array([actions]), "rewards": _array([rewards])}
     bounds = pays.q_bounds(discount)
     low = 0.0 if bounds is None else bounds[0]
-    # After n backups a critic misses γⁿ of the future: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
-    far = 3.0 / (1.0 - discount)
-    backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
     return {
         "uri": episodes.uri,
         "fingerprint": episodes.fingerprint(),
@@ -117,7 +116,7 @@ def describe(
         "terminated": int(terminated.sum()),
         "truncated": int((~terminated).sum()),
         "terminal_steps": int(sum(e.terminations.sum() for e in data)),
-        "updates_to_converge": int(round(float(backups) / target_rate, -2)),
+        "updates_to_converge": updates_to_converge(counted, discount, target_rate),
         "target_rate": target_rate,
         **narrowness(data, firsts),
     }
@@ -143,12 +142,22 @@ def check(
     target_rate: float = 0.005,
     tail_bootstrap: bool = False,
     action_unit: ActionUnit = "auto",
+    updates: int | None = None,
+    normalised: bool = False,
+    clone: bool = False,
 ) -> Report:
     """Check whether data suit the task (and its Gymnasium environment, if given), and whether calibration matters.
 
-    The arguments are those of `describe`, and `action_unit` of `calql.data.actions`. With an environment there is one
-    more fact, `physics_error`, which is None if the environment cannot be put into recorded states: see
-    `calql.data.check.environment`.
+    The arguments are those of `describe`, `action_unit` of `calql.data.actions`, and
+
+    Args:
+        updates: the gradient steps of a run's pre-training, to be compared with those that its values need.
+        normalised: whether the run normalises observations.
+        clone: also measure how well the actions can be cloned (`calql.data.check.cloning`, some seconds): one more
+            fact, `cloning`, which is None if there are too few episodes.
+
+    With an environment there is one more fact, `physics_error`, which is None if the environment cannot be put into
+    recorded states: see `calql.data.check.environment`.
     """
     from calql.envs.wrappers import action_bounds  # here, because importing Gymnasium is slow
 
@@ -159,8 +168,18 @@ def check(
         except InputError as error:
             other_unit.append(str(error))
     facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
+    facts["updates"] = updates
+    if clone:
+        measured = cloning(episodes.episodes) if not other_unit else None
+        facts["cloning"] = measured and measured._asdict() | {"text": measured.text()}
     errors: list[str] = []
     warnings: list[str] = []
+    if updates is not None and updates < facts["updates_to_converge"]:
+        ways = enough(episodes.episodes, updates, discount, target_rate)
+        warnings.append(
+            f"{updates:,} gradient steps of pre-training are too few for values to converge, which takes about "
+            f"{facts['updates_to_converge']:,}; enough are: {', or '.join(ways)}"
+        )
     if env is not None:
         errors, warnings, facts["physics_error"] = compare(episodes, task, env)
         errors += other_unit
@@ -191,7 +210,7 @@ def check(
     if lowest == highest:
         warnings.append("all rewards are equal, so nothing can be learned from them; check which array was recorded")
     elif facts["success"] == 0.0:
-        warnings.append("no episode succeeds: only exploration can find the task's reward")
+        warnings.append("no episode succeeds: what can be learned lies in the differences between rewards alone")
     if (
         task.stop_at_success
         and facts["success"] is not None
@@ -203,8 +222,8 @@ def check(
         )
     for name, array in arrays.items():
         size = max(abs(array["low"]), abs(array["high"]))
-        if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0:
-            warnings.append(f"'{name}' reaches {size:.3g} and is not normalised; scale it to about ±1")
+        if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0 and not normalised:
+            warnings.append(f"'{name}' reaches {size:.3g} and is not normalised; --set normalise_observations=true")
     return Report(facts, tuple(errors), tuple(warnings), _expectation(facts))
 
 
@@ -289,8 +308,27 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
         ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
         ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
-        ("critic", f"about {facts['updates_to_converge']:,} updates until its values have converged on the data"),
+        ("critic", _convergence(facts)),
+        *([("cloning", _cloning(facts["cloning"]))] if "cloning" in facts else []),
     ]
+
+
+def _convergence(facts: dict[str, Any]) -> str:
+    needed, updates = facts["updates_to_converge"], facts.get("updates")
+    text = f"about {needed:,} updates until its values have converged on the data"
+    return (
+        text
+        if updates is None
+        else f"{text}; the run makes {updates:,}: {'enough' if updates >= needed else 'too few'}"
+    )
+
+
+def _cloning(found: dict[str, Any] | None) -> str:
+    return (
+        "not measured: fewer than 8 episodes, constant actions, or actions of another unit"
+        if found is None
+        else found["text"]
+    )
 
 
 def _map(rewards: Rewards) -> str:
