@@ -12,6 +12,12 @@ from calql.extras import missing
 from calql.tasks import Task
 from calql.types import InputError
 
+RENDERING = (
+    "if it renders with MuJoCo, set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or leave the "
+    "video out"
+)
+"""What to do about an environment that cannot be rendered."""
+
 
 def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     """The task's environment: float32 (or uint8) observations, actions in [−1, 1], raw rewards.
@@ -31,7 +37,7 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     except Exception as error:
         if (lacks := missing(f"the environment of '{task.id}'", error)) is not None:
             raise lacks from error
-        fix = "fix its factory, or what the environment needs"
+        fix = "fix its factory, or what the environment needs" if render_mode is None else RENDERING
         raise InputError(f"cannot make the environment of '{task.id}': {reason(error)}; {fix}") from error
     if not isinstance(env, gymnasium.Env):
         raise InputError(f"the factory of '{task.id}' made a {type(env).__name__}; it must return a gymnasium.Env")
@@ -48,10 +54,7 @@ def _render_once(env: gymnasium.Env, task: Task) -> None:
         drawn = None
     except Exception as error:
         env.close()
-        raise InputError(
-            f"the environment of '{task.id}' cannot be rendered: {reason(error)}; if it renders with MuJoCo, set "
-            "MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or leave the video out"
-        ) from error
+        raise InputError(f"the environment of '{task.id}' cannot be rendered: {reason(error)}; {RENDERING}") from error
     if drawn is None:
         env.close()
         raise InputError(f"the environment of '{task.id}' draws nothing (render() gives no image); leave the video out")

@@ -67,8 +67,7 @@ def describe(
     data = episodes.episodes
     lengths = np.array([e.length for e in data])
     terminated = np.array([bool(e.terminations[-1]) for e in data])
-    # Leftovers of relabelled recordings: a hundred of them would outweigh the one episode that they belong to.
-    single = terminated & (lengths == 1) if lengths.max() > 1 else np.zeros(len(data), bool)
+    single = _leftovers(data)
     counted = [e for e, leftover in zip(data, single, strict=True) if not leftover]
     firsts = (np.cumsum(lengths) - lengths)[~single]
     actions = np.concatenate([e.actions for e in data])
@@ -120,6 +119,13 @@ def describe(
         "target_rate": target_rate,
         **narrowness(data, firsts),
     }
+
+
+def _leftovers(data: Sequence[Episode]) -> np.ndarray:
+    """[N] bool: episodes of one terminal step, if there are others. They are leftovers of relabelled recordings: a
+    hundred of them would outweigh the one episode that they belong to."""
+    lengths = np.array([e.length for e in data])
+    return (lengths == 1) & (lengths.max() > 1) & np.array([bool(e.terminations[-1]) for e in data])
 
 
 def _observed(data: Sequence[Episode]) -> dict[str, dict[str, Any]]:
@@ -174,15 +180,16 @@ def check(
         facts["cloning"] = measured and measured._asdict() | {"text": measured.text()}
     errors: list[str] = []
     warnings: list[str] = []
+    if env is not None:
+        errors, warnings, facts["physics_error"] = compare(episodes, task, env)
+        errors += other_unit
     if updates is not None and updates < facts["updates_to_converge"]:
-        ways = enough(episodes.episodes, updates, discount, target_rate)
+        counted = [e for e, single in zip(episodes.episodes, _leftovers(episodes.episodes), strict=True) if not single]
+        ways = enough(counted, updates, discount, target_rate)
         warnings.append(
             f"{updates:,} gradient steps of pre-training are too few for values to converge, which takes about "
             f"{facts['updates_to_converge']:,}; enough are: {', or '.join(ways)}"
         )
-    if env is not None:
-        errors, warnings, facts["physics_error"] = compare(episodes, task, env)
-        errors += other_unit
     arrays, outside = facts["arrays"], facts["actions_outside"]
     largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
     if largest > 1.0 + ROUNDING and not other_unit:
