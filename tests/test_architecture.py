@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
-    {"types", "machine"},
-    {"extras", "rewards"},
+    {"types"},
+    {"extras", "machine", "rewards", "units"},
     {"tasks"},
     {"envs", "networks", "theory"},
     {"data"},

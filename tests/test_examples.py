@@ -61,7 +61,7 @@ def test_adroit_door_from_a_recording_to_a_report(tmp_path, calql):
     rng, rows = np.random.default_rng(0), 240
     with h5py.File(tmp_path / "door.hdf5", "w") as file:
         file["observations"] = rng.normal(size=(rows, 39)).astype(np.float32)
-        file["actions"] = rng.normal(0, 0.3, (rows, 28)).astype(np.float32)
+        file["actions"] = rng.normal(0, 0.3, (rows, 28)).clip(-1, 1).astype(np.float32)
         file["rewards"] = np.where(np.arange(rows) == 100, 0.0, -1.0).astype(np.float32)
         file["terminals"] = np.zeros(rows, bool)
         file["timeouts"] = np.arange(1, rows + 1) % 120 == 0

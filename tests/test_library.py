@@ -9,6 +9,7 @@ import pytest
 
 import calql
 from calql.types import InputError
+from calql.units import ActionBounds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +54,7 @@ def test_a_policy_acts_in_the_environment_s_unit_and_its_q_is_the_critics(run):
     assert action.shape == (2,)
     unit = policy.side_by_side(1)(observation[None], np.zeros(1, np.int32), np.zeros(1, np.float32))[0]
     np.testing.assert_allclose(action, unit, rtol=1e-6)  # this environment takes [−1, 1]
-    policy.low, policy.high = np.array([-2.0, 0.0]), np.array([2.0, 10.0])  # and as if it did not
+    policy.bounds = ActionBounds(np.array([-2.0, 0.0]), np.array([2.0, 10.0]))  # and as if it did not
     np.testing.assert_allclose(policy.act(observation), [2 * unit[0], 5 * (unit[1] + 1)], rtol=1e-5)
     scaled = policy.act(observation)
     q = policy.q(observation, scaled)

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from calql.types import InputError
+
 PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 COMMIT = Path(__file__).with_name("commit.txt")
 """File of a built package that holds the commit it was built from (written by hatch_build.py)."""
@@ -137,6 +139,23 @@ def take_core() -> Core | None:
 def cache() -> Path:
     """This user's cache folder for calql."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calql"
+
+
+def refuse_unusable_jax(devices: bool = True) -> None:
+    """Raise InputError if JAX computes in 64 bits, or (if `devices`) lacks the platform asked for."""
+    import jax
+
+    if jax.config.read("jax_enable_x64"):
+        raise InputError("JAX is set to 64 bits (JAX_ENABLE_X64), and calql computes in 32; unset it")
+    if devices:
+        try:
+            jax.devices()
+        except Exception as error:  # a driver may raise anything
+            said = str(error).partition("\n")[0] or type(error).__name__
+            asked = jax.config.read("jax_platforms") or "default"
+            raise InputError(
+                f"JAX finds no device of platform '{asked}' ({said}); unset JAX_PLATFORMS, or install JAX for it"
+            ) from error
 
 
 def has_accelerator() -> bool:

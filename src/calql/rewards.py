@@ -43,6 +43,12 @@ class Rewards:
         if self.low is not None and self.high is not None and self.low > self.high:
             raise InputError(f"rewards.low {self.low} lies above rewards.high {self.high}; exchange them")
 
+    def holds(self, lowest: float, highest: float) -> bool:
+        """Whether raw rewards from `lowest` to `highest` lie within the stated range."""
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return low - 1e-6 <= lowest and highest <= high + 1e-6
+
     def map(self, raw: Any) -> Any:
         """scale · r + bias, for a number or an array of raw rewards."""
         return self.scale * raw + self.bias

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import fnmatch
 import importlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,8 +53,9 @@ class Task:
     id: str
     """Name on the command line and in results; it never changes."""
     env: Factory
-    """`module:factory` (or the factory itself) of a Gymnasium environment with a flat or dict observation, actions in
-    [−1, 1] and `info["success"]`; called as `factory(render_mode=None, **env_options)`. calql applies the horizon."""
+    """`module:factory` (or the factory itself) of a Gymnasium environment with a flat or dict observation, actions in a
+    Box, and `info["success"]` (or `is_success`) at every step, unless `score` does without; called as
+    `factory(render_mode=None, **env_options)`. calql applies the horizon."""
     horizon: Annotated[int, Meta(ge=1)]
     """Steps after which an episode is cut (truncation, not termination)."""
     data: str | None = None
@@ -73,10 +75,13 @@ class Task:
     rewards: Rewards = dataclasses.field(default_factory=Rewards)
     """The reward map, the range of rewards, and the reward of a failing step."""
     stop_at_success: bool = False
-    """Whether an episode ends, as terminated, at the first `info["success"]`, even if the environment continues."""
-    score: Annotated[str, Meta(pattern=r"^(success|speed|last_reward/[1-9]\d*)$")] = "success"
-    """Score of an episode, in [0, 1]: `success` (1 if any step succeeds), `speed` (share of the horizon that is left
-    at the first success, as RLPD scores the Adroit tasks) or `last_reward/N` (the last raw reward divided by N)."""
+    """Whether an episode ends, as terminated, at the first success signal, even if the environment continues."""
+    score: Annotated[str, Meta(pattern=r"^(success|speed|return|last_reward/[1-9]\d*)$")] = "success"
+    """Score of an episode: `success` (1 if any step succeeds), `speed` (share of the horizon that is left at the first
+    success, as RLPD scores the Adroit tasks), `last_reward/N` (the last raw reward divided by N), all in [0, 1], or
+    `return` (the sum of raw rewards, linearly scaled by `score_range`, as in D4RL; it may leave [0, 1])."""
+    score_range: tuple[float, float] | None = None
+    """(low, high): raw returns that score 0 and 1 if `score` is `return`, e.g. of a random policy and of an expert."""
     scales: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """scale → {option: value}: options of this task that differ from `calql.paper.scales.SCALES`."""
     domain: str = ""
@@ -144,4 +149,5 @@ def load_attribute(path: str) -> Any:
     except (ImportError, AttributeError) as error:
         if (extra_missing := missing(f"'{path}'", error)) is not None:
             raise extra_missing from error
-        raise InputError(f"cannot import '{path}': {error}; write it as package.module:name") from error
+        where = f"looked in {os.getcwd()} and among the installed packages"
+        raise InputError(f"cannot import '{path}': {error} ({where}); write it as package.module:name") from error

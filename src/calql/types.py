@@ -102,14 +102,15 @@ class Episode(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """Shapes of observations and actions, and statistics of the data, which are set only for sequence models."""
+    """Shapes of observations and actions, and statistics of the data: for sequence models, which normalise observations
+    by themselves, and for runs with `normalise_observations`, whose networks see normalised observations."""
 
     observation: PyTree
     """One example observation (no batch axis); only its shapes and dtypes are used."""
     action_dim: int
     """Number of action dimensions |A|."""
     mean: PyTree = None
-    """Mean of the data's observations."""
+    """Mean of the data's observations (the structure of an observation)."""
     std: PyTree = None
     """Standard deviation of the data's observations."""
     best_return: float | None = None

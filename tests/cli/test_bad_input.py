@@ -109,7 +109,7 @@ def test_actions_of_another_shape(complain, write, tmp_path):
 
 def test_actions_in_another_unit(complain, write, tmp_path):
     actions = np.full((ROWS, 2), 90.0, np.float32)
-    assert "outside [−1, 1]" in complain(*train("--out", tmp_path / "run", "--data", write(actions=actions)))
+    assert "outside the bounds [−1, 1]" in complain(*train("--out", tmp_path / "run", "--data", write(actions=actions)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -195,7 +195,7 @@ def test_check_needs_to_know_the_task(complain, write):
     [
         ("list", "--workers", 2),
         ("build", TASK, "--task", TASK),
-        ("check", TASK, "--set", "spread=1"),
+        ("list", "--set", "spread=1"),
         ("info", TASK, "--transitions", 5),
         ("grade", TASK, "--seed", 3),
     ],

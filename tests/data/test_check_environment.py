@@ -126,8 +126,27 @@ def test_bounds_of_the_observations():
         observation_space = spaces.Box(np.array([-np.inf, 3.0]), np.array([np.inf, 3.0]), dtype=np.float64)
 
     warnings = compare(drive(Cart()), TASK, Bounded()).warnings
-    assert "1 entries of the observations leave the bounds of the environment, first entry 1" in warnings[0]
+    assert "1 entries of 'observations' leave the bounds of the environment, first entry 1" in warnings[0]
     assert "the environment's in [3, 3]; check the unit, or the goal" in warnings[0]
+
+
+def test_bounds_of_dicts_are_compared_as_those_of_arrays():
+    class Seen(Cart):
+        set_state = None
+        observation_space = spaces.Dict(
+            joints=spaces.Box(-np.pi, np.pi, (2,), np.float32), pixels=spaces.Box(0, 10, (4, 4, 1), np.uint8)
+        )
+
+    angles = np.linspace(-170, 170, 12).reshape(6, 2)
+    episode = Episode(
+        {"joints": angles, "pixels": np.full((6, 4, 4, 1), 255, np.uint8)},
+        np.zeros((5, 1)),
+        np.zeros(5),
+        np.zeros(5),
+        True,
+    )
+    (warning,) = compare(Episodes((episode,)), TASK, Seen()).warnings
+    assert warning.startswith("2 entries of 'observations/joints' leave the bounds of the environment")
 
 
 # -- dicts and arrays --------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_errors_are_raised_or_reported(tmp_path):
 
 
 def test_a_task_without_data_says_so():
-    with pytest.raises(InputError, match="task 'toy' has no data of its own; name some with --data: local:TASK"):
+    with pytest.raises(InputError, match="task 'toy' has no data of its own; name some with --data"):
         open_data(TINY)
 
 

@@ -7,6 +7,7 @@ import pytest
 from calql.envs.rollout import Outcome, collect_episode, ending_at_success, evaluate, roll, score_of
 from calql.rewards import Rewards
 from calql.tasks import Task
+from calql.types import InputError
 
 
 class Walk(gymnasium.Env):
@@ -79,6 +80,25 @@ def test_each_seed_has_its_own_episode_however_many_run_side_by_side(parallel):
     assert set(sizes) == {parallel}  # one compiled program
 
 
+class Quiet(Walk):
+    """Tells success at no step, or only at some."""
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return *rest, {"success": True} if info["success"] else {}
+
+
+def test_a_score_by_success_is_not_measured_where_no_step_tells_success():
+    for score in ("success", "speed"):
+        outcomes = evaluate([Quiet(), Quiet()], task(score=score), half, [0, 1, 2])
+        assert [outcome.score for outcome in outcomes] == [None] * 3
+    assert collect_episode(Quiet(), task(stop_at_success=True), half, 0).successes is None
+    # One step that tells success tells that the other episodes have none.
+    sometimes = [Quiet(success_at=(4,)), Quiet()]
+    assert sorted(outcome.score for outcome in evaluate(sometimes, task(), half, [0, 1])) == [0.0, 1.0]
+    assert evaluate([Quiet()], task(score="return", score_range=(0.0, 1.0)), half, [0])[0].score is not None
+
+
 def test_an_episode_is_cut_at_the_horizon():
     for env in (Walk(), Walk(terminate_after=10)):
         (outcome,) = evaluate([env], task(), half, [0])
@@ -98,9 +118,9 @@ def test_stop_at_success(stop, length):
 
 def test_total_reward_is_on_mapped_rewards_and_the_score_on_raw_ones():
     env = Walk(terminate_after=2)
-    (outcome,) = evaluate([env], task(rewards=Rewards(scale=10.0, bias=-5.0), score="last_reward/4"), half, [0])
+    (outcome,) = evaluate([env], task(rewards=Rewards(scale=10.0, bias=-5.0), score="last_reward/2000"), half, [0])
     assert outcome.total_reward == pytest.approx(2 * (10 * (env.start + 0.5) - 5))
-    assert outcome.score == pytest.approx((env.start + 0.5) / 4)
+    assert outcome.score == pytest.approx((env.start + 0.5) / 2000)
 
 
 def test_score_rules():
@@ -110,6 +130,12 @@ def test_score_rules():
     assert score_of(task(score="speed"), [0.0] * 4, [False, False, False, True]) == pytest.approx(0.7)
     assert score_of(task(score="speed"), [0.0] * 2, [True, False]) == 1.0
     assert score_of(task(score="speed"), [0.0] * 4, [False] * 4) == 0.0
+    pays = task(score="return", score_range=(-10.0, 30.0))
+    assert score_of(pays, [10.0, -5.0, 5.0], [None, None, None]) == pytest.approx(0.5)
+    assert score_of(pays, [70.0], [None]) == 2.0  # as in D4RL, scaled returns may leave [0, 1]
+    for reward in (-1.0, 4.5):
+        with pytest.raises(InputError, match=r"outside \[0, 4\].*score=return"):
+            score_of(task(score="last_reward/4"), [1.0, reward], [False, False])
     with pytest.raises(ValueError, match="best_of_three"):
         score_of(task(score="best_of_three"), [0.0], [False])
 

@@ -194,7 +194,7 @@ def test_a_job_that_may_be_preempted_is_one_command(tmp_path, donor, how):
 def test_checkpoints_that_are_not_there_are_bad_input(tmp_path, donor, step):
     if step == "@best":
         (donor / "eval.csv").unlink()
-    with pytest.raises(InputError, match=r"no checkpoint|no evaluation"):
+    with pytest.raises(InputError, match=r"no checkpoint|no measured score"):
         begun(tiny.made("cql"), tmp_path / "run", f"{donor}{step}")
 
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from calql.algorithms.protocol import Acts, ActsInContext, UpdateRule
 from calql.envs.rollout import Act
-from calql.types import PyTree, Spec
+from calql.types import PyTree, Spec, is_image, map_leaves
 
 
 def acting(algorithm: UpdateRule, spec: Spec, state: PyTree, size: int, key: jax.Array | None = None) -> Act:
     """The policy as a function for `size` parallel episodes: deterministic without a key, exploratory with a key."""
     compiled = _compiled(algorithm)
+    normalises_itself = algorithm.context > 0
     memory = None
     if algorithm.context:
         assert isinstance(algorithm, ActsInContext)
@@ -24,10 +25,23 @@ def acting(algorithm: UpdateRule, spec: Spec, state: PyTree, size: int, key: jax
 
     def act(observations: PyTree, steps: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         nonlocal memory
+        if not normalises_itself:
+            observations = normalised(spec, observations)
         actions, memory = compiled(state, memory, observations, steps, rewards, key)
         return np.asarray(actions)
 
     return act
+
+
+def normalised(spec: Spec, observations: PyTree) -> PyTree:
+    """Observations […, …] as the networks see them: (x − mean) / std, if the spec has statistics; images unchanged."""
+    if spec.mean is None:
+        return observations
+
+    def scaled(x: Any, mean: Any, std: Any) -> Any:
+        return x if is_image(x) else ((x - mean) / std).astype(np.float32)
+
+    return map_leaves(scaled, observations, spec.mean, spec.std)
 
 
 @cache

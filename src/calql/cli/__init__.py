@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+
+from calql import __version__
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,6 +22,12 @@ def main(arguments: list[str] | None = None) -> None:
     from calql.types import InputError, RunError
 
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not end a run
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"calql {__version__}")
+        return
     app = SubcommandApp()
     for name, function in {
         "demo": demo.demo,
@@ -50,6 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except BrokenPipeError:  # the reader of the output has closed it: `calql --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
+        code = 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            raise
+        print(
+            f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere", file=sys.stderr
+        )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code or 0)
 

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -32,7 +33,7 @@ console = Console()
 
 def note(text: str) -> None:
     """Print a note."""
-    console.print(f"[yellow]note[/yellow] {text}", highlight=False)
+    console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def load_data(experiment: Experiment) -> Episodes:
@@ -106,7 +107,7 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                 for tracker in trackers:
                     tracker(event)
                 if event.kind == "evaluation":
-                    said = f"score {float(event.info['score_mean']):.2f}"
+                    said = scored(event.info["score_mean"])
                 elif event.kind == "notice":
                     note(event.info["text"])
                 left = pace.left()
@@ -127,11 +128,11 @@ def print_summary(run_dir: RunDir) -> None:
     def number(name: str) -> str:
         return "-" if summary.get(name) is None else f"{summary[name]:.2f}"
 
-    console.print(
-        f"\nscore {number('score_before')} → {number('score_after')}   regret {number('regret')}   dip {number('dip')}"
-        f"   in {summary['wall_s']:.0f} s\nrun directory: {run_dir.path}"
-    )
-    console.print(f"next: calql report {run_dir.path} --out report    (or: calql eval {run_dir.path})")
+    measured = f"score {number('score_before')} → {number('score_after')}   regret {number('regret')}"
+    measured = f"{measured}   dip {number('dip')}" if summary["score_before"] is not None else "score not measured"
+    console.print(f"\n{measured}   in {summary['wall_s']:.0f} s\nrun directory: {run_dir.path}", soft_wrap=True)
+    report = command_line("report", run_dir.path, "--out", "report")
+    console.print(f"next: {report}    (or: {command_line('eval', run_dir.path)})", soft_wrap=True)
 
 
 def print_config(experiment: Experiment) -> None:
@@ -187,4 +188,9 @@ def run_progress(path: Path) -> tuple[int, int | None, str]:
     total = sum(phase.gradient_steps(made.task.horizon) for phase in made.phases)
     evaluated, trained = run_dir.read_rows("eval.csv")[-1:], run_dir.read_rows("train.csv")[-1:]
     done = max([int(row["grad_step"]) for row in (*evaluated, *trained)], default=0)
-    return done, total, f"{evaluated[0]['phase']}, score {float(evaluated[0]['score_mean']):.2f}" if evaluated else ""
+    return done, total, f"{evaluated[0]['phase']}, {scored(evaluated[0]['score_mean'])}" if evaluated else ""
+
+
+def scored(value: float | str | None) -> str:
+    """A score, possibly from a CSV file, in words."""
+    return "score not measured" if value in (None, "") else f"score {float(value):.2f}"

@@ -15,8 +15,8 @@ from calql.types import InputError
 READ = {
     "list": (),
     "build": ("--transitions", "--seed", "--workers", "--set"),
-    "info": ("--task", "--figures"),
-    "check": ("--task", "--figures"),
+    "info": ("--task", "--figures", "--set"),
+    "check": ("--task", "--figures", "--set", "--no-clone"),
     "convert": ("--to",),
     "grade": ("--task", "--workers", "--methods", "--seeds", "--out", "--set"),
 }
@@ -39,6 +39,7 @@ def data(
     methods: Texts = (),
     seeds: Numbers = (),
     out: Path | None = None,
+    clone: bool = True,
     options: Settings = (),
 ) -> int:
     """Recorded experience: list; build TASK; info, check or grade a TASK's data or a URI; convert URI --to URI.
@@ -61,11 +62,15 @@ def data(
         methods: Methods that a grade trains; by default bc and iql.
         seeds: Seeds of a grade; by default 0, 1 and 2.
         out: Folder of a grade; by default runs/grade/TASK.
-        options: Options by name, of the task's demonstrator (build … --set action_noise=0.3) or of a grade's runs.
+        clone: Whether a check also measures how well the actions can be cloned, and whether more episodes would help
+            (some seconds).
+        options: Options by name, of the task's demonstrator (build … --set action_noise=0.3), of a grade's runs, or of
+            the run that data are checked for (check … --set offline_steps=20000 action_unit=unit).
     """
     given = {
         "--task": task, "--to": to, "--figures": figures, "--transitions": transitions, "--seed": seed,
         "--workers": workers, "--methods": methods, "--seeds": seeds, "--out": out, "--set": options,
+        "--no-clone": None if clone else True,
     }  # fmt: skip
     if idle := [name for name, value in given.items() if value not in (None, ()) and name not in READ[action]]:
         raise InputError(f"calql data {action} does not use {', '.join(idle)}; leave it out")
@@ -79,7 +84,7 @@ def data(
         return _convert(what, to)
     if action == "grade":
         return _grade(what, task, flat(methods), flat(seeds) or (0, 1, 2), out, workers, flat(options))
-    return _judge(what, task, figures, with_env=action == "check")
+    return _judge(what, task, figures, flat(options), with_env=action == "check", clone=action == "check" and clone)
 
 
 def _list() -> int:
@@ -103,7 +108,12 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
     from calql.paper.tasks import with_data
 
     task = with_data(name)
-    made = common.build(task, seed, transitions, workers, options)
+    try:
+        made = common.build(task, seed, transitions, workers, options)
+    except PermissionError as error:
+        raise InputError(
+            f"{error.filename}: {error.strerror}; set MINARI_DATASETS_PATH to a folder of yours"
+        ) from error
     look = common.command_line("data", "check", task.data or f"minari:{made}")
     common.console.print(f"built minari:{made}; look at it with: {look}", soft_wrap=True)
     return 0
@@ -126,16 +136,18 @@ def _convert(what: str, to: str | None) -> int:
     return 0
 
 
-def _judge(what: str, name: str | None, figures: Path | None, with_env: bool) -> int:
+def _judge(
+    what: str, name: str | None, figures: Path | None, options: tuple[str, ...], with_env: bool, clone: bool
+) -> int:
     from calql.cli.common import build_missing, console
     from calql.paper.methods import DEFAULT_METHOD
     from calql.training.options import experiment
     from calql.training.start import open_for
 
     task, uri = _task_and_data(what, name)
-    made = experiment(task, DEFAULT_METHOD, data=uri)
+    made = experiment(task, DEFAULT_METHOD, data=uri, options=options)
     build_missing(uri, task)
-    episodes, report = open_for(made, with_env=with_env, strict=False)
+    episodes, report = open_for(made, with_env=with_env, strict=False, clone=clone)
     console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
     if figures is not None:
         from calql.reports.data_figures import draw_data

@@ -115,7 +115,8 @@ def _accelerator() -> Iterator[Row]:
         devices, backend = ", ".join(map(str, jax.devices())), jax.default_backend()
     except Exception as error:  # a driver may raise anything
         said = str(error).partition("\n")[0] or type(error).__name__
-        yield Row("JAX devices", "broken", f"JAX_PLATFORMS={asked}: {said}", "unset JAX_PLATFORMS" if asked else "")
+        fix = f"unset JAX_PLATFORMS, or install JAX for {asked}" if asked else ""
+        yield Row("JAX devices", "broken", f"JAX_PLATFORMS={asked}: {said}", fix)
         return
     gpus = visible_gpus()
     idle = backend == "cpu" and bool(gpus)

@@ -47,10 +47,11 @@ def evaluate(
     if as_json:
         print(json.dumps(row))
     else:
+        score = "score not measured" if row["score_mean"] is None else f"score {row['score_mean']:.3f}"
         error = "" if row["score_sem"] is None else f" ± {row['score_sem']:.3f} (standard error, {episodes} episodes)"
         console.print(
             f"{row['task']} · {row['method']} · gradient step {row['grad_step']}\n"
-            f"score {row['score_mean']:.3f}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
+            f"{score}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
         )
     if camera is not None and video is not None:
         film(camera, policy.task, policy.side_by_side(1), library.evaluation_seeds(seed, episodes)[0], video)

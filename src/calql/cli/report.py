@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from calql.types import InputError
+
 
 def report(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
@@ -30,6 +32,8 @@ def report(
     from calql.reports.report import write_report
     from calql.sweeps import read_plan
 
+    if not paths:
+        raise InputError("nothing to report; name run directories, or folders that contain some: calql report runs")
     plans = [read_plan(path) for path in plan]
     comparisons = [figure.below(folder) for folder in paths for p in plans for figure in p.figures]
     names = [path.as_posix() for p in plans for path in p.folders(Path()).values()]

@@ -50,6 +50,7 @@ def sweep(
     from calql.cli import common
     from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
+    _refuse_no_workers(workers)
     if plan is None and not (tasks and methods):
         raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
@@ -71,11 +72,17 @@ def sweep(
     return 0
 
 
+def _refuse_no_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; it must be at least 1 (without it: one per core)")
+
+
 def run_jobs(jobs: list, workers: int | None = None) -> None:
     """Run the jobs on this machine, one progress bar per job. Raises RunError, naming the log, if a run failed."""
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 
+    _refuse_no_workers(workers)
     for job in jobs:
         common.build_missing(job.experiment.data.uri, job.experiment.task)
     several = len({job.experiment.task.id for job in jobs}) > 1

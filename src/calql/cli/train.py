@@ -47,7 +47,8 @@ def train(
             grade` does it) or paper (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
         resume: Continue the run in --out from its newest checkpoint, or start it (from --pretrained or --init-from, if
-            given) where there is none yet. With --set online_steps=N a finished run is extended.
+            given) where there is none yet. With --set online_steps=N a finished run is extended; with --data URI its
+            data, the same, are read from another place.
         pretrained: Run directory with the same pre-training as this run, which then only does the fine-tuning.
         init_from: RUN or RUN@STEP (newest, best, pretrained or a gradient step): start from that run's networks,
             with any settings; --set offline_steps=0 leaves the pre-training out.

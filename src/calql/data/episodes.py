@@ -9,6 +9,7 @@ import numpy as np
 
 from calql.data.arrays import checked, layout, named_leaves, part
 from calql.types import Episode, InputError, Spec, map_leaves
+from calql.units import ActionBounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Episodes:
     """Data URI that they came from, e.g. `d4rl:door.hdf5`."""
     notes: tuple[str, ...] = ()
     """Everything that was noticed about the recording or done to it, one sentence each."""
+    bounds: ActionBounds | None = None
+    """Action bounds that the recording states; None: it states none. With `unit_actions`: those of the environment."""
+    unit_actions: bool = False
+    """Whether the actions are in [−1, 1], where −1 and 1 stand for the environment's bounds (`calql.data.actions`)."""
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -70,4 +75,4 @@ class Episodes:
         longer = sum(e.length > horizon for e in self.episodes)
         lost = self.num_transitions - sum(e.length for e in cut)
         note = f"{longer} of {len(cut)} episodes were cut after {horizon} steps ({lost} transitions dropped)"
-        return Episodes(cut, self.uri, (*self.notes, note) if longer else self.notes)
+        return dataclasses.replace(self, episodes=cut, notes=(*self.notes, note) if longer else self.notes)

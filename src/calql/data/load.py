@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from calql.data.actions import in_unit
 from calql.data.check.describe import Report, check
 from calql.data.episodes import Episodes
 from calql.data.readers import FORMS, READERS
@@ -16,6 +18,7 @@ from calql.data.readers.local import is_built
 from calql.data.success import end_at_success, goes_on_after_success, split_at_terminations
 from calql.tasks import Task, load_attribute
 from calql.types import Episode, InputError
+from calql.units import ActionUnit
 
 
 def load(uri: str, **options: Any) -> Episodes:
@@ -40,7 +43,7 @@ def load(uri: str, **options: Any) -> Episodes:
     except Exception as error:
         raise InputError(f"{uri}: the reader failed ({type(error).__name__}: {error}); fix it") from error
     if isinstance(made, Episodes):
-        return Episodes(made.episodes, uri, made.notes)
+        return dataclasses.replace(made, uri=uri)
     if isinstance(made, Sequence) and all(isinstance(episode, Episode) for episode in made):
         return Episodes(tuple(made), uri)
     raise InputError(
@@ -58,7 +61,11 @@ def open_data(
     tail_bootstrap: bool = False,
     cut_at_horizon: bool = False,
     with_env: bool = True,
+    action_unit: ActionUnit = "auto",
     strict: bool = True,
+    updates: int | None = None,
+    normalised: bool = False,
+    clone: bool = False,
 ) -> tuple[Episodes, Report]:
     """The data that a task is trained on: built if they are the task's own and missing, loaded, and checked.
 
@@ -69,23 +76,34 @@ def open_data(
         uri: data URI; None: the task's own.
         discount, target_rate, tail_bootstrap: as in `calql.data.check.describe.describe`.
         cut_at_horizon: cut episodes that are longer than the task's horizon.
-        with_env: also compare with the task's environment (spaces and physics).
+        with_env: also compare with the task's environment (spaces and physics), and convert the actions to [−1, 1];
+            without it they stay as recorded, unless the recording states its action space.
+        action_unit: unit of the recorded actions: see `calql.data.actions`.
+        updates, normalised, clone: as in `calql.data.check.describe.check`.
         strict: raise InputError if the check finds errors; False leaves them in the report.
 
     Raises:
         InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
     """
     from calql.envs.make import make_env  # here, because importing Gymnasium is slow
+    from calql.envs.wrappers import action_bounds
 
     uri = uri or task.data
     if uri is None:
-        raise InputError(f"task '{task.id}' has no data of its own; name some with --data: {FORMS}")
+        raise InputError(
+            f"task '{task.id}' has no data of its own; name some with --data (a method that learns from none measures "
+            f"its values on them): {FORMS}"
+        )
     task = task.for_data(uri)
     if (owner := missing_from(task, uri)) is not None and owner.builder:
         load_attribute(owner.builder)(owner, seed=0, transitions=None, workers=1, progress=None)
     episodes = load_for(task, uri, cut_at_horizon)
     with make_env(task) if with_env else contextlib.nullcontext() as env:
-        report = check(episodes, task, env, discount, target_rate, tail_bootstrap)
+        if (own := episodes.bounds if env is None else action_bounds(env)) is not None:
+            with contextlib.nullcontext() if strict else contextlib.suppress(InputError):  # `check` reports it, too
+                episodes = in_unit(episodes, own, action_unit)
+        how = {"action_unit": action_unit, "updates": updates, "normalised": normalised, "clone": clone}
+        report = check(episodes, task, env, discount, target_rate, tail_bootstrap, **how)
     if strict and report.errors:
         raise InputError("; ".join(report.errors))
     return episodes, report
@@ -133,4 +151,4 @@ def _adapted(episodes: Episodes, task: Task, adapt: str) -> Episodes:
             ) from error
     summary = (function.__doc__ or "").strip().splitlines()[0]
     note = f"all {episodes.num_episodes} recorded episodes were adapted by {adapt} ({summary.rstrip('.')})"
-    return Episodes(tuple(changed), episodes.uri, (*episodes.notes, note))
+    return dataclasses.replace(episodes, episodes=tuple(changed), notes=(*episodes.notes, note))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from calql.data.arrays import part
@@ -56,7 +58,7 @@ def end_at_success(episodes: Episodes, rewards: Rewards, *, last: bool = False, 
         f"episodes were cut after their {'last' if last else 'first'} success, and every success is a termination "
         f"({episodes.num_episodes - len(cut)} episodes without success and {lost} transitions in all were dropped)"
     )
-    return Episodes(tuple(cut), episodes.uri, (*episodes.notes, note))
+    return dataclasses.replace(episodes, episodes=tuple(cut), notes=(*episodes.notes, note))
 
 
 def split_at_terminations(episode: Episode) -> list[Episode]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 
 from calql.envs.headless import headless_gl
@@ -9,6 +11,12 @@ from calql.envs.wrappers import float32_observations, unit_actions
 from calql.extras import missing
 from calql.tasks import Task
 from calql.types import InputError
+
+RENDERING = (
+    "if it renders with MuJoCo, set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or leave the "
+    "video out"
+)
+"""What to do about an environment that cannot be rendered."""
 
 
 def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
@@ -24,15 +32,48 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
         else:
             headless_gl()
             env = factory(render_mode=render_mode, **task.env_options)
-            env.reset(seed=0)
-            env.render()
     except InputError:
         raise
     except Exception as error:
         if (lacks := missing(f"the environment of '{task.id}'", error)) is not None:
             raise lacks from error
-        fix = "check its packages with `calql doctor`"
-        if render_mode is not None:
-            fix = "set MUJOCO_GL to egl or osmesa (libegl1 or libosmesa6 must be installed), or train without video"
-        raise InputError(f"cannot make the environment of '{task.id}': {error}; {fix}") from error
+        fix = "fix its factory, or what the environment needs" if render_mode is None else RENDERING
+        raise InputError(f"cannot make the environment of '{task.id}': {reason(error)}; {fix}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise InputError(f"the factory of '{task.id}' made a {type(env).__name__}; it must return a gymnasium.Env")
+    if render_mode is not None:
+        _render_once(env, task)
     return float32_observations(unit_actions(env))
+
+
+def _render_once(env: gymnasium.Env, task: Task) -> None:
+    try:
+        env.reset(seed=0)
+        drawn = env.render()
+    except NotImplementedError:
+        drawn = None
+    except Exception as error:
+        env.close()
+        raise InputError(f"the environment of '{task.id}' cannot be rendered: {reason(error)}; {RENDERING}") from error
+    if drawn is None:
+        env.close()
+        raise InputError(f"the environment of '{task.id}' draws nothing (render() gives no image); leave the video out")
+
+
+def reason(error: BaseException) -> str:
+    """The type and the text of an exception, which may be empty."""
+    return f"{type(error).__name__}: {error}".rstrip(" :")
+
+
+def registered(id: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
+    """The environment of a Gymnasium id, e.g. `Pendulum-v1`."""
+    return gymnasium.make(id, render_mode=render_mode, **options)
+
+
+def horizon_of(env: Any) -> int | None:
+    """The time limit of an environment, from its registration or from a TimeLimit around it; None without one."""
+    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    while limit is None and isinstance(env, gymnasium.Wrapper):
+        limit = getattr(env, "_max_episode_steps", None)
+        env = env.env
+    return limit

@@ -12,7 +12,7 @@ import numpy as np
 
 from calql.extras import needed_for
 from calql.tasks import Task
-from calql.types import Episode, PyTree, map_leaves
+from calql.types import Episode, InputError, PyTree, map_leaves
 
 Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 """(observations [B, …], steps [B], rewards [B]) → actions [B, A]. Steps (int32) count from 0 in every episode; rewards
@@ -22,15 +22,22 @@ Act = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 class Outcome(NamedTuple):
     """Result of one evaluation episode."""
 
-    score: float
-    """In [0, 1], by the task's score rule."""
+    score: float | None
+    """By the task's score rule; None if it is not measured, because no success signal came in any of the episodes."""
     total_reward: float
     """Undiscounted sum of mapped rewards."""
     length: int
 
 
-def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) -> float:
-    """Score of one episode from its raw rewards and success flags (Appendix H.1)."""
+def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool | None]) -> float:
+    """Score of one episode from its raw rewards and success signals (Appendix H.1); a step without one has none.
+
+    Raises InputError if the last reward is outside the range that `last_reward/N` states.
+    """
+    if task.score == "return":
+        assert task.score_range is not None  # as checked when the run was defined
+        low, high = task.score_range
+        return float((np.sum(rewards) - low) / (high - low))
     if task.score == "success":
         return float(any(successes))
     if task.score == "speed":
@@ -38,17 +45,26 @@ def score_of(task: Task, rewards: Sequence[float], successes: Sequence[bool]) ->
     rule, _, goal = task.score.partition("/")
     if rule != "last_reward":
         raise ValueError(f"unknown score rule '{task.score}'")
+    if not 0.0 <= rewards[-1] <= float(goal):
+        raise InputError(
+            f"the last reward of an episode is {rewards[-1]:g}, outside [0, {goal}] as score={task.score} needs it; "
+            "choose another score: --set score=return score_range=LOW,HIGH (raw returns that score 0 and 1)"
+        )
     return float(rewards[-1]) / float(goal)
 
 
+BY_SUCCESS = ("success", "speed")
+"""The score rules that need a success signal."""
+
+
 class Step(NamedTuple):
-    """Result of one environment step: state s′, raw reward, ends, and `info["success"]` (false if there is none)."""
+    """Result of one environment step: state s′, raw reward, ends, and `info["success"]` (None if there is none)."""
 
     observation: PyTree
     reward: float
     terminated: bool
     truncated: bool
-    success: bool
+    success: bool | None
 
 
 def roll(
@@ -72,25 +88,30 @@ def roll(
     step: Step | None = None
     while len(steps) < horizon and (action := act(observation, step)) is not None:
         observation, reward, terminated, truncated, info = env.step(action)
-        step = Step(observation, float(reward), bool(terminated), bool(truncated), bool(info.get("success", False)))
+        signal = info.get("success")
+        won = None if signal is None else bool(signal)
+        step = Step(observation, float(reward), bool(terminated), bool(truncated), won)
         observations.append(map_leaves(np.copy, observation))
         actions.append(action)
         steps.append(step)
         if over(step):
             break
     terminations = np.array([step.terminated for step in steps])
+    known = any(step.success is not None for step in steps)
     return Episode(
         observations=map_leaves(lambda *x: np.stack(x), *observations),
         actions=np.asarray(actions, np.float32),
         rewards=np.array([step.reward for step in steps], np.float32),
         terminations=terminations,
         truncated=not terminations[-1],
-        successes=np.array([step.success for step in steps]),
+        successes=np.array([bool(step.success) for step in steps]) if known else None,
     )
 
 
 def ending_at_success(episode: Episode) -> Episode:
     """The episode with a termination at every success."""
+    if episode.successes is None:
+        return episode
     terminations = episode.terminations | episode.successes
     return episode._replace(terminations=terminations, truncated=not terminations[-1])
 
@@ -106,7 +127,7 @@ def collect_episode(env: gym.Env, task: Task, act: Act, seed: int) -> Episode:
         return act(batch, np.array([next(count)], np.int32), np.array([reward], np.float32))[0]
 
     def over(step: Step) -> bool:
-        return step.terminated or step.truncated or (task.stop_at_success and step.success)
+        return step.terminated or step.truncated or (task.stop_at_success and bool(step.success))
 
     episode = roll(env, observation, act_once, task.horizon, over)
     return ending_at_success(episode) if task.stop_at_success else episode
@@ -118,7 +139,7 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
     An environment whose episode is over starts the next seed at once; `act` always sees len(envs) rows.
     """
     waiting = list(enumerate(seeds))[::-1]
-    outcomes: dict[int, Outcome] = {}
+    over: dict[int, dict[str, Any]] = {}
     running: list[dict[str, Any] | None] = [None] * len(envs)
 
     def start(slot: int) -> None:
@@ -144,16 +165,21 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
                 continue
             episode["observation"], reward, terminated, truncated, info = envs[slot].step(actions[slot])
             episode["rewards"].append(float(reward))
-            episode["successes"].append(bool(info.get("success", False)))
+            episode["successes"].append(info.get("success"))
             done = terminated or truncated or (task.stop_at_success and episode["successes"][-1])
             if done or len(episode["rewards"]) == task.horizon:
-                outcomes[episode["index"]] = Outcome(
-                    score_of(task, episode["rewards"], episode["successes"]),
-                    float(sum(task.rewards.map(r) for r in episode["rewards"])),
-                    len(episode["rewards"]),
-                )
+                over[episode["index"]] = episode
                 start(slot)
-    return [outcomes[index] for index in range(len(seeds))]
+    told = any(signal is not None for episode in over.values() for signal in episode["successes"])
+    scored = told or task.score not in BY_SUCCESS
+    return [
+        Outcome(
+            score_of(task, over[i]["rewards"], over[i]["successes"]) if scored else None,
+            float(sum(task.rewards.map(r) for r in over[i]["rewards"])),
+            len(over[i]["rewards"]),
+        )
+        for i in range(len(seeds))
+    ]
 
 
 def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:

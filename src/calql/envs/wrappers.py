@@ -1,12 +1,16 @@
-"""Wrappers of every environment: float32 observations, and actions in [−1, 1]."""
+"""Wrappers of every environment: actions in [−1, 1], and plain values of known types."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from calql.types import InputError, map_leaves
+from calql.types import InputError
+from calql.units import ActionBounds
 
 
 def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
@@ -21,22 +25,22 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
     unit = spaces.Box(-1.0, 1.0, space.shape, np.float32)
     if space == unit:
         return env
+    bounds = ActionBounds(space.low, space.high)
 
     def rescale(action: np.ndarray) -> np.ndarray:
-        action = space.low + (np.asarray(action, np.float64) + 1.0) * 0.5 * (space.high.astype(np.float64) - space.low)
-        return np.clip(action, space.low, space.high).astype(space.dtype)
+        own = bounds.from_unit(action)
+        own = np.rint(own) if np.issubdtype(space.dtype, np.integer) else own
+        return np.clip(own.astype(space.dtype), space.low, space.high)
 
     return UnitActions(env, rescale, unit)
 
 
-def action_bounds(env: gymnasium.Env) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) action [A] that the environment took before `unit_actions` wrapped it (if it did)."""
+def action_bounds(env: gymnasium.Env) -> ActionBounds | None:
+    """Bounds of the environment's actions before `unit_actions` wrapped it (if it did); None if it has none."""
     inner: gymnasium.Env = env
     while isinstance(inner, gymnasium.Wrapper) and not isinstance(inner, UnitActions):
         inner = inner.env
-    space = inner.env.action_space if isinstance(inner, UnitActions) else env.action_space
-    assert isinstance(space, spaces.Box)
-    return space.low, space.high
+    return ActionBounds.of(inner.env.action_space if isinstance(inner, UnitActions) else env.action_space)
 
 
 class UnitActions(gymnasium.wrappers.TransformAction):
@@ -44,24 +48,113 @@ class UnitActions(gymnasium.wrappers.TransformAction):
 
 
 def float32_observations(env: gymnasium.Env) -> gymnasium.Env:
-    """The environment with float32 observations (uint8 images stay uint8): an array or a flat dict.
+    """The environment with observations that networks take: float32 vectors [D] and uint8 images [H, W, C], as one
+    array or in a dict.
 
-    Raises InputError unless the observation space is a Box or a Dict of Boxes.
+    What the environment returns is converted and checked: `reset` and `step` raise ValueError, naming the array, if it
+    has another shape than the space or is not finite. Raises InputError unless the space is a Box, or a Dict of Boxes,
+    of such shapes.
     """
     space = env.observation_space
-    leaves = list(space.values()) if isinstance(space, spaces.Dict) else [space]
-    if not all(isinstance(leaf, spaces.Box) for leaf in leaves):
+    found = dict(space) if isinstance(space, spaces.Dict) else {"observation": space}
+    leaves = {name: leaf for name, leaf in found.items() if isinstance(leaf, spaces.Box)}
+    if not leaves or len(leaves) < len(found):
         raise InputError(f"the observation space is {space}; calql needs a Box, or a Dict of Boxes")
-    if all(leaf.dtype in (np.float32, np.uint8) for leaf in leaves):
-        return env
+    for name, leaf in leaves.items():
+        refuse_shape(f"the environment's '{name}'", leaf.shape, leaf.dtype)
+    target = {name: _cast_space(leaf) for name, leaf in leaves.items()}
+    if isinstance(space, spaces.Dict):
+        return Plain(env, lambda found: _cast_all(found, target), spaces.Dict({**target}))
+    box = target["observation"]
+    return Plain(env, lambda found: _cast("observation", found, box), box)
 
-    def cast(leaf: np.ndarray) -> np.ndarray:
-        return leaf if leaf.dtype == np.uint8 else np.asarray(leaf, np.float32)
 
-    def cast_space(box: spaces.Box) -> spaces.Box:
-        return box if box.dtype == np.uint8 else spaces.Box(cast(box.low), cast(box.high), dtype=np.float32)
+class Plain(gymnasium.Wrapper):
+    """Converts and checks everything that the environment returns.
 
-    target = map_leaves(cast_space, space)
-    if isinstance(target, dict):
-        target = spaces.Dict(target)
-    return gymnasium.wrappers.TransformObservation(env, lambda observation: map_leaves(cast, observation), target)
+    Observations become plain dicts and arrays, the reward a float, both ends bools, and `info["success"]` the success
+    signal as a bool, if there is one (`success` or `is_success`). The environment gets actions of its own, which it may
+    change. `reset` and `step` raise ValueError, naming the value, if one has another shape or is not finite.
+    """
+
+    def __init__(self, env: gymnasium.Env, convert: Callable[[Any], Any], space: spaces.Space) -> None:
+        super().__init__(env)
+        self.convert, self.observation_space = convert, space
+
+    def reset(self, **options: Any) -> tuple[Any, dict]:
+        """The first observation, converted, and the environment's info."""
+        found = self.env.reset(**options)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise ValueError("reset() must return (observation, info)")
+        return self.convert(found[0]), found[1]
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
+        """One step, converted."""
+        found = self.env.step(np.array(action))
+        if not (isinstance(found, tuple) and len(found) == 5):
+            raise ValueError("step() must return (observation, reward, terminated, truncated, info)")
+        observation, paid, terminated, truncated, info = found
+        reward, signal = float(_one("the reward", paid)), success_of(info)
+        if not np.isfinite(reward):
+            raise ValueError(f"the reward is {reward}")
+        info = info if signal is None else {**info, "success": signal}
+        ends = bool(_one("terminated", terminated)), bool(_one("truncated", truncated))
+        return self.convert(observation), reward, *ends, info
+
+
+SUCCESS = ("success", "is_success")
+"""Keys of a step's info that may hold the success signal; the first that is there counts."""
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """The success signal in a step's info; None if there is none. Raises ValueError unless it is one value."""
+    for name in SUCCESS:
+        if info.get(name) is not None:
+            return bool(_one(f"info['{name}']", info[name]))
+    return None
+
+
+def _one(what: str, value: Any) -> Any:
+    """The single number or flag in a value. Raises ValueError if there is none, or are several."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        shown = f"shape {array.shape}" if array.dtype.kind in "biuf" else f"type {type(value).__name__}"
+        raise ValueError(f"{what} has {shown}; it must be one number")
+    return array.reshape(())[()]
+
+
+def refuse_shape(what: str, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise InputError, naming the fix, unless an array is a float vector [D] or a uint8 image [H, W, C]."""
+    if dtype == np.uint8:
+        fix = {
+            2: "add an axis for the one channel: [H, W, 1]",
+            4: "join the images of a stack along their channels: [H, W, C]",
+        }.get(len(shape), "bytes are images [H, W, C]; make numbers float32, in the data and in the environment")
+        if len(shape) != 3:
+            raise InputError(f"{what} has bytes of shape {shape}; {fix}")
+    elif len(shape) != 1:
+        raise InputError(f"{what} has shape {shape}; flatten it to one axis [D], in the data and in the environment")
+
+
+def _cast_space(box: spaces.Box) -> spaces.Box:
+    if box.dtype in (np.float32, np.uint8):
+        return box
+    with np.errstate(over="ignore"):  # bounds that float32 cannot hold become infinite
+        return spaces.Box(box.low.astype(np.float32), box.high.astype(np.float32), dtype=np.float32)
+
+
+def _cast_all(found: Any, target: dict[str, spaces.Box]) -> dict[str, np.ndarray]:
+    if not isinstance(found, Mapping) or not target.keys() <= found.keys():
+        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(f"the observation has {there}, its space {', '.join(target)}")
+    return {name: _cast(name, found[name], box) for name, box in target.items()}
+
+
+def _cast(name: str, found: Any, box: spaces.Box) -> np.ndarray:
+    with np.errstate(over="ignore"):  # reported as infinite
+        array = np.asarray(found, box.dtype)
+    if array.shape != box.shape:
+        raise ValueError(f"'{name}' has shape {array.shape}, its space {box.shape}")
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        raise ValueError(f"'{name}' is not finite")
+    return array

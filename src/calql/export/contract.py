@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from calql.tasks import Task, import_name
-from calql.types import InputError, PyTree
+from calql.types import InputError, PyTree, is_image
 
 FORMAT = 1
 RAW = "the environment's own: give observations as the environment does"
@@ -32,6 +32,7 @@ def contract_of(
     high: np.ndarray,
     *,
     task: Task,
+    scaling: tuple[PyTree, PyTree] | None = None,
     rate: float | None = None,
     names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -42,6 +43,7 @@ def contract_of(
         observation: an example of what the policy takes; only its shapes and dtypes are used.
         low, high: bounds [A] of the environment's own action space.
         task: the task that the policy was trained for.
+        scaling: mean and deviation of the observations, by which the policy normalises them; None: it does not.
         rate: control rate in Hz; None: unknown.
         names: names of the A actions; None: unknown.
         provenance: where the policy comes from.
@@ -55,7 +57,11 @@ def contract_of(
     env = task.env if isinstance(task.env, str) else import_name(task.env)
     return {
         "format": FORMAT,
-        "observations": {"arrays": arrays_of(observation), "unit": RAW, "scaling": None},
+        "observations": {
+            "arrays": arrays_of(observation),
+            "unit": RAW,
+            "scaling": scaling and scaling_of(observation, *scaling),
+        },
         "actions": {
             "shape": [len(low)],
             "dtype": "float32",
@@ -83,6 +89,16 @@ def arrays_of(observation: PyTree, path: tuple[str, ...] = ()) -> list[dict[str,
     array = np.asarray(observation)
     name = "/".join(("observation", *path))
     return [{"name": name, "path": list(path), "shape": list(array.shape), "dtype": array.dtype.name}]
+
+
+def scaling_of(observation: PyTree, mean: PyTree, std: PyTree, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Name, mean and deviation of every array that is normalised as (x − mean) / std; images are not."""
+    if isinstance(observation, Mapping):
+        return [r for k in sorted(observation) for r in scaling_of(observation[k], mean[k], std[k], (*path, k))]
+    if is_image(observation):
+        return []
+    numbers = {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
+    return [{"name": "/".join(("observation", *path))} | numbers]
 
 
 def refuse_other(known: Mapping[str, Any], new: Mapping[str, Any]) -> None:

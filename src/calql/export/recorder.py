@@ -139,7 +139,7 @@ class Actor:
         return np.clip(action, self.low, self.high).astype(np.float32)
 
     def _over(self, step: Step) -> bool:
-        return step.terminated or step.truncated or (self.stop_at_success and step.success)
+        return step.terminated or step.truncated or (self.stop_at_success and bool(step.success))
 
     def _write(self, path: Path, episode: Episode) -> None:
         last = np.arange(1, episode.length + 1) == episode.length

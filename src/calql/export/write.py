@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.algorithms.acting import acting
+from calql.algorithms.acting import acting, normalised
 from calql.algorithms.protocol import Acts, UpdateRule
 from calql.export import act as standalone
 from calql.export.atomic import replacing
@@ -81,8 +81,8 @@ def environment_program(rule: UpdateRule, spec: Spec, state: PyTree, contract: M
     names = [array["name"] for array in arrays_of(spec.observation)]
 
     def action(*leaves: jax.Array) -> jax.Array:
-        observation = jax.tree.unflatten(structure, [leaf[None] for leaf in leaves])
-        unit = rule.act(state, observation)[0]
+        observation = normalised(spec, jax.tree.unflatten(structure, leaves))
+        unit = rule.act(state, jax.tree.map(lambda leaf: leaf[None], observation))[0]
         return jnp.clip(low + (unit + 1.0) * (0.5 * (high - low)), low, high)
 
     return trace(action, dict(zip(names, map(np.asarray, jax.tree.leaves(spec.observation)), strict=True)))

@@ -8,9 +8,11 @@ each scale; any option of a run may be named there (`calql.training.options`).
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from calql.paper.locomotion import registered
 from calql.rewards import Rewards
 from calql.tasks import Source, Task, load_attribute, nearest
 from calql.types import InputError
@@ -344,27 +346,34 @@ def with_data(what: str) -> Task:
 
 
 def get_task(name: str) -> Task:
-    """The task of that id, or the user's own from `package.module:factory`.
+    """The task of that id, of a Gymnasium id (`Pendulum-v1`), or the user's own from `package.module:factory`.
 
-    A factory may return a `Task` (full control) or a Gymnasium environment; the latter gives a task with the
-    environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
+    A factory may return a `Task` (full control) or a Gymnasium environment; the latter, as a Gymnasium id, gives a task
+    with the environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
     """
     if name in TASKS:
         return TASKS[name]
+    if re.search(r"-v\d+$", name):
+        return registered(name)
     if ":" not in name:
-        raise nearest(name, TASKS, "task")
+        raise InputError(f"{nearest(name, TASKS, 'task')}; or name a Gymnasium id, or your own package.module:factory")
     try:
         made = load_attribute(name)()
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"'{name}' failed ({type(error).__name__}: {error}); fix the factory") from error
+    from calql.envs.make import horizon_of  # here, because importing Gymnasium is slow
+
     if isinstance(made, Task):
         return dataclasses.replace(made, id=name)  # a later --resume finds it by this name
-    horizon = getattr(getattr(made, "spec", None), "max_episode_steps", None)
+    if not hasattr(made, "step"):
+        raise InputError(f"'{name}' made a {type(made).__name__}; it must return a gymnasium.Env or a calql.tasks.Task")
+    horizon = horizon_of(made)
     made.close()
     if horizon is None:
         raise InputError(
-            f"'{name}' made an environment without max_episode_steps; set it, or return a calql.tasks.Task"
+            f"'{name}' made an environment without a time limit; wrap it in gymnasium.wrappers.TimeLimit(env, STEPS), "
+            "or return a calql.tasks.Task"
         )
     return Task(id=name, env=name, horizon=horizon, summary="a user's own environment")

@@ -33,7 +33,8 @@ DATA = {"color": INK, "linestyle": DOTTED, "linewidth": 1.4}
 
 def score_figure(runs: Sequence[Run]) -> Figure | None:
     """Score against step."""
-    return _curves(runs, "score_mean", "score", ylim=(-0.02, 1.02))
+    bounded = all(run.record.bounded for run in runs)
+    return _curves(runs, "score_mean", "score", ylim=(-0.02, 1.02) if bounded else None)
 
 
 def q_figure(runs: Sequence[Run]) -> Figure | None:

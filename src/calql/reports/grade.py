@@ -17,8 +17,9 @@ from calql.reports.figures import save
 from calql.reports.load import Run, load_runs
 from calql.reports.stored import dicts_to_csv
 from calql.tasks import Task
+from calql.training.measure import NOT_MEASURED
 from calql.training.policy import SEED, evaluation_seeds, load_policy
-from calql.types import Episode
+from calql.types import Episode, InputError
 
 LAST = 4
 """Evaluations, the last ones, whose mean is a seed's score: single ones vary much where all starts are alike."""
@@ -58,6 +59,8 @@ def grade(out: Path, task: Task, episodes: int = 20) -> list[Grade]:
 
 def _grade(runs: Sequence[Run], task: Task, env: Any, episodes: int) -> Grade:
     curves = [run.curve("offline", "score_mean") for run in runs]
+    if not all(len(values) for _, values in curves):
+        raise InputError(f"{runs[0].label} on {task.id}: {NOT_MEASURED}")
     scores = [values[-LAST:].mean() for _, values in curves]
     watched = []
     for run in runs:

@@ -112,7 +112,7 @@ def _read(stored: Stored) -> Run:
     """The validated run. Raises InputError, one line with file, cause and fix, if it cannot be used."""
     record = read_record(stored.config, stored.config_path)
     curves = None if stored.slice is None else _check_slice(stored.slice)
-    return Run(record, stored, _check_rows(stored.evaluations, stored.done), curves, record.title)
+    return Run(record, stored, _check_rows(stored.evaluations, stored.done, record.bounded), curves, record.title)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -126,12 +126,12 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({json.dumps(config.get(name)) for config in configs}) > 1]
 
 
-def _check_rows(table: Rows, done: bool) -> list[dict[str, Any]]:
+def _check_rows(table: Rows, done: bool, bounded: bool) -> list[dict[str, Any]]:
     """The rows of eval.csv; a run in progress may have none yet."""
     missing = [name for name in NEEDED if name not in table.columns]
     if missing and (done or table.columns):
         raise InputError(f"{table.path}: lacks the column(s) {', '.join(missing)}; add them")
-    rows = [_check_row(cells, f"{table.path} line {line}") for line, cells in table.rows]
+    rows = [_check_row(cells, f"{table.path} line {line}", bounded) for line, cells in table.rows]
     if done and not rows:
         raise InputError(f"{table.path}: holds no evaluation of a run that is marked as done; leave this run out")
     online = [row["env_step"] for row in rows if row["phase"] == "online"]
@@ -151,8 +151,8 @@ def _check_slice(table: Rows) -> np.ndarray:
         ) from error
 
 
-def _check_row(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
-    """One row with its numbers as floats; error messages start with `where`."""
+def _check_row(row: Mapping[str | None, Any], where: str, bounded: bool) -> dict[str, Any]:
+    """One row with its numbers as floats; error messages start with `where`. `bounded`: scores lie in [0, 1]."""
     if None in row or None in row.values():
         raise InputError(f"{where}: has more or fewer cells than the header; correct or delete the line")
     if row["phase"] not in STEP:
@@ -165,7 +165,7 @@ def _check_row(row: Mapping[str | None, Any], where: str) -> dict[str, Any]:
             raise InputError(f"{where}: {name} is '{row[name]}', not a number; correct it or empty the cell") from error
     if not math.isfinite(numbers["env_step"]) or not math.isfinite(numbers["grad_step"]):
         raise InputError(f"{where}: env_step and grad_step must be numbers; fill them in")
-    if not 0 <= numbers["score_mean"] <= 1 and not math.isnan(numbers["score_mean"]):
+    if bounded and not 0 <= numbers["score_mean"] <= 1 and not math.isnan(numbers["score_mean"]):
         raise InputError(f"{where}: score_mean is {numbers['score_mean']:g}, outside [0, 1]; normalise the scores")
     return numbers
 

@@ -45,6 +45,11 @@ class Record:
     about: dict[str, tuple[Any, ...]]
     """Commit, versions and machine: name → the distinct values over the starts."""
 
+    @property
+    def bounded(self) -> bool:
+        """Whether scores lie in [0, 1]: not if they are scaled returns."""
+        return self.settings.get("task.score") != "return"
+
     def scale_of_values(self) -> frozenset[tuple[str, str]]:
         """The settings that determine the scale of Q: those of the rewards, and the discount of any phase."""
         return frozenset(
@@ -62,6 +67,8 @@ def read_record(config: Any, where: object) -> Record:
     form = config.get("format", 1) if isinstance(config, dict) else None
     if form not in (1, 2) or isinstance(form, bool):
         raise InputError(f"{where}: not a run configuration of format 1 or 2; read it with the version that wrote it")
+    if not (config.keys() & {"experiment", "task", "method"}):
+        raise InputError(f"{where}: not the configuration of a run; name the run directories without this folder")
     config = {name: value for name, value in config.items() if value is not None}
     for name in ("settings", "data", "packages", "differs_from_paper"):
         if not isinstance(config.get(name, {}), dict):

@@ -142,7 +142,7 @@ def _split(path: Path, names: Mapping[str, Any]) -> dict[str, Rows]:
 def _read_csv(path: Path, whole: bool = True) -> Rows:
     """The rows of a file; if it is still being written, without an incomplete last line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if not whole and not text.endswith("\n"):
             text = text[: text.rfind("\n") + 1]
         reader = csv.DictReader(text.splitlines())

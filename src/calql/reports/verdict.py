@@ -20,6 +20,11 @@ def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
     key = "regret" if measured else "score_before"
     measured = measured or [row for row in rows if row.measures[key]]
     if not measured:
+        if any(run.done for run in runs):
+            return (
+                "The score is not measured: the environment told no success. Choose a score of returns, or let every "
+                "step tell success. What is shown below of values does not depend on it."
+            )
         return "No run has finished yet, so there is nothing to compare."
     hero = next((row for row in measured if row.method == HERO), measured[0])
     rivals = [row for row in measured if row is not hero]

@@ -11,7 +11,7 @@ import numpy as np
 
 from calql.envs.make import make_env
 from calql.tasks import Task
-from calql.types import Transition
+from calql.types import InputError, Transition
 
 
 class EnvironmentFailed(RuntimeError):
@@ -56,7 +56,15 @@ class Environments:
         return [self.training] if self.share else [self._open() for _ in range(self.count)]
 
     def _open(self) -> gymnasium.Env:
-        self._opened.append(Watched(make_env(self.task)))
+        try:
+            self._opened.append(Watched(make_env(self.task)))
+        except InputError as error:
+            if not self._opened:
+                raise
+            raise InputError(
+                f"{error} ({len(self._opened)} of it are open in this run already: if it can be opened once only, "
+                "--set eval_envs=1)"
+            ) from error
         return self._opened[-1]
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from calql.replay.buffer import UNION
 from calql.tasks import OF_TASK, Scale, Task, import_name, load_attribute
 from calql.training.run_dir import plain
 from calql.types import InputError
+from calql.units import ActionUnit
 
 FORMAT = 2
 """Version of config.json."""
@@ -50,6 +51,11 @@ class Data:
     """Monte-Carlo returns of truncated episodes continue with the last reward for ever, r / (1 − γ)."""
     cut_at_horizon: bool = False
     """Cut recorded episodes that are longer than the task's horizon (a note says how many)."""
+    action_unit: ActionUnit = "auto"
+    """Unit of the recorded actions: env, the environment's own; unit, [−1, 1], where −1 and 1 stand for its bounds;
+    auto, which recording and environment agree on, or the data are refused. env and unit also clip what lies beyond."""
+    normalise_observations: bool = False
+    """Networks see (observation − mean) / deviation of the data, entry by entry; images stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)

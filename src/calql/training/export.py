@@ -48,13 +48,17 @@ def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: flo
     """
     run_dir = RunDir(run)
     saved, policy = read_record(run_dir), load_policy(run, step)
+    env = make_env(policy.task)
+    metadata = env.metadata
+    env.close()
     contract = contract_of(
         policy.spec.observation,
-        policy.low,
-        policy.high,
+        policy.bounds.low,
+        policy.bounds.high,
         task=policy.task,
-        rate=policy.metadata.get("render_fps") if rate is None else rate,
-        names=policy.metadata.get("action_names"),
+        scaling=None if policy.spec.mean is None else (policy.spec.mean, policy.spec.std),
+        rate=metadata.get("render_fps") if rate is None else rate,
+        names=metadata.get("action_names"),
         provenance=provenance(run_dir, saved, step),
     )
     states, source, notes = states_of(saved, policy)

@@ -10,7 +10,7 @@ import numpy as np
 
 from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.replay import Replay, random_crop, sample, sample_windows
-from calql.types import PyTree, Spec, Transition
+from calql.types import PyTree, Spec, Transition, is_image, map_leaves
 
 POLICY_SAMPLES = 4
 """Policy actions per state for the bounding rate."""
@@ -67,6 +67,25 @@ def measure_values(
     actions = jnp.stack([algorithm.act(state, batch.observations, k) for k in keys], axis=1)
     q_policy = algorithm.q_values(state.critic, batch.observations, actions)
     return q_data, (q_policy < batch.returns[None, :, None]).mean()
+
+
+def with_normalisation(spec: Spec, observations: PyTree) -> Spec:
+    """The spec with mean and deviation of observations [N, …], float32, for `calql.algorithms.acting.normalised`.
+
+    An entry that never changes has the deviation 1, or the smallest change later would be huge. Images have none.
+    """
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.zeros(1, np.float32) if is_image(x) else x.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def std(x: np.ndarray) -> np.ndarray:
+        if is_image(x):
+            return np.ones(1, np.float32)
+        deviation = x.std(axis=0, dtype=np.float64)
+        constant = deviation <= 1e-6 * np.maximum(1.0, abs(x).max(axis=0))
+        return np.where(constant, 1.0, deviation).astype(np.float32)
+
+    return spec._replace(mean=map_leaves(mean, observations), std=map_leaves(std, observations))
 
 
 def with_statistics(spec: Spec, data: Transition) -> Spec:

@@ -24,7 +24,7 @@ class Log:
         self.summed = 0
         self.rows = {"eval.csv": 0, "train.csv": 0}
         self.last_evaluation: dict[str, Any] = {}
-        self.alarmed = False
+        self.alarmed = self.told_unmeasured = False
 
     def updates(self, sums: Mapping[str, jax.Array], count: int, first: int) -> dict[str, float]:
         """Add the metric sums of `count` gradient steps; returns their means. RunError if one is not finite."""
@@ -32,21 +32,25 @@ class Log:
         if bad := [name for name, value in totals.items() if not np.isfinite(value)]:
             raise RunError(
                 f"diverged near gradient step {first} ({', '.join(bad)} not finite); the last good "
-                "checkpoint is kept; start a new run with --set target_q_clamp=true or a smaller cql_alpha"
+                "checkpoint is kept; start a new run with smaller learning rates"
             )
         for name, value in totals.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.summed += count
         return {name: value / count for name, value in totals.items()}
 
-    def implausible(self, metrics: Mapping[str, float], bounds: tuple[float, float] | None) -> str | None:
-        """A warning, given once, when the batch's mean Q exceeds the largest possible return by more than a fifth."""
+    def implausible(self, metrics: Mapping[str, float], bounds: tuple[float, float] | None, clamps: bool) -> str | None:
+        """A warning, given once, when the batch's mean Q exceeds the largest possible return by more than a fifth.
+
+        `clamps`: whether the method can clamp its targets.
+        """
         limit = np.inf if bounds is None else 1.2 * max(map(abs, bounds))
         q = metrics.get("q_data", 0.0)
         if self.alarmed or abs(q) <= limit:
             return None
         self.alarmed = True
-        return f"mean Q is {q:.4g}, beyond ±{limit:.4g}: values diverge; consider --set target_q_clamp=true"
+        fix = "--set target_q_clamp=true" if clamps else "a smaller critic_lr"
+        return f"mean Q is {q:.4g}, beyond ±{limit:.4g}: values diverge; consider a new run with {fix}"
 
     def flush(self, where: Mapping[str, Any]) -> None:
         """Write a row of train.csv with the means since the last row, if there were any updates."""

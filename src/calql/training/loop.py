@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from calql.algorithms.acting import uniform_policy
 from calql.algorithms.protocol import HasValues
@@ -15,7 +14,7 @@ from calql.evaluation.metrics import summarise
 from calql.replay import add_episode
 from calql.training.collect import padded
 from calql.training.learner import train_steps
-from calql.training.measure import policy_row, values_row
+from calql.training.measure import NOT_MEASURED, policy_row, values_row
 from calql.training.slices import slice_rows
 from calql.training.state import Training
 
@@ -79,6 +78,9 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
         (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
         step = row["env_step" if phase.name == "online" else "grad_step"]
         yield Event("evaluation", phase.name, step, phase.length, row)
+        if row["score_mean"] in (None, "") and not t.log.told_unmeasured:
+            t.log.told_unmeasured = True
+            yield Event("notice", phase.name, step, phase.length, {"text": NOT_MEASURED})
 
 
 def collect(t: Training) -> Iterator[Event]:
@@ -91,7 +93,10 @@ def collect(t: Training) -> Iterator[Event]:
     rows = t.transitions([episode])
     t.replay = add_episode(t.replay, padded(rows, t.example, task.horizon), jnp.int32(episode.length))
     t.counters = t.schedule.after_episode(t.counters, episode.length)
-    outcome = {"success": bool(np.any(episode.successes)), "return": float(rows.rewards.sum())}
+    outcome = {
+        "success": None if episode.successes is None else bool(episode.successes.any()),
+        "return": float(rows.rewards.sum()),
+    }
     yield event(t, "episode", outcome | {"length": episode.length})
 
 
@@ -108,7 +113,7 @@ def update(t: Training) -> Iterator[Event]:
         t.log.flush(t.where())
     yield event(t, "update", metrics)
     yield from evaluated(t, t.pending(wait=False))
-    if alarm := t.log.implausible(metrics, t.experiment.task.rewards.q_bounds(t.experiment.discount)):
+    if alarm := t.log.implausible(metrics, t.q_bounds, hasattr(t.phase.algorithm, "target_q_range")):
         yield event(t, "notice", {"text": alarm})
     if t.schedule.saves(t.counters):
         yield from evaluated(t, t.pending())

@@ -21,6 +21,10 @@ EVAL_COLUMNS = (
     "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
     "q_data_mean", "mc_return_mean", "bounding_rate",
 )  # fmt: skip
+NOT_MEASURED = (
+    "the score is not measured: no step told success (info['success'] or info['is_success']); have every step tell it, "
+    "or score returns: --set score=return score_range=LOW,HIGH (raw returns that score 0 and 1)"
+)
 DATA_SAMPLE = 2_048
 """Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
 
@@ -34,12 +38,12 @@ def data_sample(offline: Transition) -> Transition:
 def policy_row(
     envs: Sequence[gymnasium.Env], task: Task, algorithm: UpdateRule, spec: Spec, state: PyTree, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Columns of eval.csv from deterministic episodes, one per seed."""
+    """Columns of eval.csv from deterministic episodes, one per seed; the score is None if it was not measured."""
     outcomes = evaluate(envs, task, acting(algorithm, spec, state, len(envs)), seeds)
-    scores, n = np.array([outcome.score for outcome in outcomes]), len(seeds)
+    scores, n = np.array([outcome.score for outcome in outcomes if outcome.score is not None]), len(seeds)
     return {
-        "score_mean": float(scores.mean()),
-        "score_sem": float(scores.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        "score_mean": float(scores.mean()) if len(scores) else None,
+        "score_sem": float(scores.std(ddof=1) / np.sqrt(n)) if len(scores) > 1 else None,
         "return_mean": float(np.mean([outcome.total_reward for outcome in outcomes])),
         "length_mean": float(np.mean([outcome.length for outcome in outcomes])),
         "episodes": n,

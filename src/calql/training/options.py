@@ -22,6 +22,7 @@ import numpy as np
 import calql.algorithms
 from calql.algorithms import VARIANTS
 from calql.algorithms.protocol import UpdateRule
+from calql.machine import refuse_unusable_jax
 from calql.methods import Method
 from calql.paper.methods import get_method
 from calql.paper.scales import SCALES
@@ -89,6 +90,7 @@ def resolve(
 
     Arguments and errors: as `experiment`.
     """
+    refuse_unusable_jax(devices=False)
     row = task if isinstance(task, Task) else get_task(task)
     method_row = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
@@ -329,9 +331,21 @@ def _expanded(made: Experiment, short: Mapping[str, Any], given: Mapping[str, An
 
 def _checked(made: Experiment) -> Experiment:
     """The experiment, if its parts are compatible. Raises InputError if they are not."""
+    if made.task.score == "return":
+        bounds = made.task.score_range
+        if bounds is None:
+            raise InputError(
+                "score=return needs the raw returns that score 0 and 1, e.g. of a random policy and of an expert: "
+                "--set score_range=LOW,HIGH"
+            )
+        if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
+            raise InputError(f"score_range is {_text(bounds)}; it must be two finite numbers, the smaller one first")
     if made.finetune and made.finetune.replay_capacity < made.task.horizon:
         capacity, horizon = made.finetune.replay_capacity, made.task.horizon
         raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
+    if made.data.normalise_observations and made.phases[0].algorithm.context:
+        name = type(made.phases[0].algorithm).__name__
+        raise InputError(f"{name} normalises observations by itself; leave normalise_observations out")
     for phase in made.phases:
         group = getattr(phase.algorithm, "group", 1)  # a rule of the user's own need not have one
         if phase.batch_size % group:
@@ -349,6 +363,7 @@ def _checked(made: Experiment) -> Experiment:
 @cache
 def _state(rule: UpdateRule) -> Any:
     """The structure of the rule's state."""
+    refuse_unusable_jax()
     spec = Spec(np.zeros(2, np.float32), 1)
     return jax.tree.structure(jax.eval_shape(lambda key: rule.init(key, spec), jax.random.key(0)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from calql.algorithms.acting import acting
+from calql.algorithms.acting import acting, normalised
 from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.envs.make import make_env
 from calql.envs.rollout import Act
 from calql.envs.wrappers import action_bounds
+from calql.machine import refuse_unusable_jax
 from calql.tasks import Task
 from calql.training import checkpoint, store
+from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.measure import policy_row
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
-from calql.types import InputError, PyTree, Spec
+from calql.types import InputError, PyTree, RunError, Spec, map_leaves
+from calql.units import ActionBounds
 
 SEED = 1_000_003
 """Seed of evaluations after training; it differs from every seed that is used in training."""
@@ -40,14 +42,11 @@ class Policy:
         algorithm: UpdateRule,
         spec: Spec,
         state: PyTree,
-        low: Any,
-        high: Any,
-        metadata: Mapping[str, Any],
+        bounds: ActionBounds,
     ) -> None:
         self.task, self.title, self.step = task, title, step
         self.algorithm, self.spec, self.state = algorithm, spec, state
-        self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-        self.metadata = metadata
+        self.bounds = bounds
         self.reset()
 
     def reset(self) -> None:
@@ -59,11 +58,11 @@ class Policy:
 
         `reward`: the raw reward of the previous step; only a policy with a memory uses it.
         """
-        one = jax.tree.map(lambda x: np.asarray(x)[None], observation)
+        one = jax.tree.map(lambda x: x[None], self._plain(observation))
         paid = self.task.rewards.map(reward) if self._steps else 0.0
         unit = self._act(one, np.array([self._steps], np.int32), np.array([paid], np.float32))[0]
         self._steps += 1
-        return np.clip(self.low + (unit.astype(np.float64) + 1.0) * 0.5 * (self.high - self.low), self.low, self.high)
+        return self.bounds.from_unit(unit)
 
     def q(self, observation: PyTree, action: np.ndarray) -> np.ndarray:
         """Q of every critic [E] for one observation and an action [A] in the environment's units, on mapped rewards.
@@ -72,11 +71,15 @@ class Policy:
         """
         if not isinstance(self.algorithm, HasValues):
             raise InputError(f"{self.title} learns no Q")
-        unit = 2.0 * (np.asarray(action, np.float64) - self.low) / (self.high - self.low) - 1.0
-        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
-        several = jnp.asarray(np.atleast_2d(unit), jnp.float32)[None]
+        unit = self.bounds.to_unit(np.atleast_2d(action))
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], normalised(self.spec, self._plain(observation)))
+        several = jnp.asarray(unit)[None]
         values = np.asarray(self.algorithm.q_values(self.state.critic, one, several))[:, 0]
         return values if np.ndim(action) > 1 else values[:, 0]
+
+    def _plain(self, observation: PyTree) -> PyTree:
+        """The observation as arrays of the spec's dtypes."""
+        return map_leaves(lambda like, x: np.asarray(x, like.dtype), self.spec.observation, observation)
 
     def side_by_side(self, episodes: int) -> Act:
         """The policy for rollouts of that many parallel episodes, with actions in [−1, 1]."""
@@ -85,32 +88,53 @@ class Policy:
 
 def load_policy(run: Path | str, step: str = "newest") -> Policy:
     """The policy of a run's checkpoint: `newest`, `best`, `pretrained` or a gradient step. InputError if none."""
+    refuse_unusable_jax()
     run_dir = RunDir(run)
-    experiment = read_record(run_dir).experiment
+    saved = read_record(run_dir)
+    experiment = saved.experiment
     found = store.find_checkpoint(run_dir, experiment, step)
     meta = checkpoint.load_meta(found)
     algorithm = experiment.phases[meta["counters"]["phase"]].algorithm
-    env = make_env(experiment.task)
-    example = jax.tree.map(np.zeros_like, env.observation_space.sample())
-    assert env.action_space.shape  # [A]
-    spec = Spec(example, env.action_space.shape[0])
-    low, high = action_bounds(env)
-    metadata = dict(env.metadata)
-    env.close()
+    spec, bounds = saved.interface() or _interface_of(experiment.task)
+    if (statistics := store.statistics_of(found)) is not None:
+        spec = store.with_stored(spec, statistics)
     state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
-    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, low, high, metadata)
+    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, bounds)
+
+
+def _interface_of(task: Task) -> tuple[Spec, ActionBounds]:
+    """Shapes and action bounds of the task's environment, for runs that were recorded without them."""
+    env = make_env(task)
+    bounds = action_bounds(env)
+    assert bounds is not None  # `make_env` refuses others
+    example = map_leaves(lambda box: np.zeros(box.shape, box.dtype), env.observation_space)
+    env.close()
+    return Spec(example, bounds.size), bounds
 
 
 def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:
     """Deterministic episodes on fresh resets: score_mean, score_sem, return_mean (mapped rewards), length_mean, ….
 
-    Raises InputError as `load_policy` does.
+    Raises InputError as `load_policy` does, and RunError if the environment fails.
     """
     policy = run if isinstance(run, Policy) else load_policy(run, step)
-    envs = [make_env(policy.task) for _ in range(min(episodes, 10))]
-    row = policy_row(envs, policy.task, policy.algorithm, policy.spec, policy.state, evaluation_seeds(seed, episodes))
-    for env in envs:
-        env.close()
+    if episodes < 1:
+        raise InputError(f"episodes is {episodes}; it must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be at least 0")
+    envs = Environments(policy.task, 10, episodes)
+    seeds = evaluation_seeds(seed, episodes)
+    try:
+        if (own := action_bounds(envs.evaluation[0])) != policy.bounds:
+            raise InputError(
+                f"the environment takes actions in {own}, the policy was trained for {policy.bounds}; use the "
+                "environment of the training"
+            )
+        row = policy_row(envs.evaluation, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
+    except EnvironmentFailed as error:
+        raise RunError(f"the environment failed in an evaluation ({error}); fix it") from error.__cause__
+    finally:
+        envs.close()
     return {"task": policy.task.id, "method": policy.title, "grad_step": policy.step, "seed": seed, **row}
 
 

@@ -1,7 +1,10 @@
 """config.json: the experiment of a run, its origin, and an entry for every start.
 
-{"format": 2, "experiment": {…}, "options": {…}, "data": {"fingerprint": …, …}, "code": {…},
+{"format": 2, "experiment": {…}, "options": {…}, "data": {"fingerprint": …, …}, "interface": {…}, "code": {…},
  "differs_from_paper": {…}, "starts": [{"command": …, "git_commit": …, "device": …, …}, …]}
+
+`interface`, of observations and actions at the environment's side: {"observations": [{"name": "observations/joints",
+"shape": [2], "dtype": "float32"}, …], "actions": {"low": […], "high": […]}}. Older runs have none.
 """
 
 from __future__ import annotations
@@ -9,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from calql.data.arrays import named_leaves, nest
 from calql.data.episodes import Episodes
 from calql.machine import start_record
 from calql.training import format1
 from calql.training.experiment import FORMAT, Experiment, decode, encode, own_code, unknown
 from calql.training.run_dir import RunDir
-from calql.types import InputError
+from calql.types import InputError, Spec
+from calql.units import ActionBounds
 
 
 class Saved(NamedTuple):
@@ -31,6 +38,15 @@ class Saved(NamedTuple):
         """Fingerprint of the data that the run learned from."""
         return self.raw["data"].get("fingerprint")
 
+    def interface(self) -> tuple[Spec, ActionBounds] | None:
+        """Shapes of observations and actions, and the environment's action bounds; None in older runs."""
+        found = self.raw.get("interface")
+        if found is None:
+            return None
+        leaves = {leaf["name"]: np.zeros(leaf["shape"], leaf["dtype"]) for leaf in found["observations"]}
+        bounds = ActionBounds(found["actions"]["low"], found["actions"]["high"])
+        return Spec(nest(leaves, "observations"), bounds.size), bounds
+
 
 def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) -> dict[str, Any]:
     """config.json of a new run; `told`: the user's `options`, and what `differs_from_paper`."""
@@ -40,9 +56,18 @@ def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) 
         "experiment": encode(experiment),
         "options": {},
         "data": about,
+        **({"interface": _interface(data, data.bounds)} if data.unit_actions and data.bounds else {}),
         "code": own_code(experiment),
         **told,
         "starts": [start_record()],
+    }
+
+
+def _interface(data: Episodes, bounds: ActionBounds) -> dict[str, Any]:
+    leaves = named_leaves("observations", data.spec().observation)
+    return {
+        "observations": [{"name": name, "shape": list(x.shape), "dtype": str(x.dtype)} for name, x in leaves],
+        "actions": {"low": bounds.low.tolist(), "high": bounds.high.tolist()},
     }
 
 
@@ -56,7 +81,7 @@ def read_record(run_dir: RunDir) -> Saved:
     experiment = decode(raw["experiment"])
     notes = [f"'{path}' in config.json is unknown to this version" for path in unknown(raw["experiment"], experiment)]
     now = own_code(experiment)
-    changed = [module for module, digest in raw.get("code", {}).items() if now.get(module) != digest]
+    changed = [module for module, digest in raw.get("code", {}).items() if now.get(module, digest) != digest]
     notes += [f"the code of {module} has changed since the run began" for module in changed]
     return Saved(experiment, raw, notes)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from calql.data.episodes import Episodes
+from calql.machine import refuse_unusable_jax
 from calql.training import loop
 from calql.training.background import Background
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
 from calql.training.run_dir import RunDir
-from calql.training.start import begin, open_for
+from calql.training.start import begin, for_environment, open_for
 from calql.training.start import resume as go_on
 
 
@@ -36,7 +37,8 @@ def events(
     Args:
         experiment: the run (see `calql.experiment`).
         out: the run directory, which holds all output of the run.
-        data: episodes to learn from; None: load and check `experiment.data.uri`.
+        data: episodes to learn from, with actions in the environment's unit unless their `unit_actions` is set; None:
+            load and check `experiment.data.uri`.
         resume: continue the run in `out`, possibly with more steps; if there is none, start it as without `resume`.
         pretrained: a run with the same pre-training, bit for bit; only the fine-tuning is done.
         init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
@@ -48,6 +50,7 @@ def events(
         InputError: the data, the environment, the folder or the other run cannot be used.
         RunError: the run cannot continue; its state is saved.
     """
+    refuse_unusable_jax()
     run_dir, m = RunDir(out), experiment.measurement
     with run_dir.lock(), ExitStack() as stack:
         there = resume and (run_dir.path / "config.json").exists()
@@ -60,7 +63,9 @@ def events(
         warnings: Sequence[str] = ()
         if data is None:
             data, report = open_for(experiment)
-            warnings = report.warnings
+            warnings = (*data.notes, *report.warnings)
+        else:
+            data = for_environment(experiment, data)
         if there:
             training = go_on(run_dir, experiment, data, pretrained, init_from)
         else:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from calql.algorithms.acting import normalised
 from calql.algorithms.protocol import HasValues
 from calql.envs.rollout import Act
 from calql.evaluation.slices import q_slice
@@ -18,7 +19,7 @@ def slice_rows(t: Training, rule: HasValues, dimension: int) -> list[dict[str, f
     env, seed = t.envs.training, t.streams.seed("evaluate", 0)
 
     def q(observation: PyTree, actions: np.ndarray) -> np.ndarray:
-        one = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], normalised(t.spec, observation))
         return np.asarray(rule.q_values(t.state.critic, one, jnp.asarray(actions)[None])[:, 0].mean(axis=0))
 
     def policy(index: int | None) -> Act:

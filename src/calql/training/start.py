@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from calql.algorithms.protocol import HasValues
+from calql.data.actions import in_unit
 from calql.data.check.describe import Report
 from calql.data.episodes import Episodes
 from calql.data.load import open_data
+from calql.envs.make import make_env
+from calql.envs.wrappers import action_bounds
 from calql.training import checkpoint, store
 from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences, name_of
 from calql.training.options import changed, read_options
@@ -18,10 +23,8 @@ from calql.training.run_dir import RunDir
 from calql.training.state import Training
 from calql.types import InputError
 
-EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps"}
-"""Options that may be changed when a run is resumed."""
-MOVABLE = {"data.uri"}
-"""What may be changed, too, because the fingerprint of the data tells whether they are the same."""
+EXTENDABLE = {"finetune.online_steps", "pretrain.offline_steps", "data.uri"}
+"""What may be changed when a run is resumed; at another place, the data must be the same by their fingerprint."""
 
 
 def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
@@ -34,8 +37,25 @@ def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
         target_rate=getattr(rule, "tau", 1.0),  # without target networks, the values apply at once
         tail_bootstrap=data.tail_bootstrap,
         cut_at_horizon=data.cut_at_horizon,
+        action_unit=data.action_unit,
+        normalised=data.normalise_observations or rule.context > 0,
+        updates=experiment.pretrain.offline_steps if experiment.pretrain and isinstance(rule, HasValues) else None,
         **how,
     )
+
+
+def for_environment(experiment: Experiment, episodes: Episodes) -> Episodes:
+    """Episodes of a program's own with actions in [−1, 1], see `calql.data.actions`; opens the environment if it must.
+
+    Raises InputError if the environment cannot be made, or if the actions have another unit.
+    """
+    if episodes.unit_actions:
+        return episodes
+    env = make_env(experiment.task)
+    bounds = action_bounds(env)
+    env.close()
+    assert bounds is not None  # `make_env` refuses others
+    return in_unit(episodes, bounds, experiment.data.action_unit)
 
 
 def begin(
@@ -54,7 +74,7 @@ def begin(
     experiment = _initialised_from(experiment, init_from) if init_from else experiment
     donor = RunDir(pretrained) if pretrained else None
     found = _shared(experiment, episodes, donor) if donor else None
-    training = Training(experiment, episodes, run_dir)
+    training = Training(experiment, episodes, run_dir, _statistics_to_keep(experiment))
     notes = _borrow(training) if experiment.init_from else []
     if "<" in name_of(experiment.task):
         notes.append(
@@ -91,8 +111,10 @@ def resume(
         raise InputError(
             f"the data of {run_dir.path} have changed since it began; give the same data, or start a new one"
         )
-    training, notes = Training(experiment, episodes, run_dir), list(saved.notes)
-    if experiment.init_from and checkpoint.newest(run_dir.checkpoints)[0] is None:
+    newest = checkpoint.newest(run_dir.checkpoints)[0]
+    statistics = store.statistics_of(newest) if newest else _statistics_to_keep(experiment)
+    training, notes = Training(experiment, episodes, run_dir, statistics), list(saved.notes)
+    if experiment.init_from and newest is None:
         notes += _borrow(training)
     notes += training.restore()
     if training.counters.phase and saved.experiment.pretrain != experiment.pretrain:
@@ -105,11 +127,12 @@ def resume(
 
 def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:
     """Raise InputError if a run cannot continue as this experiment: it may only have more steps than the saved one."""
-    other = [path for path in differences(saved, experiment) if path not in EXTENDABLE | MOVABLE]
+    other = [path for path in differences(saved, experiment) if path not in EXTENDABLE]
     if other:
         raise InputError(
             f"{run_dir.path} was begun with another {', '.join(other)}; a resumed run can only change online_steps (or "
-            f"offline_steps); a new run may start from its networks with any settings: --init-from {run_dir.path}"
+            f"offline_steps); a new run may start from its networks with any settings: "
+            f"--init-from {quote(str(run_dir.path))}"
         )
     for phase, was in zip(experiment.phases, saved.phases, strict=True):
         if phase.length < was.length:
@@ -141,12 +164,35 @@ def _borrow(training: Training) -> list[str]:
     """Load the networks of the experiment's `init_from` checkpoint; returns a note on what was loaded."""
     source = training.experiment.init_from
     assert source is not None
-    path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
-    if not checkpoint.is_complete(path) or _identity(path) != (source.step, source.sha256):
-        raise InputError(f"the checkpoint {path} that this run starts from is missing or has changed; start a new run")
+    path = _donated(source)
     training.state, taken, left = store.borrowed(training.state, checkpoint.load(path, "state"))
     fresh = f"; newly initialised: {', '.join(left)}" if left else ""
     return [f"from {source.run} at gradient step {source.step}: took {', '.join(taken)}{fresh}"]
+
+
+def _donated(source: InitFrom) -> Path:
+    """The checkpoint that a run starts from. Raises InputError if it is missing or has changed."""
+    path = checkpoint.at(RunDir(source.run).checkpoints, source.step)
+    if not checkpoint.is_complete(path) or _identity(path) != (source.step, source.sha256):
+        raise InputError(f"the checkpoint {path} that this run starts from is missing or has changed; start a new run")
+    return path
+
+
+def _statistics_to_keep(experiment: Experiment) -> Mapping[str, Any] | None:
+    """The statistics that the borrowed networks see observations by; None if there are none.
+
+    Raises InputError if the other run normalised its observations and this one does not, or the other way round.
+    """
+    if experiment.init_from is None:
+        return None
+    found, wanted = store.statistics_of(_donated(experiment.init_from)), experiment.data.normalise_observations
+    if (found is not None) != wanted:
+        told = "normalised" if found is not None else "did not normalise"
+        raise InputError(
+            f"{experiment.init_from.run} {told} its observations, and its networks expect the same here: add "
+            f"--set normalise_observations={'false' if wanted else 'true'}"
+        )
+    return found
 
 
 def _shared(experiment: Experiment, episodes: Episodes, donor: RunDir) -> Path:
@@ -157,7 +203,7 @@ def _shared(experiment: Experiment, episodes: Episodes, donor: RunDir) -> Path:
     if different:
         raise InputError(
             f"the pre-training of {donor.path} differs ({', '.join(different)}); leave --pretrained out, or "
-            f"start from its networks: --init-from {donor.path}@pretrained"
+            f"start from its networks: --init-from {quote(str(donor.path))}@pretrained"
         )
     found = store.end_of_pretraining(donor, saved.experiment)
     if found is None:

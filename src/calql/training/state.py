@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Any, TypeVar
 
 import jax
 import msgspec
 import numpy as np
 
-from calql.algorithms.acting import acting
+from calql.algorithms.acting import acting, normalised
 from calql.data.episodes import Episodes
 from calql.data.transitions import to_transitions
 from calql.envs.rollout import Act
 from calql.replay import make_replay, newest, put_back, rows_dropped
-from calql.training import checkpoint
+from calql.training import checkpoint, store
 from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.experiment import Experiment, Finetune, Pretrain
-from calql.training.learner import with_statistics
+from calql.training.learner import with_normalisation, with_statistics
 from calql.training.log import Log
 from calql.training.measure import data_sample
 from calql.training.run_dir import RunDir
@@ -37,13 +38,24 @@ class Training:
     background: Background | None = None
     """Processes that evaluate; None: training waits for every evaluation."""
 
-    def __init__(self, experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
+    def __init__(
+        self, experiment: Experiment, episodes: Episodes, run_dir: RunDir, statistics: Mapping[str, Any] | None = None
+    ) -> None:
+        """`statistics`: those of another checkpoint (`store.statistics_of`), to normalise observations by."""
         self.experiment, self.run_dir = experiment, run_dir
         self.schedule, self.counters, self.streams = Schedule(experiment), Counters(), Streams(experiment.seed)
         measurement, first = experiment.measurement, experiment.phases[0].algorithm
         self.envs = Environments(experiment.task, measurement.eval_envs, measurement.eval_episodes)
         self.sequences = first.context > 0
+        self.spec = episodes.spec()
         offline = self.transitions(episodes.episodes, experiment.data.action_clip)
+        if self.sequences:
+            self.spec = with_statistics(self.spec, offline)
+        elif experiment.data.normalise_observations:
+            self.spec = with_normalisation(self.spec, offline.observations)
+            if statistics is not None:
+                self.spec = store.with_stored(self.spec, statistics)
+            offline = self.seen(offline)
         self.example: Transition = jax.tree.map(lambda x: x[0], offline)
         online = experiment.finetune if experiment.finetune and experiment.finetune.online_steps else None
         ring = (online.replay_capacity, online.one_buffer) if online else (0, False)
@@ -51,8 +63,8 @@ class Training:
         dropped = rows_dropped(offline, *ring)
         left_out = f"the oldest {dropped} transitions of the data are left out: the shared buffer holds {ring[0]}"
         self.notes = [left_out] if dropped else []
-        self.spec = with_statistics(episodes.spec(), offline) if self.sequences else episodes.spec()
         self.sample = data_sample(offline)
+        self.q_bounds = self._q_bounds(episodes)
         self.state = first.init(self.streams.key("init"), self.spec)
         self.log = Log(run_dir)
         self.wall_s, self._started = 0.0, time.monotonic()
@@ -76,7 +88,21 @@ class Training:
         """Transitions [N, …] with mapped rewards of complete episodes, recorded or online."""
         task, tail = self.experiment.task, self.experiment.data.tail_bootstrap
         options = {"action_clip": action_clip, "tail_bootstrap": tail, "sequences": self.sequences}
-        return to_transitions(episodes, task.rewards, self.experiment.discount, **options)
+        return self.seen(to_transitions(episodes, task.rewards, self.experiment.discount, **options))
+
+    def _q_bounds(self, episodes: Episodes) -> tuple[float, float] | None:
+        """Bounds of Q by the task's range of rewards; None if the task states none, or the data leave it."""
+        rewards, paid = self.experiment.task.rewards, [e.rewards for e in episodes.episodes]
+        lowest, highest = float(min(r.min() for r in paid)), float(max(r.max() for r in paid))
+        holds = rewards.holds(lowest, highest)
+        return rewards.q_bounds(self.experiment.discount) if holds else None
+
+    def seen(self, rows: Transition) -> Transition:
+        """Transitions with observations as the networks see them."""
+        if self.sequences or self.spec.mean is None:
+            return rows
+        before, after = (normalised(self.spec, x) for x in (rows.observations, rows.next_observations))
+        return rows._replace(observations=before, next_observations=after)
 
     def acting(self, key: jax.Array | None) -> Act:
         """The current policy for one episode: exploring where a key is given."""
@@ -90,7 +116,7 @@ class Training:
             self.save()
             raise RunError(
                 f"the environment failed in {where} ({error}); "
-                f"all work is saved: fix it and run calql train --resume --out {self.run_dir.path}"
+                f"all work is saved: fix it and run calql train --resume --out {quote(str(self.run_dir.path))}"
             ) from error.__cause__
 
     def pending(self, wait: bool = True) -> Iterator[dict[str, Any]]:
@@ -106,7 +132,7 @@ class Training:
         except EnvironmentFailed as error:  # training is past it, so nothing is saved
             raise RunError(
                 f"the environment failed in an evaluation ({error}); fix it, and continue from the checkpoint before "
-                f"with calql train --resume --out {self.run_dir.path}"
+                f"with calql train --resume --out {quote(str(self.run_dir.path))}"
             ) from error
 
     def elapsed(self) -> float:
@@ -123,10 +149,13 @@ class Training:
         self.wall_s, self._started = self.elapsed(), time.monotonic()
         ring = newest(self.replay, self.counters.env_step)
         self.run_dir.sync()
+        trees = {"state": self.state, "replay": ring}
+        if self.experiment.data.normalise_observations:
+            trees["statistics"] = {"mean": self.spec.mean, "std": self.spec.std}
         checkpoint.save(
             self.run_dir.checkpoints,
             self.counters.total_grad_step,
-            {"state": self.state, "replay": ring},
+            trees,
             {
                 "counters": dataclasses.asdict(self.counters),
                 "wall_s": self.wall_s,

@@ -12,7 +12,7 @@ import numpy as np
 from calql.training import checkpoint
 from calql.training.experiment import Experiment
 from calql.training.run_dir import RunDir
-from calql.types import InputError, PyTree
+from calql.types import InputError, PyTree, Spec, is_image, map_leaves
 
 
 def end_of_pretraining(run_dir: RunDir, experiment: Experiment) -> Path | None:
@@ -59,11 +59,25 @@ def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest
     if step == "best":
         rows = [row for row in run_dir.read_rows("eval.csv") if row["score_mean"] and int(row["grad_step"]) in whole]
         if not rows:
-            raise InputError(f"{run_dir.path}: no evaluation falls on a checkpoint; name a step of {known}")
+            raise InputError(f"{run_dir.path}: no measured score falls on a checkpoint; name a step of {known}")
         return whole[int(max(rows, key=lambda row: float(row["score_mean"]))["grad_step"])]
     if not step.isdigit() or int(step) not in whole:
         raise InputError(f"{run_dir.path} has no checkpoint '{step}'; it has newest, best, pretrained, {known}")
     return whole[int(step)]
+
+
+def statistics_of(path: Path) -> Mapping[str, np.ndarray] | None:
+    """Mean and deviation by which a checkpoint's networks see observations; None if they see them as they are."""
+    return checkpoint.load(path, "statistics") if (path / "statistics.safetensors").exists() else None
+
+
+def with_stored(spec: Spec, statistics: Mapping[str, np.ndarray]) -> Spec:
+    """The spec with the statistics of a checkpoint. Raises InputError if they belong to other observations."""
+    like = {
+        name: map_leaves(lambda x: np.zeros(1 if is_image(x) else x.shape, np.float32), spec.observation)
+        for name in ("mean", "std")
+    }
+    return spec._replace(**checkpoint.unflatten(like, statistics, np.asarray))
 
 
 def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, list[str], list[str]]:

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from calql.data.actions import ROUNDING, in_unit
 from calql.data.arrays import named_leaves
+from calql.data.check.cloning import cloning
+from calql.data.check.convergence import enough, updates_to_converge
 from calql.data.check.environment import compare
 from calql.data.check.narrowness import narrowness
 from calql.data.episodes import Episodes
@@ -16,14 +19,15 @@ from calql.data.success import goes_on_after_success, knows_success, success_ste
 from calql.data.transitions import returns_of
 from calql.rewards import Rewards
 from calql.tasks import Task, import_name
-from calql.types import Episode
+from calql.types import Episode, InputError
+from calql.units import ActionUnit
 
 NARROW, WIDE = 0.6, 0.9
 """Thresholds of the behaviour spread; between the two, nothing is predicted. Set by hand on mazes with known noise."""
 AT_BOUNDS = 0.999
 """Action components of at least this size need 3.8 or more before the tanh."""
-UNIT_SHARE, UNIT_SIZE = 0.2, 5.0
-"""If more than this share of entries is outside [−1, 1], or one is larger than this, the actions have another unit."""
+HALF = 0.5
+"""If every action component uses at most this share of its range, the unit may be another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +67,7 @@ def describe(
     data = episodes.episodes
     lengths = np.array([e.length for e in data])
     terminated = np.array([bool(e.terminations[-1]) for e in data])
-    # Leftovers of relabelled recordings: a hundred of them would outweigh the one episode that they belong to.
-    single = terminated & (lengths == 1) if lengths.max() > 1 else np.zeros(len(data), bool)
+    single = _leftovers(data)
     counted = [e for e, leftover in zip(data, single, strict=True) if not leftover]
     firsts = (np.cumsum(lengths) - lengths)[~single]
     actions = np.concatenate([e.actions for e in data])
@@ -74,9 +77,6 @@ def describe(
     arrays = {**_observed(data), "actions": _array([actions]), "rewards": _array([rewards])}
     bounds = pays.q_bounds(discount)
     low = 0.0 if bounds is None else bounds[0]
-    # After n backups a critic misses γⁿ of the future: 5 % after 3/(1 − γ), nothing after the steps to a terminal.
-    far = 3.0 / (1.0 - discount)
-    backups = np.where(terminated, np.minimum(lengths, far), far)[~single].mean()
     return {
         "uri": episodes.uri,
         "fingerprint": episodes.fingerprint(),
@@ -92,7 +92,10 @@ def describe(
         "episodes": episodes.num_episodes,
         "transitions": episodes.num_transitions,
         "arrays": arrays,
+        "action_bounds": None if episodes.bounds is None else str(episodes.bounds),
+        "unit_actions": episodes.unit_actions,
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
+        "range_used": ((actions.max(axis=0) - actions.min(axis=0)) / 2.0).tolist(),
         "actions_at_bounds": float((np.abs(actions) >= AT_BOUNDS).any(axis=1).mean()),
         "single_step": int(single.sum()),
         "length": _quantiles(lengths[~single]),
@@ -112,10 +115,17 @@ def describe(
         "terminated": int(terminated.sum()),
         "truncated": int((~terminated).sum()),
         "terminal_steps": int(sum(e.terminations.sum() for e in data)),
-        "updates_to_converge": int(round(float(backups) / target_rate, -2)),
+        "updates_to_converge": updates_to_converge(counted, discount, target_rate),
         "target_rate": target_rate,
         **narrowness(data, firsts),
     }
+
+
+def _leftovers(data: Sequence[Episode]) -> np.ndarray:
+    """[N] bool: episodes of one terminal step, if there are others. They are leftovers of relabelled recordings: a
+    hundred of them would outweigh the one episode that they belong to."""
+    lengths = np.array([e.length for e in data])
+    return (lengths == 1) & (lengths.max() > 1) & np.array([bool(e.terminations[-1]) for e in data])
 
 
 def _observed(data: Sequence[Episode]) -> dict[str, dict[str, Any]]:
@@ -137,46 +147,77 @@ def check(
     discount: float = 0.99,
     target_rate: float = 0.005,
     tail_bootstrap: bool = False,
+    action_unit: ActionUnit = "auto",
+    updates: int | None = None,
+    normalised: bool = False,
+    clone: bool = False,
 ) -> Report:
     """Check whether data suit the task (and its Gymnasium environment, if given), and whether calibration matters.
 
-    The arguments are those of `describe`. With an environment there is one more fact, `physics_error`, which is None
-    if the environment cannot be put into recorded states: see `calql.data.check.environment`.
+    The arguments are those of `describe`, `action_unit` of `calql.data.actions`, and
+
+    Args:
+        updates: the gradient steps of a run's pre-training, to be compared with those that its values need.
+        normalised: whether the run normalises observations.
+        clone: also measure how well the actions can be cloned (`calql.data.check.cloning`, some seconds): one more
+            fact, `cloning`, which is None if there are too few episodes.
+
+    With an environment there is one more fact, `physics_error`, which is None if the environment cannot be put into
+    recorded states: see `calql.data.check.environment`.
     """
+    from calql.envs.wrappers import action_bounds  # here, because importing Gymnasium is slow
+
+    other_unit: list[str] = []
+    if env is not None and (own := action_bounds(env)) is not None:
+        try:
+            episodes = in_unit(episodes, own, action_unit)
+        except InputError as error:
+            other_unit.append(str(error))
     facts = describe(episodes, task, discount, target_rate, tail_bootstrap)
+    facts["updates"] = updates
+    if clone:
+        measured = cloning(episodes.episodes) if not other_unit else None
+        facts["cloning"] = measured and measured._asdict() | {"text": measured.text()}
     errors: list[str] = []
     warnings: list[str] = []
     if env is not None:
         errors, warnings, facts["physics_error"] = compare(episodes, task, env)
+        errors += other_unit
+    if updates is not None and updates < facts["updates_to_converge"]:
+        counted = [e for e, single in zip(episodes.episodes, _leftovers(episodes.episodes), strict=True) if not single]
+        ways = enough(counted, updates, discount, target_rate)
+        warnings.append(
+            f"{updates:,} gradient steps of pre-training are too few for values to converge, which takes about "
+            f"{facts['updates_to_converge']:,}; enough are: {', or '.join(ways)}"
+        )
     arrays, outside = facts["arrays"], facts["actions_outside"]
     largest = max(abs(arrays["actions"]["low"]), abs(arrays["actions"]["high"]))
-    if outside > UNIT_SHARE or largest > UNIT_SIZE:
-        errors.append(
-            f"{outside:.1%} of the action entries lie outside [−1, 1], the largest at {largest:.3g}: they have "
-            "another unit; divide them by the largest command, here and in the environment"
-        )
-    elif outside:
+    if largest > 1.0 + ROUNDING and not other_unit:
+        what = "they are clipped to ±0.99999" if facts["unit_actions"] else "only the environment tells their unit"
+        warnings.append(f"{outside:.1%} of the action entries lie outside [−1, 1] (up to {largest:.3g}); {what}")
+    if facts["unit_actions"] and 0.0 < max(facts["range_used"]) <= HALF + ROUNDING:
         warnings.append(
-            f"{outside:.1%} of the action entries lie outside [−1, 1] (up to {largest:.3g}); "
-            "they are clipped to ±0.99999"
+            f"no action component uses more than {max(facts['range_used']):.0%} of the environment's range "
+            f"{facts['action_bounds']}: look whether the log has the environment's unit"
         )
     if facts["over_horizon"]:
         warnings.append(
             f"{facts['over_horizon']:.0%} of the episodes are longer than the task's horizon of {task.horizon} steps "
             f"(the longest has {facts['length']['max']:.0f}); --set cut_at_horizon=true cuts them"
         )
-    low = -np.inf if task.rewards.low is None else task.rewards.low
-    high = np.inf if task.rewards.high is None else task.rewards.high
+    low = np.inf if task.rewards.low is None else task.rewards.low
+    high = -np.inf if task.rewards.high is None else task.rewards.high
     lowest, highest = arrays["rewards"]["low"], arrays["rewards"]["high"]
-    if lowest < low - 1e-6 or highest > high + 1e-6:
+    if not task.rewards.holds(lowest, highest):
         warnings.append(
-            f"rewards lie in [{lowest:.3g}, {highest:.3g}], the task pays [{low:g}, {high:g}]: bounds on Q and the "
-            "failure rule will be wrong; fix the rewards, or the task's rewards.low and rewards.high"
+            f"rewards lie in [{lowest:.3g}, {highest:.3g}], the task pays [{low:g}, {high:g}]: target_q_clamp and the "
+            f"failure rule would be wrong; fix the rewards, or --set rewards.low={min(lowest, low):g} "
+            f"rewards.high={max(highest, high):g}"
         )
     if lowest == highest:
         warnings.append("all rewards are equal, so nothing can be learned from them; check which array was recorded")
     elif facts["success"] == 0.0:
-        warnings.append("no episode succeeds: only exploration can find the task's reward")
+        warnings.append("no episode succeeds: what can be learned lies in the differences between rewards alone")
     if (
         task.stop_at_success
         and facts["success"] is not None
@@ -188,8 +229,8 @@ def check(
         )
     for name, array in arrays.items():
         size = max(abs(array["low"]), abs(array["high"]))
-        if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0:
-            warnings.append(f"'{name}' reaches {size:.3g} and is not normalised; scale it to about ±1")
+        if name.startswith("observations") and array["dtype"] == "float32" and size > 100.0 and not normalised:
+            warnings.append(f"'{name}' reaches {size:.3g} and is not normalised; --set normalise_observations=true")
     return Report(facts, tuple(errors), tuple(warnings), _expectation(facts))
 
 
@@ -237,6 +278,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = [("data", f"{facts['uri']}, fingerprint {facts['fingerprint'][:12]}")]
     rows += [("note", note) for note in facts["notes"]]
+    if facts["unit_actions"]:
+        rows.append(("unit", f"−1 and 1 stand for the environment's bounds {facts['action_bounds']}"))
     rows += [
         ("task", f"{facts['task']}; γ {facts['discount']:g}, τ {facts['target_rate']:g}"),
         ("task", f"rewards are mapped to {_map(rewards)}"),
@@ -272,8 +315,27 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("narrow", f"behaviour spread {facts['behaviour_spread']:.2f} (0 = deterministic, 1 = uniform actions)"),
         ("narrow", f"action noise {facts['action_noise']:.2f} (share of action variance that states do not explain)"),
         ("narrow", f"start spread {facts['start_spread']:.2f}, effective dimension {facts['effective_dimension']:.1f}"),
-        ("critic", f"about {facts['updates_to_converge']:,} updates until its values have converged on the data"),
+        ("critic", _convergence(facts)),
+        *([("cloning", _cloning(facts["cloning"]))] if "cloning" in facts else []),
     ]
+
+
+def _convergence(facts: dict[str, Any]) -> str:
+    needed, updates = facts["updates_to_converge"], facts.get("updates")
+    text = f"about {needed:,} updates until its values have converged on the data"
+    return (
+        text
+        if updates is None
+        else f"{text}; the run makes {updates:,}: {'enough' if updates >= needed else 'too few'}"
+    )
+
+
+def _cloning(found: dict[str, Any] | None) -> str:
+    return (
+        "not measured: fewer than 8 episodes, constant actions, or actions of another unit"
+        if found is None
+        else found["text"]
+    )
 
 
 def _map(rewards: Rewards) -> str:

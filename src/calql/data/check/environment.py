@@ -18,6 +18,7 @@ from calql.data.arrays import located, named_leaves, state_at
 from calql.data.episodes import Episodes
 from calql.tasks import PUBLISHED, Task
 from calql.types import PyTree, is_image
+from calql.units import ActionBounds
 
 REPLAYS = 64
 """Number of recorded steps that are repeated."""
@@ -27,6 +28,8 @@ below 1e-4 in the same physics; 0.06–0.14 for recordings of MuJoCo before 3.5 
 0.05–0.12 with a tenth more gear or time step; 0.5 with half the time step; 0.6–2.2 in the other of its two physics."""
 POSITIONS = 5_000
 """Maximum number of positions that are looked up in a maze."""
+CHANNELS = (1, 3, 4)
+"""Usual numbers of channels of an image."""
 IN_WALLS = 0.01
 """From this share of positions in walls on, the data are of another maze."""
 
@@ -44,7 +47,8 @@ def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
     errors = _other_spaces(episodes, task, env)
     if errors:
         return Comparison(errors, [], None)
-    error, walls, warnings = physics_error(episodes, env), share_in_walls(episodes, env), _outside_bounds(episodes, env)
+    error, walls = physics_error(episodes, env), share_in_walls(episodes, env)
+    warnings = _channels_first(env) + _outside_bounds(episodes, env)
     if error is not None and error > OTHER_PHYSICS:  # positions then mean something else, too
         errors.append(
             f"the data were recorded in other physics than this environment's: repeated, {REPLAYS} steps deviate by "
@@ -75,11 +79,6 @@ def _other_spaces(episodes: Episodes, task: Task, env: Any) -> list[str]:
         errors.append(f"the environment's actions are {box}; only continuous actions (Box) can be learned")
     elif box.shape != (spec.action_dim,):
         errors.append(f"the data's actions are ({spec.action_dim},), the environment's {box.shape}; use matching data")
-    elif not (np.allclose(box.low, -1.0) and np.allclose(box.high, 1.0)):
-        errors.append(
-            f"the environment takes actions in [{box.low.min():.3g}, {box.high.max():.3g}], the data hold [−1, 1]; "
-            "wrap it in gymnasium.wrappers.RescaleAction(env, -1, 1)"
-        )
     return errors
 
 
@@ -109,23 +108,35 @@ def _shapes(tree: PyTree) -> str:
     return ", ".join(map(str.strip, texts))
 
 
-def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
-    """A warning if entries of flat observations leave the bounds of the environment's space, naming the first one."""
-    space = env.observation_space
-    if space.shape is None or len(space.shape) != 1:
-        return []
-    lows = np.min([e.observations.min(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
-    highs = np.max([e.observations.max(axis=0) for e in episodes.episodes], axis=0).astype(np.float64)
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    left = np.flatnonzero((lows < low - 1e-3 * (1.0 + abs(low))) | (highs > high + 1e-3 * (1.0 + abs(high))))
-    if not left.size:
-        return []
-    i = left[0]
+def _channels_first(env: Any) -> list[str]:
+    """A warning for every image whose channels seem to come first."""
     return [
-        f"{left.size} entries of the observations leave the bounds of the environment, first entry {i}: it lies in "
-        f"[{lows[i]:.3g}, {highs[i]:.3g}], the environment's in [{low[i]:.3g}, {high[i]:.3g}]; check the unit, or the "
-        "goal if it is part of the observation"
+        f"images '{name}' {box.shape} are taken as {box.shape[0]} rows of {box.shape[1]} pixels with {box.shape[2]} "
+        "channels; if the channels come first, move them last, in the data and in the environment: [H, W, C]"
+        for name, box in named_leaves("observations", env.observation_space)
+        if is_image(box) and len(box.shape) == 3 and box.shape[0] in CHANNELS and box.shape[2] not in CHANNELS
     ]
+
+
+def _outside_bounds(episodes: Episodes, env: Any) -> list[str]:
+    """A warning for every array of the observations that leaves the bounds of the environment's space."""
+    warnings = []
+    recorded = [dict(named_leaves("observations", e.observations)) for e in episodes.episodes]
+    for name, box in named_leaves("observations", env.observation_space):
+        if is_image(box):
+            continue
+        lows = np.min([leaves[name].min(axis=0) for leaves in recorded], axis=0).astype(np.float64)
+        highs = np.max([leaves[name].max(axis=0) for leaves in recorded], axis=0).astype(np.float64)
+        low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+        left = np.flatnonzero((lows < low - 1e-3 * (1.0 + abs(low))) | (highs > high + 1e-3 * (1.0 + abs(high))))
+        if left.size:
+            i = left[0]
+            warnings.append(
+                f"{left.size} entries of '{name}' leave the bounds of the environment, first entry {i}: it lies in "
+                f"[{lows[i]:.3g}, {highs[i]:.3g}], the environment's in [{low[i]:.3g}, {high[i]:.3g}]; check the unit, "
+                "or the goal if it is part of the observation"
+            )
+    return warnings
 
 
 # -- physics -----------------------------------------------------------------------------------------------------------
@@ -142,11 +153,13 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
         return None
     # The state after a terminal step is often not recorded (see `calql.data.readers.rows`).
     steps = np.flatnonzero(~np.concatenate([e.terminations for e in episodes.episodes]))
+    bounds = ActionBounds.of(env.action_space)  # ±1, but for an environment that `unit_actions` has not wrapped
+    assert bounds is not None
     before, recorded, replayed = [], [], []
     for episode, t in located(episodes.episodes, np.random.default_rng(0).permutation(steps)[:REPLAYS]):
         env.reset(seed=0)
         world.set_state(state_at(episode, t))
-        reached = env.step(np.clip(episode.actions[t], -1.0, 1.0))[0]
+        reached = env.step(bounds.from_unit(episode.actions[t]).astype(env.action_space.dtype))[0]
         before.append(_flat(state_at(episode, t)))
         recorded.append(_flat(state_at(episode, t + 1)))
         replayed.append(_flat(reached))

@@ -16,6 +16,7 @@ from calql.data.episodes import Episodes
 from calql.data.readers.names import unused_note
 from calql.extras import needed_for
 from calql.types import Episode, InputError
+from calql.units import ActionBounds
 
 
 class LocalDataset(NamedTuple):
@@ -74,6 +75,7 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
         about = MinariStorage.read_raw_metadata(home / "data")
         if not {"observation_space", "action_space"} <= about.keys():  # Minari would run the named environment's code
             raise ValueError("its metadata name no spaces")
+        recording = minari.load_dataset(dataset_id)
         episodes = [
             Episode(
                 observations=episode.observations,
@@ -83,7 +85,7 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
                 truncated=bool(len(episode.truncations) and episode.truncations[-1]),
                 successes=_successes(episode.infos, len(episode.rewards), infos),
             )
-            for episode in minari.load_dataset(dataset_id).iterate_episodes()
+            for episode in recording.iterate_episodes()
         ]
     except ImportError as error:
         extra = about.get("data_format", "hdf5")
@@ -91,7 +93,7 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
     except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
         fix = "delete its folder and download or build it again"
         raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {fix}") from error
-    return Episodes(tuple(episodes), uri, unused_note(infos))
+    return Episodes(tuple(episodes), uri, unused_note(infos), bounds=ActionBounds.of(recording.action_space))
 
 
 def _successes(infos: dict[str, Any] | None, steps: int, unused: dict[str, None]) -> np.ndarray | None:

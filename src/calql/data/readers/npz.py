@@ -4,7 +4,7 @@ One row per step, N rows:
 
     observations [N, …]       or one `observations/KEY` for every key of a dict observation (a further slash nests a
                               further dict); uint8 stays uint8, all else is read as float32
-    actions [N, A]
+    actions [N, A]            in the environment's unit
     rewards [N]               as the environment paid them; without them `successes` are needed, which pay 1 each
     terminals [N]             1 if the task ended (success or accident): no bootstrapping
     timeouts [N]              optional; 1 if the time limit cut the episode: bootstrapping continues

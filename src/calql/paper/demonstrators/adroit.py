@@ -108,7 +108,7 @@ def _episode(hand: str, seed: int, act: Callable[[int, np.ndarray], np.ndarray],
         return np.clip(act(next(steps), observation), -1.0, 1.0).astype(np.float32)
 
     observation, _ = env.reset(seed=seed)
-    return ending_at_success(roll(env, observation, next_action, horizon, over=lambda step: step.success))
+    return ending_at_success(roll(env, observation, next_action, horizon, over=lambda step: bool(step.success)))
 
 
 def _hesitant(recipe: Recipe, clone: Clone, rng: np.random.Generator) -> Callable[[int, np.ndarray], np.ndarray]:

@@ -1,0 +1,131 @@
+"""Odd surroundings and odd numbers: one line with the fix, and never a finished run that counts as failed."""
+
+import errno
+import io
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from calql.cli import main
+from calql.paper.tasks import TASKS
+from calql.training.run_dir import RunDir
+
+TASK = next(iter(TASKS))
+QUICK = ("--task", TASK, "--method", "bc", "--scale", "smoke", "--set", "offline_steps=2", "eval_episodes=1")
+
+
+@pytest.fixture
+def said(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder; returns (exit code, what it wrote to stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            main([str(a) for a in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr().err.strip()
+
+    return run
+
+
+def log(path="log.npz"):
+    rng = np.random.default_rng(0)
+    np.savez(
+        path,
+        observations=rng.normal(size=(40, 4)).astype("f4"),
+        actions=rng.uniform(-1, 1, (40, 2)).astype("f4"),
+        rewards=np.zeros(40, "f4"),
+        terminals=np.zeros(40, bool),
+        timeouts=np.arange(1, 41) % 10 == 0,
+    )
+    return f"npz:{path}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("report",), "nothing to report"),
+        (("sweep", "--workers", 0, "--tasks", TASK, "--methods", "bc"), "workers is 0; it must be at least 1"),
+        (("train", "--task", "Pendulum-v99"), "no Gymnasium id"),
+        (("train", "--task", "pendulum"), "or name a Gymnasium id, or your own package.module:factory"),
+        (("train", "--task", "nowhere:env"), "looked in"),
+        (("train", "--task", TASK, "--set", "score=return"), "score_range=LOW,HIGH"),
+    ],
+)
+def test_odd_arguments(said, arguments, cause):
+    code, text = said(*arguments)
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert cause in text
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("calql ")
+
+
+def test_jax_of_64_bits_is_refused(said):
+    with jax.enable_x64(True):
+        code, text = said("train", *QUICK, "--data", log())
+    assert (code, "unset it" in text) == (2, True)
+
+
+def test_a_platform_that_is_not_there_is_named(said, monkeypatch):
+    def none(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", none)
+    code, text = said("train", *QUICK, "--data", log())
+    assert code == 2
+    assert "finds no device" in text.splitlines()[-1]
+    assert "(AssertionError)" in text
+    assert "unset JAX_PLATFORMS" in text
+
+
+def test_output_that_cannot_hold_every_character_and_a_full_disk_behind_it(said, monkeypatch):
+    plain = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert said("data", "check", log(), "--task", TASK)[0] == 0
+    assert b"expect" in plain.buffer.getvalue()
+
+    class Full(io.TextIOWrapper):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self):
+            return 1
+
+    monkeypatch.setattr(sys, "stdout", Full(io.BytesIO(), "utf-8"))
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    code, text = said("data", "info", log(), "--task", TASK)
+    assert (code, text) == (
+        1, "calql: the output cannot be written (No space left on device); free space, or write elsewhere",
+    )  # fmt: skip
+
+
+def test_odd_numbers_of_eval_moved_data_and_a_report_of_odd_folders(said, tmp_path):
+    assert said("train", *QUICK, "--data", log(), "--out", "a run")[0] == 0
+    for arguments, cause in (("--episodes=0", "at least 1"), ("--episodes=-3", "at least 1"), ("--seed=-1", "least 0")):
+        code, text = said("eval", "a run", arguments)
+        assert (code, cause in text, len(text.splitlines())) == (2, True, 1)
+    # The message about moved data is followed.
+    (tmp_path / "log.npz").rename(tmp_path / "moved.npz")
+    code, text = said("train", "--resume", "--out", "a run", "--set", "offline_steps=4")
+    assert (code, "name their place with --data" in text) == (2, True)
+    assert said("train", "--resume", "--out", "a run", "--set", "offline_steps=4", "--data", "npz:moved.npz")[0] == 0
+    assert json.loads((tmp_path / "a run" / "config.json").read_text())["experiment"]["data"]["uri"] == "npz:moved.npz"
+    other = np.load("moved.npz")
+    np.savez("other.npz", **{name: other[name] for name in other.files} | {"rewards": np.ones(40, "f4")})
+    code, text = said("train", "--resume", "--out", "a run", "--set", "offline_steps=6", "--data", "npz:other.npz")
+    assert (code, "have changed" in text) == (2, True)
+    # A file of a spreadsheet, and another program's folder.
+    rows = RunDir("a run").path / "eval.csv"
+    rows.write_bytes(b"\xef\xbb\xbf" + rows.read_bytes())
+    assert said("report", "a run", "--out", "report")[0] == 0
+    (tmp_path / "a run" / "config.json").write_text('{"architectures": []}')
+    code, text = said("report", "a run", "--out", "report")
+    assert (code, "not the configuration of a run" in text) == (2, True)
