@@ -145,14 +145,14 @@ def refuse_unusable_jax(devices: bool = True) -> None:
     """Raise InputError if JAX computes in 64 bits, or (if `devices`) lacks the platform asked for."""
     import jax
 
-    if jax.config.read("jax_enable_x64"):
+    if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise InputError("JAX is set to 64 bits (JAX_ENABLE_X64), and calql computes in 32; unset it")
     if devices:
         try:
             jax.devices()
         except Exception as error:  # a driver may raise anything
             said = str(error).partition("\n")[0] or type(error).__name__
-            asked = jax.config.read("jax_platforms") or "default"
+            asked = jax.config.jax_platforms or "default"  # pyright: ignore[reportAttributeAccessIssue]
             raise InputError(
                 f"JAX finds no device of platform '{asked}' ({said}); unset JAX_PLATFORMS, or install JAX for it"
             ) from error

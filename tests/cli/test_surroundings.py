@@ -115,7 +115,7 @@ def test_odd_numbers_of_eval_moved_data_and_a_report_of_odd_folders(said, tmp_pa
     # The message about moved data is followed.
     (tmp_path / "log.npz").rename(tmp_path / "moved.npz")
     code, text = said("train", "--resume", "--out", "a run", "--set", "offline_steps=4")
-    assert (code, "name their place with --data" in text) == (2, True)
+    assert (code, "--data with the new place" in text) == (2, True)
     assert said("train", "--resume", "--out", "a run", "--set", "offline_steps=4", "--data", "npz:moved.npz")[0] == 0
     assert json.loads((tmp_path / "a run" / "config.json").read_text())["experiment"]["data"]["uri"] == "npz:moved.npz"
     other = np.load("moved.npz")

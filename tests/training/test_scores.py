@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from calql.paper.locomotion import D4RL_RETURNS, get_task
+from calql.paper.locomotion import D4RL_RETURNS
+from calql.paper.tasks import get_task
 from calql.reports.report import write_report
 from calql.rewards import Rewards
 from calql.training.options import experiment

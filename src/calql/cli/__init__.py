@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train
     from calql.cli.signals import Stopped, terminating
+    from calql.export import actor
     from calql.types import InputError, RunError
 
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         "train": train.train,
         "eval": evaluate.evaluate,
         "export": export.export,
+        "act": actor.act,
         "data": data.data,
         "sweep": sweep.sweep,
         "report": report.report,

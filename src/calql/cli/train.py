@@ -29,6 +29,7 @@ def train(
     pretrained: Path | None = None,
     init_from: str | None = None,
     eval_workers: int = 0,
+    episodes_from: Path | None = None,
     options: Settings = (),
     trackers: Texts = (),
     explain: str | None = None,
@@ -54,6 +55,8 @@ def train(
             with any settings; --set offline_steps=0 leaves the pre-training out.
         eval_workers: Number of processes that evaluate copies of the policy while training goes on; 0: it waits.
             Results are the same.
+        episodes_from: Folder of online episodes that another process collects (see calql act), with the policy that the
+            run publishes as policy.npz in its directory.
         options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config and --explain).
         trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
         explain: Print an option's value in this run, its meaning, who set it and the paper's value, and stop.
@@ -109,7 +112,7 @@ def train(
     differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
     told = {"options": read_options(changes), "differs_from_paper": differs}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
-    how["eval_workers"] = eval_workers
+    how |= {"eval_workers": eval_workers, "episodes_from": episodes_from}
     common.show(experiment, run_dir.path, events(experiment, run_dir.path, episodes, **how), flat(trackers))
     common.print_summary(run_dir)
     return 0

@@ -45,15 +45,17 @@ def summarise(eval_rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]
     score_before is the score of the policy that fine-tuning starts from, or of the last evaluation of an offline-only
     run. Missing numbers are None: score_after, regret, dip and relative_improvement if there is no online evaluation
     after step 0; dip if there is none in the first fifth of fine-tuning after step 0; relative_improvement in an
-    online-only run.
+    online-only run; all but score_after if fine-tuning has evaluations, but none at step 0.
     """
     rows = [row for row in eval_rows if np.isfinite(_number(row.get("score_mean")))]
     online = [row for row in rows if row["phase"] == "online"]
-    start = online[:1] or rows[-1:]
+    start = [row for row in online if _number(row["env_step"]) == 0] if online else rows[-1:]
     before = _number(start[0]["score_mean"]) if start else None
     seconds = [wall for row in eval_rows if np.isfinite(wall := _number(row.get("wall_s")))]
     summary = {"score_before": before, "score_after": None, "regret": None, "relative_improvement": None, "dip": None}
-    if before is not None and len(online) > 1:
+    if online and before is None:
+        summary["score_after"] = _number(online[-1]["score_mean"])
+    elif before is not None and len(online) > 1:
         curve = [_number(row["env_step"]) for row in online], [_number(row["score_mean"]) for row in online]
         after = curve[1][-1]
         summary |= {"score_after": after, "regret": regret(*curve), "dip": dip(*curve)}

@@ -18,7 +18,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -151,6 +151,9 @@ class Measurement:
     eval_envs: Some = 10
     """Environments for evaluations, stepped side by side (at most `eval_episodes`); 1: evaluate in the training
     environment, so that the run opens only one."""
+    eval_from: Literal["env", "training", "nothing"] = "env"
+    """What scores come from: env, deterministic episodes of their own in the environment; training, the online episodes
+    since the last evaluation, with their exploration; nothing: they are not measured."""
     slice_dimension: Any0 | None = None
     """Action dimension along which Q is compared with rollouts after pre-training (Fig. 6); None: no comparison."""
     log_every: Some = 1_000

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from calql.training.measure import EVAL_COLUMNS
+from calql.training.measure import EPISODE_COLUMNS, EVAL_COLUMNS
 from calql.training.run_dir import RunDir
 from calql.types import RunError
 
@@ -22,7 +22,7 @@ class Log:
         self.run_dir = run_dir
         self.sums: dict[str, float] = {}
         self.summed = 0
-        self.rows = {"eval.csv": 0, "train.csv": 0}
+        self.rows = {"eval.csv": 0, "train.csv": 0, "episodes.csv": 0}
         self.last_evaluation: dict[str, Any] = {}
         self.alarmed = self.told_unmeasured = False
 
@@ -63,6 +63,10 @@ class Log:
         """Write a row of eval.csv."""
         self.last_evaluation = dict(row)
         self._append("eval.csv", row, EVAL_COLUMNS)
+
+    def episode(self, row: Mapping[str, Any]) -> None:
+        """Write a row of episodes.csv."""
+        self._append("episodes.csv", row, EPISODE_COLUMNS)
 
     def _append(self, name: str, row: Mapping[str, Any], columns: tuple[str, ...]) -> None:
         self.run_dir.append(name, row, columns)

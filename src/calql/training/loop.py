@@ -14,7 +14,7 @@ from calql.evaluation.metrics import summarise
 from calql.replay import add_episode
 from calql.training.collect import padded
 from calql.training.learner import train_steps
-from calql.training.measure import NOT_MEASURED, policy_row, values_row
+from calql.training.measure import NOT_MEASURED, episode_row, no_row, policy_row, training_row, values_row
 from calql.training.slices import slice_rows
 from calql.training.state import Training
 
@@ -54,11 +54,13 @@ def evaluate(t: Training) -> Iterator[Event]:
     point, last = t.counters.total_grad_step, t.log.last_evaluation
     rows = [last | t.where()]
     if not last or int(last["grad_step"]) != point:
-        rule, task = t.phase.algorithm, t.experiment.task
+        rule, task, m = t.phase.algorithm, t.experiment.task, t.experiment.measurement
         # All evaluations of all runs with this seed start from the same states (common random numbers).
-        seeds = [t.streams.seed("evaluate", i) for i in range(t.experiment.measurement.eval_episodes)]
-        row, background = {}, t.background
-        if background:
+        seeds = [t.streams.seed("evaluate", i) for i in range(m.eval_episodes)]
+        row, background = no_row(), t.background
+        if m.eval_from != "env":
+            row = training_row(t.since_evaluation()) if m.eval_from == "training" else row
+        elif background:
             yield from evaluated(t, background.in_the_way())
         else:
             where = f"the evaluation at gradient step {point}"
@@ -84,20 +86,26 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
 
 
 def collect(t: Training) -> Iterator[Event]:
-    """Collect one episode with the current stochastic policy and store it with its Monte-Carlo returns."""
-    index, task = t.counters.episode, t.experiment.task
-    key, seed = t.streams.key("collect", index), t.streams.seed("collect", index)
-    act = uniform_policy(t.spec, key) if t.schedule.random_actions(t.counters) else t.acting(key)
-    where = f"online episode {index}"
-    episode = t.guarded(where, lambda: collect_episode(t.envs.training, task, act, seed))
+    """Collect one episode with the current stochastic policy, or take one that was collected elsewhere, and store it
+    with its Monte-Carlo returns."""
+    index, task, file = t.counters.episode, t.experiment.task, None
+    if t.elsewhere:
+        t.publish()
+        if (found := t.arrived()) is None:
+            yield event(t, "notice", {"text": f"waiting for an episode in {t.elsewhere.folder}"})
+            found = t.awaited()
+        file, episode = found
+    else:
+        key, seed = t.streams.key("collect", index), t.streams.seed("collect", index)
+        act = uniform_policy(t.spec, key) if t.schedule.random_actions(t.counters) else t.acting(key)
+        where = f"online episode {index}"
+        episode = t.guarded(where, lambda: collect_episode(t.envs.training, task, act, seed))
     rows = t.transitions([episode])
     t.replay = add_episode(t.replay, padded(rows, t.example, task.horizon), jnp.int32(episode.length))
     t.counters = t.schedule.after_episode(t.counters, episode.length)
-    outcome = {
-        "success": None if episode.successes is None else bool(episode.successes.any()),
-        "return": float(rows.rewards.sum()),
-    }
-    yield event(t, "episode", outcome | {"length": episode.length})
+    outcome = episode_row(task, episode) | {"return": float(rows.rewards.sum())}
+    t.log.episode({"episode": index, "env_step": t.counters.env_step, "file": file} | outcome)
+    yield event(t, "episode", outcome)
 
 
 def update(t: Training) -> Iterator[Event]:

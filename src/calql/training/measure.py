@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -12,10 +12,10 @@ import numpy as np
 
 from calql.algorithms.acting import acting
 from calql.algorithms.protocol import HasValues, UpdateRule
-from calql.envs.rollout import evaluate
+from calql.envs.rollout import BY_SUCCESS, evaluate, score_of
 from calql.tasks import Task
 from calql.training.learner import measure_values
-from calql.types import PyTree, Spec, Transition
+from calql.types import Episode, PyTree, Spec, Transition
 
 EVAL_COLUMNS = (
     "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
@@ -25,6 +25,8 @@ NOT_MEASURED = (
     "the score is not measured: no step told success (info['success'] or info['is_success']); have every step tell it, "
     "or score returns: --set score=return score_range=LOW,HIGH (raw returns that score 0 and 1)"
 )
+EPISODE_COLUMNS = ("episode", "env_step", "length", "score", "success", "return", "file")
+"""Columns of episodes.csv, one row per online episode: `env_step` at its end, `return` of mapped rewards."""
 DATA_SAMPLE = 2_048
 """Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
 
@@ -47,6 +49,36 @@ def policy_row(
         "return_mean": float(np.mean([outcome.total_reward for outcome in outcomes])),
         "length_mean": float(np.mean([outcome.length for outcome in outcomes])),
         "episodes": n,
+    }
+
+
+def episode_row(task: Task, episode: Episode) -> dict[str, Any]:
+    """Length, score (None: not measured) and success (None: not told) of an online episode."""
+    won, told = episode.successes, episode.successes is not None
+    score = score_of(task, episode.rewards.tolist(), [] if won is None else won.tolist())
+    return {
+        "length": episode.length,
+        "score": score if told or task.score not in BY_SUCCESS else None,
+        "success": None if won is None else bool(won.any()),
+    }
+
+
+def no_row() -> dict[str, Any]:
+    """Columns of eval.csv if no episode was measured."""
+    return {"score_mean": None, "score_sem": None, "return_mean": None, "length_mean": None, "episodes": 0}
+
+
+def training_row(episodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Columns of eval.csv from rows of episodes.csv."""
+    if not episodes:
+        return no_row()
+    scores = [float(row["score"]) for row in episodes if row["score"]]
+    return {
+        "score_mean": float(np.mean(scores)) if scores else None,
+        "score_sem": float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None,
+        "return_mean": float(np.mean([float(row["return"]) for row in episodes])),
+        "length_mean": float(np.mean([float(row["length"]) for row in episodes])),
+        "episodes": len(episodes),
     }
 
 

@@ -12,11 +12,13 @@ from calql.data.episodes import Episodes
 from calql.machine import refuse_unusable_jax
 from calql.training import loop
 from calql.training.background import Background
+from calql.training.elsewhere import Elsewhere
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
 from calql.training.run_dir import RunDir
 from calql.training.start import begin, for_environment, open_for
 from calql.training.start import resume as go_on
+from calql.types import InputError
 
 
 def events(
@@ -28,6 +30,7 @@ def events(
     pretrained: Path | str | None = None,
     init_from: str | None = None,
     eval_workers: int = 0,
+    episodes_from: Path | str | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> Generator[Event]:
     """Do a run; yields an event per evaluation, episode, block of updates and notice.
@@ -44,6 +47,8 @@ def events(
         init_from: `RUN` or `RUN@STEP` (newest, best, pretrained, or a gradient step): start from its networks.
         eval_workers: processes that evaluate copies of the policy while training goes on; 0: training waits. Rows and
             results are the same.
+        episodes_from: a folder that another process drops whole episodes in (`calql act`), with the policy that the
+            run publishes as policy.npz in `out`; the environment is opened only to check the data, and never moved.
         told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
 
     Raises:
@@ -56,6 +61,15 @@ def events(
         there = resume and (run_dir.path / "config.json").exists()
         if not there:
             run_dir.refuse_what_is_there()
+        if episodes_from and m.eval_from == "env":
+            raise InputError(
+                "episodes come from a folder, so the environment is another process's; take scores from these "
+                "episodes, --set eval_from=training, or from nothing, --set eval_from=nothing"
+            )
+        if eval_workers and m.eval_from != "env":
+            raise InputError(
+                f"with eval_from={m.eval_from} nothing is evaluated in processes; leave --eval-workers out"
+            )
         background = None
         if eval_workers:
             background = Background(experiment.task, eval_workers, m.eval_envs, m.eval_episodes)
@@ -73,6 +87,8 @@ def events(
         stack.callback(training.close)
         training.notes[:0] = warnings
         training.background = background
+        if episodes_from:
+            training.elsewhere = Elsewhere(episodes_from, experiment.task, data, run_dir.path)
         for event in loop.run(training):
             try:
                 yield event

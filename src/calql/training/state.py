@@ -20,6 +20,7 @@ from calql.replay import make_replay, newest, put_back, rows_dropped
 from calql.training import checkpoint, store
 from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
+from calql.training.elsewhere import POLL, Elsewhere
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_normalisation, with_statistics
 from calql.training.log import Log
@@ -27,7 +28,7 @@ from calql.training.measure import data_sample
 from calql.training.run_dir import RunDir
 from calql.training.schedule import Counters, Schedule
 from calql.training.streams import Streams
-from calql.types import Episode, RunError, Transition
+from calql.types import Episode, InputError, RunError, Transition
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ class Training:
 
     background: Background | None = None
     """Processes that evaluate; None: training waits for every evaluation."""
+
+    elsewhere: Elsewhere | None = None
+    """Where online episodes come from if another process collects them."""
 
     def __init__(
         self, experiment: Experiment, episodes: Episodes, run_dir: RunDir, statistics: Mapping[str, Any] | None = None
@@ -119,6 +123,41 @@ class Training:
                 f"all work is saved: fix it and run calql train --resume --out {quote(str(self.run_dir.path))}"
             ) from error.__cause__
 
+    def since_evaluation(self) -> list[dict[str, str]]:
+        """Rows of episodes.csv since the last evaluation."""
+        last = int(self.log.last_evaluation.get("env_step") or 0) if self.phase.name == "online" else 0
+        return [row for row in self.run_dir.read_rows("episodes.csv") if int(row["env_step"]) > last]
+
+    def publish(self) -> None:
+        """Replace the policy that episodes are collected with elsewhere."""
+        assert self.elsewhere is not None
+        about = {"run": str(self.run_dir.path), "method": self.experiment.method, "seed": self.experiment.seed}
+        about |= {"step": self.counters.total_grad_step, "data": self.experiment.data.uri}
+        self.elsewhere.publish(self.phase.algorithm, self.spec, self.state, about)
+
+    def arrived(self) -> tuple[str, Episode] | None:
+        """The next episode that was collected elsewhere, if it is there; raises RunError, with all work saved, if it
+        cannot be used."""
+        assert self.elsewhere is not None
+        try:
+            return self.elsewhere.take([row["file"] for row in self.run_dir.read_rows("episodes.csv")])
+        except InputError as error:
+            self.save()
+            raise RunError(
+                f"an episode cannot be used ({error}); all work is saved: move its file away and run calql train "
+                f"--resume --out {self.run_dir.path} --episodes-from {self.elsewhere.folder}"
+            ) from error
+
+    def awaited(self) -> tuple[str, Episode]:
+        """The next episode that was collected elsewhere, however long that takes; saves if it is interrupted."""
+        while (found := self.arrived()) is None:
+            try:
+                time.sleep(POLL)
+            except BaseException:
+                self.save()
+                raise
+        return found
+
     def pending(self, wait: bool = True) -> Iterator[dict[str, Any]]:
         """Rows of evaluations in the background that are over; `wait`: of all that have begun."""
         return self.background.finished(wait) if self.background else iter(())
@@ -185,7 +224,8 @@ class Training:
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
             self.replay = put_back(self.replay, checkpoint.unflatten(like, rows, np.asarray), self.counters.env_step)
             self.wall_s = meta["wall_s"]
-            self.log.sums, self.log.summed, self.log.rows = meta["sums"], meta["summed"], meta["rows"]
+            self.log.sums, self.log.summed = meta["sums"], meta["summed"]
+            self.log.rows |= meta["rows"]  # older runs did not count episodes
         for name, rows in self.log.rows.items():
             if missing := self.run_dir.truncate(name, rows):
                 complaints.append(f"{name} has lost {missing} rows that the checkpoint counts")
