@@ -18,6 +18,7 @@ from calql.data.convert import convert
 from calql.tasks import Task
 from calql.training.options import experiment
 from calql.types import InputError, RunError
+from calql.units import ActionBounds
 
 
 class Flat(gymnasium.Env):
@@ -50,6 +51,15 @@ def test_what_is_written_reads_back_equal(tmp_path_factory, scheme, episodes, ke
         to = "minari:my/log-v0" if scheme == "minari" else f"npz:{folder}/log.npz"
         convert(data, to)
         assert load(to).fingerprint() == data.fingerprint()
+
+
+def test_the_recorded_action_space_is_kept_or_a_note_says_that_it_is_not(root, capsys):
+    episodes = [an_episode(4, terminated=True, seed=1)]
+    bounds = ActionBounds(np.full(episodes[0].actions.shape[1], -2.0), np.full(episodes[0].actions.shape[1], 3.0))
+    convert(Episodes(tuple(episodes), "log", bounds=bounds), "minari:my/log-v0")
+    assert load("minari:my/log-v0").bounds == bounds
+    assert calql("data", "convert", "minari:my/log-v0", "--to", f"npz:{root}/log.npz") == 0
+    assert "[−2, 3] has no place in a .npz" in " ".join(capsys.readouterr().out.split())
 
 
 @given(data=st.data())

@@ -47,7 +47,10 @@ def convert(episodes: Episodes, to: str) -> str:
 
 
 def _to_minari(dataset_id: str, episodes: Episodes) -> None:
-    """Write the data set, with unbounded spaces: a log does not state bounds. Raises InputError for a malformed id."""
+    """Write the data set, with the recorded action space, or unbounded ones: a log does not state bounds.
+
+    Raises InputError for a malformed id.
+    """
     from gymnasium import Env, spaces  # here, because importing Gymnasium is slow
 
     from calql.data.minari_writer import write_minari
@@ -64,7 +67,11 @@ def _to_minari(dataset_id: str, episodes: Episodes) -> None:
         """Stands for the environment that nobody named: the spaces of the data."""
 
         observation_space = whole(map_leaves(space, episodes.spec().observation))
-        action_space = spaces.Box(-np.inf, np.inf, (episodes.spec().action_dim,), np.float32)
+        action_space = (
+            spaces.Box(-np.inf, np.inf, (episodes.spec().action_dim,), np.float32)
+            if episodes.bounds is None
+            else spaces.Box(np.float32(episodes.bounds.low), np.float32(episodes.bounds.high), dtype=np.float32)
+        )
 
     try:
         write_minari(dataset_id, episodes.episodes, Recorded(), lambda: {"converted_from": episodes.uri})
