@@ -7,8 +7,8 @@ demonstrator. The planner of the hand needs 4 to 20 s per attempt; the others ta
 
 * `ant-*`: the walking ant, from the evaluation's start to its goal, with the noise of the data (0.2) on its actions.
 * `kitchen-*`: the scripted arm, which attempts all four subtasks of the target, noise 0.1; success: all four solved.
-* `*-planner`: the planner of the shipped demonstrations. `*-clone`: the network cloned from these, without
-  noise, which collects the rest of the data.
+* `*-planner`: the planner of the shipped demonstrations. `*-clone`: the network cloned from these, without noise;
+  `*-improved`: what reinforcement learning made of the clone. They collect the rest of the data, with noise.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def arm(task: str, index: int) -> Attempt:
     return recorded(lambda: kitchen.perform(recipe, recipe.tasks, rng)[0])
 
 
-def clone(hand: str, index: int) -> Attempt:
+def network(hand: str, policy: str, index: int) -> Attempt:
     horizon = get_task(f"{hand}-binary").horizon
-    recipe = adroit.Recipe(hand, horizon=horizon, demonstrations=0, noise=(0.0, 0.0), keep_failures=True)
+    recipe = adroit.Recipe(hand, horizon=horizon, demonstrations=0, policy=policy, noise=(0.0, 0.0), keep_failures=True)
     return recorded(lambda: adroit.demonstrate(recipe, SEED, index))
 
 
@@ -81,7 +81,8 @@ DEMONSTRATORS: dict[str, Callable[[int], Attempt]] = {
     **{f"ant-{maze}": partial(ant, maze) for maze in ("medium", "large")},
     **{f"kitchen-{kind}": partial(arm, f"kitchen-{kind}") for kind in ("complete", "mixed")},
     **{f"{hand}-planner": partial(planner, hand) for hand in ("pen", "door", "relocate")},
-    **{f"{hand}-clone": partial(clone, hand) for hand in ("pen", "door", "relocate")},
+    **{f"{hand}-clone": partial(network, hand, "clone") for hand in ("pen", "door", "relocate")},
+    **{f"{hand}-improved": partial(network, hand, "improved") for hand in ("pen", "door")},
 }
 
 
