@@ -151,6 +151,9 @@ class Measurement:
     eval_envs: Some = 10
     """Environments for evaluations, stepped side by side (at most `eval_episodes`); 1: evaluate in the training
     environment, so that the run opens only one."""
+    eval_untrained: bool = True
+    """Whether the untrained policy is evaluated, at gradient step 0; False: nothing untrained moves the environment
+    (networks of `init_from` are trained ones)."""
     slice_dimension: Any0 | None = None
     """Action dimension along which Q is compared with rollouts after pre-training (Fig. 6); None: no comparison."""
     log_every: Some = 1_000
@@ -306,6 +309,7 @@ def before_fine_tuning(experiment: Experiment) -> Experiment:
 def own_code(experiment: Experiment) -> dict[str, str]:
     """{`package.module`: SHA-256 of its file} of every module outside calql that a run's record names."""
     named = [name_of(experiment.task), experiment.task.id, experiment.method, experiment.data.uri or ""]
+    named += [experiment.task.before_episode or ""]
     named += [import_name(type(phase.algorithm)) for phase in experiment.phases]
     hashes = {}
     for module in sorted({name.partition(":")[0] for name in named if ":" in name} - {"__main__"}):

@@ -14,7 +14,7 @@ from calql.evaluation.metrics import summarise
 from calql.replay import add_episode
 from calql.training.collect import padded
 from calql.training.learner import train_steps
-from calql.training.measure import NOT_MEASURED, policy_row, values_row
+from calql.training.measure import NO_EPISODES, NOT_MEASURED, policy_row, values_row
 from calql.training.slices import slice_rows
 from calql.training.state import Training
 
@@ -57,10 +57,12 @@ def evaluate(t: Training) -> Iterator[Event]:
         rule, task = t.phase.algorithm, t.experiment.task
         # All evaluations of all runs with this seed start from the same states (common random numbers).
         seeds = [t.streams.seed("evaluate", i) for i in range(t.experiment.measurement.eval_episodes)]
-        row, background = {}, t.background
+        untrained = point == 0 and t.experiment.init_from is None
+        moves = t.experiment.measurement.eval_untrained or not untrained
+        row, background = dict(NO_EPISODES), t.background if moves else None
         if background:
             yield from evaluated(t, background.in_the_way())
-        else:
+        elif moves:
             where = f"the evaluation at gradient step {point}"
             row = t.guarded(where, lambda: policy_row(t.envs.evaluation, task, rule, t.spec, t.state, seeds))
         row |= values_row(rule, t.state, t.sample, t.streams.key("probe")) | t.where()
@@ -78,7 +80,7 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
         (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
         step = row["env_step" if phase.name == "online" else "grad_step"]
         yield Event("evaluation", phase.name, step, phase.length, row)
-        if row["score_mean"] in (None, "") and not t.log.told_unmeasured:
+        if int(row["episodes"]) and row["score_mean"] in (None, "") and not t.log.told_unmeasured:
             t.log.told_unmeasured = True
             yield Event("notice", phase.name, step, phase.length, {"text": NOT_MEASURED})
 
@@ -97,7 +99,8 @@ def collect(t: Training) -> Iterator[Event]:
         "success": None if episode.successes is None else bool(episode.successes.any()),
         "return": float(rows.rewards.sum()),
     }
-    yield event(t, "episode", outcome | {"length": episode.length})
+    acted = None if episode.interventions is None else float(episode.interventions.mean())
+    yield event(t, "episode", outcome | {"length": episode.length, "interventions": acted})
 
 
 def update(t: Training) -> Iterator[Event]:

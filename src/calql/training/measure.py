@@ -25,6 +25,8 @@ NOT_MEASURED = (
     "the score is not measured: no step told success (info['success'] or info['is_success']); have every step tell it, "
     "or score returns: --set score=return score_range=LOW,HIGH (raw returns that score 0 and 1)"
 )
+NO_EPISODES = dict.fromkeys(("score_mean", "score_sem", "return_mean", "length_mean")) | {"episodes": 0}
+"""Columns of eval.csv where no episode was run."""
 DATA_SAMPLE = 2_048
 """Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
 
