@@ -151,3 +151,12 @@ class BeforeEpisode(gymnasium.Wrapper):
         """Call the function, then reset."""
         self.function(self.env)
         return self.env.reset(**options)
+
+
+def is_machine(env: Any) -> bool:
+    """Whether the task states limits or a hook: then nothing may be tried in the environment on the side."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, Limited | BeforeEpisode):
+            return True
+        env = env.env
+    return False

@@ -53,9 +53,17 @@ class UnitActions(gymnasium.wrappers.TransformAction):
         self.bounds = bounds
 
     def step(self, action: np.ndarray) -> tuple:
-        """One step; `info["executed_action"]` (see `calql.envs.executed`) is in [−1, 1], too."""
-        found = super().step(action)
-        told = found[4].get("executed_action") if isinstance(found, tuple) and len(found) == 5 else None
+        """One step; `info["executed_action"]` (see `calql.envs.executed`) is in [−1, 1], too.
+
+        Where actions are whole numbers, the rounded one was executed; of one beyond [−1, 1], the clipped one.
+        """
+        own = self.func(action)
+        found = self.env.step(own.copy())
+        if not (isinstance(found, tuple) and len(found) == 5 and isinstance(found[4], Mapping)):
+            return found
+        told = found[4].get("executed_action")
+        if told is None and (np.issubdtype(own.dtype, np.integer) or (abs(action) > 1.0).any()):
+            told = own
         return found if told is None else (*found[:4], {**found[4], "executed_action": self.bounds.to_unit(told)})
 
 
