@@ -134,9 +134,7 @@ def test_the_actor_holds_the_limits_of_the_contract_and_of_the_task_on_the_robot
     assert "has other actions (limits)" in one.reload()
 
 
-def test_the_actor_s_hook_is_called_before_every_reset_and_its_failure_is_one_line(
-    policies, tmp_path, monkeypatch
-):
+def test_the_actor_s_hook_is_called_before_every_reset_and_its_failure_is_one_line(policies, tmp_path, monkeypatch):
     (tmp_path / "my_hook.py").write_text(
         "calls = []\n\n\ndef wait(env):\n    calls.append(env)\n    if len(calls) > 2:\n"
         "        raise RuntimeError('stopped by the operator')\n"
