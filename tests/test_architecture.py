@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
     {"types"},
-    {"extras", "machine", "rewards", "units"},
+    {"extras", "limits", "machine", "rewards", "units"},
     {"tasks"},
     {"envs", "networks", "theory"},
     {"data"},

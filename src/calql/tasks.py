@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from calql.extras import missing
+from calql.limits import Limits
 from calql.rewards import Rewards
 from calql.types import InputError
 
@@ -82,6 +83,11 @@ class Task:
     `return` (the sum of raw rewards, linearly scaled by `score_range`, as in D4RL; it may leave [0, 1])."""
     score_range: tuple[float, float] | None = None
     """(low, high): raw returns that score 0 and 1 if `score` is `return`, e.g. of a random policy and of an expert."""
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    """Limits of the executed actions and of their change per step, for a machine."""
+    before_episode: str | None = None
+    """`module:function` that is called with the environment before every reset, e.g. to wait for an operator
+    (`calql.envs.operator:wait_for_enter`) or to bring a machine back; None: nothing is called."""
     scales: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """scale → {option: value}: options of this task that differ from `calql.paper.scales.SCALES`."""
     domain: str = ""

@@ -94,6 +94,8 @@ class Episode(NamedTuple):
     """Whether the episode was cut by a time limit or by the end of the recording."""
     successes: np.ndarray | None = None
     """[T] bool success signal of the environment; None: not recorded."""
+    interventions: np.ndarray | None = None
+    """[T] bool, true where a person acted; None: not told. The actions are those that were executed, whoever acted."""
 
     @property
     def length(self) -> int:

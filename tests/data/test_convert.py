@@ -14,10 +14,11 @@ from recordings import an_episode, some_episodes
 
 from calql.cli import common, main
 from calql.data import Episodes, load
+from calql.data.arrays import part
 from calql.data.convert import convert
 from calql.tasks import Task
 from calql.training.options import experiment
-from calql.types import InputError, RunError
+from calql.types import Episode, InputError, RunError
 from calql.units import ActionBounds
 
 
@@ -138,3 +139,30 @@ def test_the_command_without_a_target(capsys):
     assert "needs a place to write to: --to minari:ID or npz:FILE.npz" in capsys.readouterr().err
     assert calql("data", "info", "npz:log.npz", "--to", "npz:x.npz") == 2
     assert "does not use --to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["npz", "minari"])
+def test_whose_action_it_was_is_kept(tmp_path, scheme):
+    acted = np.array([False, True, True])
+    one = Episode(
+        np.zeros((4, 2), np.float32), np.zeros((3, 1), np.float32), np.zeros(3, np.float32), np.zeros(3, bool), True,
+        interventions=acted,
+    )  # fmt: skip
+    made = Episodes((one, one))
+    to = f"npz:{tmp_path / 'log.npz'}" if scheme == "npz" else "minari:arm/taken-v0"
+    convert(made, to)
+    back = load(to)
+    assert [episode.interventions.tolist() for episode in back.episodes] == [acted.tolist()] * 2
+    assert back.fingerprint() == made.fingerprint()
+    assert not any("intervention" in note for note in back.notes)
+    assert part(one, 1, 3).interventions.tolist() == [True, True]
+    with pytest.raises(InputError, match="only some episodes have interventions"):
+        convert(Episodes((one, one._replace(interventions=None))), f"npz:{tmp_path / 'other.npz'}")
+
+
+@pytest.mark.parametrize("name", ["interventions", "intervention", "is_intervention"])
+def test_interventions_are_known_under_these_names(tmp_path, name):
+    rows = dict(observations=np.zeros((3, 1)), actions=np.zeros((3, 1)), rewards=np.zeros(3), terminals=[0, 0, 1])
+    np.savez(tmp_path / "log.npz", **rows, **{name: [0, 1, 0]})
+    (episode,) = load(f"npz:{tmp_path / 'log.npz'}").episodes
+    assert episode.interventions.tolist() == [False, True, False]

@@ -19,6 +19,7 @@ from calql.export import load
 from calql.export.actor import act, only_one
 from calql.export.pace import Pace
 from calql.export.recorder import Actor
+from calql.limits import Limits
 from calql.training.export import export_run
 from calql.types import InputError, RunError
 
@@ -106,6 +107,44 @@ def test_a_person_s_action_is_recorded_as_what_was_executed(policies, tmp_path):
     with np.load(path) as file:
         assert np.flatnonzero(file["interventions"]).tolist() == [2]
         np.testing.assert_array_equal(file["actions"][2], [1.5, 9.0])
+
+
+def limited(folder, **limits):
+    """An export whose contract states limits."""
+    run = saved_run(folder / "run", **{f"limits.{name}": value for name, value in limits.items()})
+    export_run(run, folder / "limited.npz")
+    return folder / "limited.npz"
+
+
+def test_the_actor_holds_the_limits_of_the_contract_and_of_the_task_on_the_robot(policies, tmp_path):
+    path = limited(tmp_path, low=(-1.0, 4.0), change=0.5, rest=(0.0, 5.0))
+    machine = Arm()
+    reached = []
+    machine.step = lambda action, step=machine.step: reached.append(action.copy()) or step(action)
+    one = Actor(path, machine, tmp_path / "out", 2000, 12, noise=3.0, seed=0, limits=Limits(high=(2.0, 5.5)))
+    file, _ = one.episode()
+    recorded = np.load(file)["actions"]
+    np.testing.assert_array_equal(recorded, reached)
+    assert (recorded >= [-1.0, 4.0]).all()
+    assert (recorded[:, 1] <= 5.5).all()
+    moved = abs(np.diff(np.float64([[0.0, 5.0], *recorded]), axis=0))
+    assert moved.max() == pytest.approx(0.5, abs=1e-6)
+    assert (moved <= 0.5).all()
+    path.write_bytes((policies / "states.npz").read_bytes())
+    assert "has other actions (limits)" in one.reload()
+
+
+def test_the_actor_s_hook_is_called_before_every_reset_and_its_failure_is_one_line(policies, tmp_path, monkeypatch):
+    (tmp_path / "my_hook.py").write_text(
+        "calls = []\n\n\ndef wait(env):\n    calls.append(env)\n    if len(calls) > 2:\n"
+        "        raise RuntimeError('stopped by the operator')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RunError, match=r"the episode failed \(RuntimeError: stopped by the operator\)"):
+        act(policies / "states.npz", tmp_path / "out", rate=2000, before_episode="my_hook:wait")
+    assert len(episodes(tmp_path / "out")) == 2
+    with pytest.raises(InputError, match="cannot import 'my_hook:nothing'"):
+        act(policies / "states.npz", tmp_path / "out", before_episode="my_hook:nothing")
 
 
 def test_noise_stays_within_the_bounds(policies, tmp_path):

@@ -60,6 +60,7 @@ def part(episode: Episode, start: int, stop: int) -> Episode:
         terminations=episode.terminations[start:stop],
         truncated=episode.truncated and stop == episode.length,
         successes=None if episode.successes is None else episode.successes[start:stop],
+        interventions=None if episode.interventions is None else episode.interventions[start:stop],
     )
 
 
@@ -104,13 +105,17 @@ def checked(where: str, episode: Episode) -> Episode:
     if not states:
         raise InputError(f"{where}: 'observations' is an empty dict; name the observations")
     ends = numbers(where, "terminations", episode.terminations, steps, axes=1).astype(bool)
-    wins = episode.successes
     remaining = iter(states)
+
+    def flags(name: str, found: np.ndarray | None) -> np.ndarray | None:
+        return None if found is None else numbers(where, name, found, steps, axes=1).astype(bool)
+
     return Episode(
         observations=map_leaves(lambda _: next(remaining), episode.observations),
         actions=numbers(where, "actions", episode.actions, steps, axes=2).astype(np.float32, copy=False),
         rewards=rewards,
         terminations=ends,
         truncated=bool(episode.truncated or not ends[-1]),  # an episode without termination was cut, flagged or not
-        successes=None if wins is None else numbers(where, "successes", wins, steps, axes=1).astype(bool),
+        successes=flags("successes", episode.successes),
+        interventions=flags("interventions", episode.interventions),
     )

@@ -29,9 +29,9 @@ def convert(episodes: Episodes, to: str) -> str:
     target = Path(os.path.expanduser(rest)) if scheme == "npz" else root() / rest
     if os.path.lexists(target):
         raise InputError(f"{to}: {target} exists; choose another name, or delete it")
-    known = {episode.successes is not None for episode in episodes.episodes}
-    if len(known) > 1:
-        raise InputError(f"{episodes.uri}: only some episodes have successes; record them in all or none to convert")
+    for name in ("successes", "interventions"):
+        if len({getattr(episode, name) is not None for episode in episodes.episodes}) > 1:
+            raise InputError(f"{episodes.uri}: only some episodes have {name}; record them in all or none to convert")
     try:
         if scheme == "npz":
             save_npz(episodes, target)

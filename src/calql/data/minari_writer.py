@@ -28,9 +28,9 @@ def write_minari(
 
     The set is written next to its place and moved there when complete, so an interruption leaves what was there
     before. Episodes are written as they arrive; images are compressed without loss. The key `calql` of its metadata
-    holds calql's version and what `provenance`, called last, returns (JSON values). Successes are `infos/success`:
-    [T + 1], the first from the reset. Raises ValueError on a malformed id, OSError on an unwritable folder, InputError
-    without Minari.
+    holds calql's version and what `provenance`, called last, returns (JSON values). Successes are `infos/success`,
+    interventions `infos/intervention`: [T + 1], the first from the reset. Raises ValueError on a malformed id, OSError
+    on an unwritable folder, InputError without Minari.
     """
     with needed_for("a Minari data set"):
         import minari
@@ -96,5 +96,6 @@ def _buffer(episode: Episode) -> Any:
     columns: dict[str, Any] = dict(  # arrays do as well as the lists that Minari's annotations name
         actions=episode.actions, rewards=episode.rewards, terminations=episode.terminations, truncations=truncations
     )
-    infos = None if episode.successes is None else {"success": np.concatenate([[False], episode.successes])}
-    return EpisodeBuffer(observations=episode.observations, infos=infos, **columns)
+    signals = {"success": episode.successes, "intervention": episode.interventions}
+    infos = {name: np.concatenate([[False], told]) for name, told in signals.items() if told is not None}
+    return EpisodeBuffer(observations=episode.observations, infos=infos or None, **columns)

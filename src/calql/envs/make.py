@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from calql.envs.executed import executing
 from calql.envs.headless import headless_gl
 from calql.envs.wrappers import float32_observations, unit_actions
 from calql.extras import missing
@@ -21,6 +22,9 @@ RENDERING = (
 
 def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
     """The task's environment: float32 (or uint8) observations, actions in [−1, 1], raw rewards.
+
+    The task's limits are held directly around the machine's own environment, and its `before_episode` is called before
+    every reset (`calql.envs.executed`).
 
     With a `render_mode` one frame is rendered, so that a missing GL library is found here and not after training.
     Raises InputError if the environment cannot be made, rendered or used.
@@ -41,6 +45,7 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
         raise InputError(f"cannot make the environment of '{task.id}': {reason(error)}; {fix}") from error
     if not isinstance(env, gymnasium.Env):
         raise InputError(f"the factory of '{task.id}' made a {type(env).__name__}; it must return a gymnasium.Env")
+    env = executing(env, task.limits, task.before_episode)
     if render_mode is not None:
         _render_once(env, task)
     return float32_observations(unit_actions(env))

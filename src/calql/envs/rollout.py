@@ -76,6 +76,9 @@ def roll(
 ) -> Episode:
     """One episode of an environment that has just been reset, with raw rewards. All rollouts use this loop.
 
+    Its actions are those that were executed: `info["executed_action"]` where that is told, as after limits or a
+    person's action (see `calql.envs.executed`). Where `info["intervention"]` is true, a person acted.
+
     Args:
         env: the environment.
         observation: what its `reset` returned.
@@ -85,6 +88,7 @@ def roll(
     """
     # Copies: an environment may return the same array again with new contents.
     observations, actions, steps = [map_leaves(np.copy, observation)], [], []
+    acted: list[bool | None] = []
     step: Step | None = None
     while len(steps) < horizon and (action := act(observation, step)) is not None:
         observation, reward, terminated, truncated, info = env.step(action)
@@ -92,7 +96,8 @@ def roll(
         won = None if signal is None else bool(signal)
         step = Step(observation, float(reward), bool(terminated), bool(truncated), won)
         observations.append(map_leaves(np.copy, observation))
-        actions.append(action)
+        actions.append(action if (executed := info.get("executed_action")) is None else executed)
+        acted.append(info.get("intervention"))
         steps.append(step)
         if over(step):
             break
@@ -105,6 +110,7 @@ def roll(
         terminations=terminations,
         truncated=not terminations[-1],
         successes=np.array([bool(step.success) for step in steps]) if known else None,
+        interventions=None if all(person is None for person in acted) else np.array(acted, bool),
     )
 
 

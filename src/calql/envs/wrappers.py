@@ -32,7 +32,7 @@ def unit_actions(env: gymnasium.Env) -> gymnasium.Env:
         own = np.rint(own) if np.issubdtype(space.dtype, np.integer) else own
         return np.clip(own.astype(space.dtype), space.low, space.high)
 
-    return UnitActions(env, rescale, unit)
+    return UnitActions(env, rescale, unit, bounds)
 
 
 def action_bounds(env: gymnasium.Env) -> ActionBounds | None:
@@ -44,7 +44,27 @@ def action_bounds(env: gymnasium.Env) -> ActionBounds | None:
 
 
 class UnitActions(gymnasium.wrappers.TransformAction):
-    """Maps actions in [−1, 1] to the environment's own bounds."""
+    """Maps actions in [−1, 1] to the environment's own bounds, and the executed action in a step's info back."""
+
+    def __init__(
+        self, env: gymnasium.Env, rescale: Callable[[np.ndarray], np.ndarray], unit: spaces.Box, bounds: ActionBounds
+    ) -> None:
+        super().__init__(env, rescale, unit)
+        self.bounds = bounds
+
+    def step(self, action: np.ndarray) -> tuple:
+        """One step; `info["executed_action"]` (see `calql.envs.executed`) is in [−1, 1], too.
+
+        Where actions are whole numbers, the rounded one was executed; of one beyond [−1, 1], the clipped one.
+        """
+        own = self.func(action)
+        found = self.env.step(own.copy())
+        if not (isinstance(found, tuple) and len(found) == 5 and isinstance(found[4], Mapping)):
+            return found
+        told = found[4].get("executed_action")
+        if told is None and (np.issubdtype(own.dtype, np.integer) or (abs(action) > 1.0).any()):
+            told = own
+        return found if told is None else (*found[:4], {**found[4], "executed_action": self.bounds.to_unit(told)})
 
 
 def float32_observations(env: gymnasium.Env) -> gymnasium.Env:

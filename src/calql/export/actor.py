@@ -8,7 +8,8 @@ The process may be killed at any time: the episode in progress is lost, and noth
 
 An environment may tell whose action a step executed: `info["intervention"]` is true where a person acted, and
 `info["intervene_action"]` holds what was executed then. Such steps are recorded with that action, and marked in the
-array `interventions`.
+array `interventions`. The limits of the policy's contract, and those of the task that is given instead of an
+environment, are held directly around the machine (`calql.envs.executed`); what they made of an action is recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -31,6 +32,7 @@ import tyro
 from calql.export.atomic import temporary_name
 from calql.export.policy import load
 from calql.export.recorder import Actor
+from calql.limits import Limits
 from calql.tasks import Task, load_attribute
 from calql.types import InputError, RunError
 
@@ -66,19 +68,30 @@ def before_all_others() -> None:
         ) from error
 
 
-def make(env: str, options: dict[str, Any]) -> gymnasium.Env:
+class Machine(NamedTuple):
+    """An environment, and what its task states; the defaults if it has none."""
+
+    env: gymnasium.Env
+    limits: Limits
+    before_episode: str | None
+
+
+def make(env: str, options: dict[str, Any]) -> Machine:
     """The environment of `package.module:factory`, or of the task that the factory returns. InputError if it fails."""
     factory = load_attribute(env)
+    limits, before_episode = Limits(), None
     try:
         made = factory(**options)
-        made = made.factory()(**made.env_options) if isinstance(made, Task) else made
+        if isinstance(made, Task):
+            limits, before_episode = made.limits, made.before_episode
+            made = made.factory()(**made.env_options)
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"cannot make the environment {env} ({type(error).__name__}: {error}); fix it") from error
     if not isinstance(made, gymnasium.Env):
         raise InputError(f"{env} gives a {type(made).__name__}; it must give a gymnasium.Env, or a calql.Task")
-    return made
+    return Machine(made, limits, before_episode)
 
 
 def act(
@@ -91,6 +104,7 @@ def act(
     noise: float = 0.0,
     seed: int | None = None,
     name: str | None = None,
+    before_episode: str | None = None,
     real_time: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
     """Run whole episodes with an exported policy at a fixed rate; each becomes one file in a folder.
@@ -107,6 +121,8 @@ def act(
         noise: Standard deviation of Gaussian noise on actions, as a share of half their range.
         seed: Seed of the first reset and of the noise.
         name: Name of this actor in file names; by default this machine's name.
+        before_episode: package.module:function, called with the environment before every reset, e.g.
+            calql.envs.operator:wait_for_enter; by default that of the environment's or the policy's task.
         real_time: Run before all other programs of this machine, so that they delay no steps (Linux, if permitted).
     """
     contract = load(policy).contract
@@ -119,11 +135,13 @@ def act(
         raise InputError("noise must not be negative, and horizon and episodes must be at least 1; change them")
     name = re.sub(r"[^\w-]+", "-", socket.gethostname()) if name is None else name
     with only_one(out, name):
-        world = make(spec, task["env_options"] if spec == task["env"] else {})
+        machine = make(spec, task["env_options"] if spec == task["env"] else {})
+        before = before_episode or machine.before_episode or task.get("before_episode")
         try:
             actor = Actor(
-                policy, world, out, hz, horizon or task["horizon"],
+                policy, machine.env, out, hz, horizon or task["horizon"],
                 stop_at_success=task["stop_at_success"], noise=noise, seed=seed, name=name,
+                limits=machine.limits, before_episode=before,
             )  # fmt: skip
             if real_time:
                 before_all_others()
@@ -138,7 +156,7 @@ def act(
                 )
                 print(f"{path}   {episode.length} steps   return {episode.rewards.sum():.2f}{kept}", flush=True)
         finally:
-            world.close()
+            machine.env.close()
     return 0
 
 

@@ -2,9 +2,9 @@
 
     {"format": 1,
      "observations": {"arrays": [{"name", "path", "shape", "dtype"}, …], "unit", "scaling"},
-     "actions": {"shape", "dtype", "low", "high", "names", "unit"},
+     "actions": {"shape", "dtype", "low", "high", "names", "unit", "limits": {"low", "high", "change", "rest"}},
      "rate_hz": 50.0,
-     "task": {"id", "env", "env_options", "horizon", "stop_at_success"},
+     "task": {"id", "env", "env_options", "horizon", "stop_at_success", "before_episode"},
      "provenance": {"run", "method", "step", "checkpoint_sha256", "git_commit", "data", "data_fingerprint", "calql"},
      "check": {"states", "from", "worst_error", "worst_share"}}
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from calql.limits import Limits
 from calql.tasks import Task, import_name
 from calql.types import InputError, PyTree, is_image
 
@@ -69,6 +70,7 @@ def contract_of(
             "high": [float(x) for x in high],
             "names": None if names is None else [str(name) for name in names],
             "unit": BOUNDED,
+            "limits": {name: value if value is None else _plain(value) for name, value in vars(task.limits).items()},
         },
         "rate_hz": None if rate is None else float(rate),
         "task": {
@@ -77,9 +79,21 @@ def contract_of(
             "env_options": dict(task.env_options),
             "horizon": task.horizon,
             "stop_at_success": task.stop_at_success,
+            "before_episode": task.before_episode,
         },
         "provenance": dict(provenance or {}),
     }
+
+
+def _plain(numbers: Any) -> Any:
+    """A number, or a list of them."""
+    return np.asarray(numbers, np.float64).tolist()
+
+
+def limits_of(contract: Mapping[str, Any]) -> Limits:
+    """The limits of a contract, which the process that acts holds; older contracts state none."""
+    stated = contract["actions"].get("limits") or {}
+    return Limits(**{name: tuple(x) if isinstance(x, list) else x for name, x in stated.items()})
 
 
 def arrays_of(observation: PyTree, path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -104,6 +118,7 @@ def scaling_of(observation: PyTree, mean: PyTree, std: PyTree, path: tuple[str, 
 def refuse_other(known: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise InputError if a policy takes or gives something else than another one."""
     for part in ("observations", "actions"):
-        different = [key for key in known[part] if known[part][key] != new[part].get(key)]
+        both = dict.fromkeys([*known[part], *new[part]])
+        different = [key for key in both if known[part].get(key) != new[part].get(key)]
         if different:
             raise InputError(f"the new policy has other {part} ({', '.join(different)}); start another actor for it")

@@ -14,43 +14,30 @@ import gymnasium
 import numpy as np
 
 from calql.data.arrays import named_leaves
+from calql.envs.executed import executing
 from calql.envs.rollout import Step, ending_at_success, roll
+from calql.envs.wrappers import success_of
 from calql.export.act import inputs_of
 from calql.export.atomic import replacing
-from calql.export.contract import refuse_other
+from calql.export.contract import limits_of, refuse_other
 from calql.export.pace import KEPT, Pace, percentiles
 from calql.export.policy import load
+from calql.limits import Limits
 from calql.types import Episode, InputError, PyTree, RunError, map_leaves
 
-SUCCESS = ("success", "is_success")
-"""Names in `info` of the success signal."""
 
-
-class Watched(gymnasium.Wrapper):
-    """Executes actions at the ticks of a clock, and remembers what `info` told about each step of the episode."""
+class Paced(gymnasium.Wrapper):
+    """Executes actions at the ticks of a clock."""
 
     def __init__(self, env: gymnasium.Env, pace: Pace) -> None:
         super().__init__(env)
         self.pace = pace
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin a new episode."""
-        self.executed: list[np.ndarray] = []
-        self.interventions: list[bool] = []
-        self.knows_success = self.knows_interventions = False
 
     def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Wait for the tick, then take the step; `info["success"]` is there whatever the environment calls it."""
         self.pace.wait()
         observation, reward, terminated, truncated, info = self.env.step(action.astype(self.env.action_space.dtype))
-        taken = info.get("intervene_action")
-        self.executed.append(np.asarray(action if taken is None else taken, np.float32))
-        self.interventions.append(bool(info.get("intervention", taken is not None)))
-        self.knows_interventions |= "intervention" in info or taken is not None
-        told = [bool(info[name]) for name in SUCCESS if name in info]
-        self.knows_success |= bool(told)
-        return observation, reward, bool(terminated), bool(truncated), {**info, "success": any(told)}
+        return observation, reward, bool(terminated), bool(truncated), {**info, "success": success_of(info)}
 
 
 class Actor:
@@ -68,15 +55,19 @@ class Actor:
         noise: float = 0.0,
         seed: int | None = None,
         name: str = "actor",
+        limits: Limits | None = None,
+        before_episode: str | None = None,
     ) -> None:
+        """`limits`: further ones than those of the policy's contract, both of which are held."""
         self.path, self.out, self.horizon, self.stop_at_success = policy, out, horizon, stop_at_success
         self.noise, self.name = noise, name
         self._seed, self._random = seed, np.random.default_rng(seed)
         self._read, self.policy = _identity(policy), load(policy)
         self.low, self.high = (np.asarray(self.policy.contract["actions"][k], np.float32) for k in ("low", "high"))
         self.pace = Pace(rate)
-        self.env = Watched(env, self.pace)
         _refuse_other_actions(env, self.low, self.high)
+        held = limits_of(self.policy.contract).tightened(limits or Limits())
+        self.env = Paced(executing(env, held, before_episode), self.pace)
         self.episodes = self.reloads = 0
         self._acting: deque[float] = deque(maxlen=KEPT)
         self._started = _now()
@@ -113,7 +104,6 @@ class Actor:
         return path, episode
 
     def _roll(self) -> Episode:
-        self.env.forget()
         observation, _ = self.env.reset(seed=self._seed)
         self._seed = None  # later resets go on from the first
         try:
@@ -127,7 +117,6 @@ class Actor:
             episode = roll(self.env, observation, self._act, self.horizon, self._over)
         finally:
             gc.enable()
-        episode = episode._replace(actions=np.stack(self.env.executed))
         return ending_at_success(episode) if self.stop_at_success else episode
 
     def _act(self, observation: PyTree, previous: Step | None) -> np.ndarray:
@@ -152,10 +141,8 @@ class Actor:
         states = map_leaves(lambda x: x if x.dtype == np.uint8 else np.asarray(x, np.float32), episode.observations)
         arrays.update(named_leaves("observations", map_leaves(lambda x: x[:-1], states)))
         arrays.update(named_leaves("next_observations", map_leaves(lambda x: x[1:], states)))
-        if self.env.knows_success and episode.successes is not None:
-            arrays["successes"] = episode.successes
-        if self.env.knows_interventions:
-            arrays["interventions"] = np.array(self.env.interventions)
+        told = {"successes": episode.successes, "interventions": episode.interventions}
+        arrays.update({name: flags for name, flags in told.items() if flags is not None})
         with replacing(path) as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] (no array has an option's name)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calql.paper.locomotion import registered
+from calql.paper.scales import SCALES
 from calql.rewards import Rewards
 from calql.tasks import Source, Task, load_attribute, nearest
 from calql.types import InputError
@@ -345,11 +346,16 @@ def with_data(what: str) -> Task:
     return found
 
 
+A_MACHINE = {"eval_envs": 1, "eval_untrained": False}
+"""Options for an environment of which nothing is known: it may be a machine, which exists once and can break."""
+
+
 def get_task(name: str) -> Task:
     """The task of that id, of a Gymnasium id (`Pendulum-v1`), or the user's own from `package.module:factory`.
 
     A factory may return a `Task` (full control) or a Gymnasium environment; the latter, as a Gymnasium id, gives a task
-    with the environment's own horizon, raw rewards and success signal. Raises InputError for an unknown name.
+    with the environment's own horizon, raw rewards and success signal. An environment of the user's own is opened once
+    at a time, and nothing untrained moves it (`A_MACHINE`). Raises InputError for an unknown name.
     """
     if name in TASKS:
         return TASKS[name]
@@ -376,4 +382,10 @@ def get_task(name: str) -> Task:
             f"'{name}' made an environment without a time limit; wrap it in gymnasium.wrappers.TimeLimit(env, STEPS), "
             "or return a calql.tasks.Task"
         )
-    return Task(id=name, env=name, horizon=horizon, summary="a user's own environment")
+    return Task(
+        id=name,
+        env=name,
+        horizon=horizon,
+        scales=dict.fromkeys(SCALES, A_MACHINE),
+        summary="a user's own environment",
+    )

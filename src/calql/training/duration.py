@@ -54,8 +54,9 @@ class Pace:
         if event.kind == "evaluation":
             self._evaluated[event.phase] = event.step
             # The pre-trained policy has a row in both phases, and is evaluated once. Values may come from a CSV file.
-            if event.step or event.phase == self.experiment.phases[0].name:
-                episodes, length = float(event.info["episodes"]), float(event.info["length_mean"])
+            episodes = float(event.info["episodes"])
+            if episodes and (event.step or event.phase == self.experiment.phases[0].name):
+                length = float(event.info["length_mean"])
                 self._add("evaluation", seconds, episodes)
                 self._add("evaluation step", seconds, episodes * length)
         elif event.kind == "episode":
@@ -108,7 +109,8 @@ class Pace:
 def measure(experiment: Experiment, episodes: Episodes) -> Pace:
     """The pace of a run at its start, from a run of a few steps with the same task, data and networks.
 
-    That run lives in a temporary folder. Raises InputError and RunError as `calql.train` does.
+    That run lives in a temporary folder. Without `eval_untrained` it moves no environment: it ends with pre-training.
+    Raises InputError and RunError as `calql.train` does.
     """
     steps, m = BLOCKS * BLOCK, experiment.measurement
     pretrain, finetune = experiment.pretrain, experiment.finetune
@@ -132,6 +134,9 @@ def measure(experiment: Experiment, episodes: Episodes) -> Pace:
         for event in pace.timed(run):
             blocks += (event.kind, event.phase) == ("update", "online")
             if blocks == BLOCKS:
+                break
+            to_move = event.phase == "online" or event.step == event.total
+            if to_move and not m.eval_untrained:  # what follows would move a machine with a policy of a few steps
                 break
         run.close()
     return Pace(experiment, measured=pace)

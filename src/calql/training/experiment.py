@@ -154,6 +154,9 @@ class Measurement:
     eval_from: Literal["env", "training", "nothing"] = "env"
     """What scores come from: env, deterministic episodes of their own in the environment; training, the online episodes
     since the last evaluation, with their exploration; nothing: they are not measured."""
+    eval_untrained: bool = True
+    """Whether the untrained policy is evaluated, at gradient step 0; False: nothing untrained moves the environment
+    (networks of `init_from` are trained ones)."""
     slice_dimension: Any0 | None = None
     """Action dimension along which Q is compared with rollouts after pre-training (Fig. 6); None: no comparison."""
     log_every: Some = 1_000
@@ -309,6 +312,7 @@ def before_fine_tuning(experiment: Experiment) -> Experiment:
 def own_code(experiment: Experiment) -> dict[str, str]:
     """{`package.module`: SHA-256 of its file} of every module outside calql that a run's record names."""
     named = [name_of(experiment.task), experiment.task.id, experiment.method, experiment.data.uri or ""]
+    named += [experiment.task.before_episode or ""]
     named += [import_name(type(phase.algorithm)) for phase in experiment.phases]
     hashes = {}
     for module in sorted({name.partition(":")[0] for name in named if ":" in name} - {"__main__"}):

@@ -14,7 +14,7 @@ from calql.evaluation.metrics import summarise
 from calql.replay import add_episode
 from calql.training.collect import padded
 from calql.training.learner import train_steps
-from calql.training.measure import NOT_MEASURED, episode_row, no_row, policy_row, training_row, values_row
+from calql.training.measure import NO_EPISODES, NOT_MEASURED, episode_row, policy_row, training_row, values_row
 from calql.training.slices import slice_rows
 from calql.training.state import Training
 
@@ -57,12 +57,13 @@ def evaluate(t: Training) -> Iterator[Event]:
         rule, task, m = t.phase.algorithm, t.experiment.task, t.experiment.measurement
         # All evaluations of all runs with this seed start from the same states (common random numbers).
         seeds = [t.streams.seed("evaluate", i) for i in range(m.eval_episodes)]
-        row, background = no_row(), t.background
-        if m.eval_from != "env":
-            row = training_row(t.since_evaluation()) if m.eval_from == "training" else row
+        moves = m.eval_from == "env" and (m.eval_untrained or point > 0 or t.experiment.init_from is not None)
+        row, background = dict(NO_EPISODES), t.background if moves else None
+        if m.eval_from == "training":
+            row = training_row(t.since_evaluation())
         elif background:
             yield from evaluated(t, background.in_the_way())
-        else:
+        elif moves:
             where = f"the evaluation at gradient step {point}"
             row = t.guarded(where, lambda: policy_row(t.envs.evaluation, task, rule, t.spec, t.state, seeds))
         row |= values_row(rule, t.state, t.sample, t.streams.key("probe")) | t.where()
@@ -80,7 +81,7 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
         (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
         step = row["env_step" if phase.name == "online" else "grad_step"]
         yield Event("evaluation", phase.name, step, phase.length, row)
-        if row["score_mean"] in (None, "") and not t.log.told_unmeasured:
+        if int(row["episodes"]) and row["score_mean"] in (None, "") and not t.log.told_unmeasured:
             t.log.told_unmeasured = True
             yield Event("notice", phase.name, step, phase.length, {"text": NOT_MEASURED})
 

@@ -25,8 +25,11 @@ NOT_MEASURED = (
     "the score is not measured: no step told success (info['success'] or info['is_success']); have every step tell it, "
     "or score returns: --set score=return score_range=LOW,HIGH (raw returns that score 0 and 1)"
 )
-EPISODE_COLUMNS = ("episode", "env_step", "length", "score", "success", "return", "file")
-"""Columns of episodes.csv, one row per online episode: `env_step` at its end, `return` of mapped rewards."""
+EPISODE_COLUMNS = ("episode", "env_step", "length", "score", "success", "return", "interventions", "file")
+"""Columns of episodes.csv, one row per online episode: `env_step` at its end, `return` of mapped rewards, the share of
+steps at which a person acted."""
+NO_EPISODES = dict.fromkeys(("score_mean", "score_sem", "return_mean", "length_mean")) | {"episodes": 0}
+"""Columns of eval.csv where no episode was run."""
 DATA_SAMPLE = 2_048
 """Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
 
@@ -53,25 +56,21 @@ def policy_row(
 
 
 def episode_row(task: Task, episode: Episode) -> dict[str, Any]:
-    """Length, score (None: not measured) and success (None: not told) of an online episode."""
+    """Length, score (None: not measured), success and share of interventions (None: not told) of an online episode."""
     won, told = episode.successes, episode.successes is not None
     score = score_of(task, episode.rewards.tolist(), [] if won is None else won.tolist())
     return {
         "length": episode.length,
         "score": score if told or task.score not in BY_SUCCESS else None,
         "success": None if won is None else bool(won.any()),
+        "interventions": None if episode.interventions is None else float(episode.interventions.mean()),
     }
-
-
-def no_row() -> dict[str, Any]:
-    """Columns of eval.csv if no episode was measured."""
-    return {"score_mean": None, "score_sem": None, "return_mean": None, "length_mean": None, "episodes": 0}
 
 
 def training_row(episodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Columns of eval.csv from rows of episodes.csv."""
     if not episodes:
-        return no_row()
+        return dict(NO_EPISODES)
     scores = [float(row["score"]) for row in episodes if row["score"]]
     return {
         "score_mean": float(np.mean(scores)) if scores else None,

@@ -22,6 +22,7 @@ import numpy as np
 import calql.algorithms
 from calql.algorithms import VARIANTS
 from calql.algorithms.protocol import UpdateRule
+from calql.limits import Limits
 from calql.machine import refuse_unusable_jax
 from calql.methods import Method
 from calql.paper.methods import get_method
@@ -275,7 +276,7 @@ def _text(value: Any) -> str:
 def _names() -> frozenset[str]:
     """Last names of the options of any run with the library's rules."""
     rules = filter(dataclasses.is_dataclass, vars(calql.algorithms).values())
-    records = (Task, Rewards, Data, Pretrain, Finetune, Measurement, *rules)
+    records = (Task, Rewards, Limits, Data, Pretrain, Finetune, Measurement, *rules)
     return frozenset(field.name for record in records for field in dataclasses.fields(record))
 
 
@@ -340,9 +341,8 @@ def _checked(made: Experiment) -> Experiment:
             )
         if not (np.isfinite(bounds).all() and bounds[0] < bounds[1]):
             raise InputError(f"score_range is {_text(bounds)}; it must be two finite numbers, the smaller one first")
-    if made.finetune and made.finetune.replay_capacity < made.task.horizon:
-        capacity, horizon = made.finetune.replay_capacity, made.task.horizon
-        raise InputError(f"replay_capacity {capacity} is below the horizon {horizon}; raise it")
+    if made.finetune and (capacity := made.finetune.replay_capacity) < made.task.horizon:
+        raise InputError(f"replay_capacity {capacity} is below the horizon {made.task.horizon}; raise it")
     if made.data.normalise_observations and made.phases[0].algorithm.context:
         name = type(made.phases[0].algorithm).__name__
         raise InputError(f"{name} normalises observations by itself; leave normalise_observations out")

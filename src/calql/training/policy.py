@@ -43,10 +43,12 @@ class Policy:
         spec: Spec,
         state: PyTree,
         bounds: ActionBounds,
+        eval_envs: int = 10,
     ) -> None:
+        """`eval_envs`: environments that `evaluate` may open at once."""
         self.task, self.title, self.step = task, title, step
         self.algorithm, self.spec, self.state = algorithm, spec, state
-        self.bounds = bounds
+        self.bounds, self.eval_envs = bounds, eval_envs
         self.reset()
 
     def reset(self) -> None:
@@ -99,7 +101,8 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     if (statistics := store.statistics_of(found)) is not None:
         spec = store.with_stored(spec, statistics)
     state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
-    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, bounds)
+    envs = experiment.measurement.eval_envs
+    return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, bounds, envs)
 
 
 def _interface_of(task: Task) -> tuple[Spec, ActionBounds]:
@@ -122,7 +125,7 @@ def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, st
         raise InputError(f"episodes is {episodes}; it must be at least 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be at least 0")
-    envs = Environments(policy.task, 10, episodes)
+    envs = Environments(policy.task, policy.eval_envs, episodes)
     seeds = evaluation_seeds(seed, episodes)
     try:
         if (own := action_bounds(envs.evaluation[0])) != policy.bounds:

@@ -146,10 +146,13 @@ def physics_error(episodes: Episodes, env: Any) -> float | None:
     """How far this environment's steps deviate from the recorded ones: median deviation over median recorded change.
 
     Distances are over all entries, each divided by the standard deviation of its changes. None if the environment
-    cannot be set to a recorded state, or nothing changes in the data.
+    cannot be set to a recorded state, nothing changes in the data, or the task's limits or its hook show that a machine
+    would be moved.
     """
+    from calql.envs.executed import is_machine  # here, because importing Gymnasium is slow
+
     world = env.unwrapped
-    if not _takes_one_observation(getattr(world, "set_state", None)):
+    if is_machine(env) or not _takes_one_observation(getattr(world, "set_state", None)):
         return None
     # The state after a terminal step is often not recorded (see `calql.data.readers.rows`).
     steps = np.flatnonzero(~np.concatenate([e.terminations for e in episodes.episodes]))

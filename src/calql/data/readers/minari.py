@@ -7,6 +7,7 @@ Data sets are stored under MINARI_DATASETS_PATH (default `~/.minari/datasets`), 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ def list_local() -> list[LocalDataset]:
 
 
 def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
-    """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`.
+    """The episodes of a Minari data set; dict observations stay dicts, infos' `success` becomes `successes`, and
+    `intervention` `interventions`.
 
     Raises InputError if the set is neither local nor can be downloaded, is damaged, or its actions are not vectors.
     """
@@ -83,9 +85,10 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
                 rewards=episode.rewards,
                 terminations=episode.terminations,
                 truncated=bool(len(episode.truncations) and episode.truncations[-1]),
-                successes=_successes(episode.infos, len(episode.rewards), infos),
+                successes=_signal("success", episode.infos, len(episode.rewards)),
+                interventions=_signal("intervention", episode.infos, len(episode.rewards)),
             )
-            for episode in recording.iterate_episodes()
+            for episode in _seen(recording.iterate_episodes(), infos)
         ]
     except ImportError as error:
         extra = about.get("data_format", "hdf5")
@@ -96,10 +99,20 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
     return Episodes(tuple(episodes), uri, unused_note(infos), bounds=ActionBounds.of(recording.action_space))
 
 
-def _successes(infos: dict[str, Any] | None, steps: int, unused: dict[str, None]) -> np.ndarray | None:
-    """[T] recorded success signal; in Minari the info of the reset comes first. Names of other infos go to `unused`."""
-    signal = (infos or {}).get("success")
-    unused |= dict.fromkeys(f"infos/{name}" for name in infos or {} if name != "success")
+SIGNALS = ("success", "intervention")
+"""Infos that are read."""
+
+
+def _seen(episodes: Iterable[Any], unused: dict[str, None]) -> Iterator[Any]:
+    """The episodes; names of infos that are not read go to `unused`."""
+    for episode in episodes:
+        unused |= dict.fromkeys(f"infos/{name}" for name in episode.infos or {} if name not in SIGNALS)
+        yield episode
+
+
+def _signal(name: str, infos: dict[str, Any] | None, steps: int) -> np.ndarray | None:
+    """[T] recorded signal, None if it is absent; in Minari the info of the reset comes first."""
+    signal = (infos or {}).get(name)
     return None if signal is None or len(signal) < steps else np.asarray(signal)[len(signal) - steps :] > 0
 
 

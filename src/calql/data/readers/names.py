@@ -23,13 +23,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "masks": (),
     "valids": (),
     "successes": ("success", "is_success", "next.success"),
+    "interventions": ("intervention", "is_intervention"),
     "episode_ends": (),
     "episodes": ("episode", "episode_id", "episode_ids", "episode_index"),
 }
 """Our name → other names of the same: those of Gymnasium, LeRobot (`next.`), robomimic and loggers.
 
 `dones` are ends of either kind, `masks` are 0 where no value follows, `valids` are 0 in rows that only hold a last
-observation, `episodes` number the episodes.
+observation, `episodes` number the episodes, `interventions` are 1 where a person acted.
 """
 OURS = {name: ours for ours, others in SYNONYMS.items() for name in (ours, *others)}
 NESTED = ("observations", "next_observations")

@@ -10,6 +10,7 @@ One row per step, N rows:
     timeouts [N]              optional; 1 if the time limit cut the episode: bootstrapping continues
     next_observations         optional, like `observations`; without it the last row of a cut episode is lost
     successes [N]             optional; 1 if the task was solved
+    interventions [N]         optional; 1 if a person acted; `actions` are those that were executed
     episode_ends [N]          optional; only needed if terminals lie inside an episode
     episodes [N]              optional; the number of the episode, instead of `episode_ends`
 
@@ -76,9 +77,10 @@ def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
     }
     arrays.update(named_leaves("observations", all_states(data, slice(None, -1))))
     arrays.update(named_leaves("next_observations", all_states(data, slice(1, None))))
-    wins = [e.successes for e in data if e.successes is not None]
-    if len(wins) == len(data):
-        arrays["successes"] = np.concatenate(wins)
+    for name in ("successes", "interventions"):
+        told = [getattr(e, name) for e in data if getattr(e, name) is not None]
+        if len(told) == len(data):
+            arrays[name] = np.concatenate(told)
     partial = f"{os.fspath(path)}.partial"
     try:
         with open(partial, "wb") as file:

@@ -20,7 +20,7 @@ from calql.data.readers.names import found, refuse_nested_twice, unused_note
 from calql.types import Episode, InputError, PyTree, map_leaves
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-FLAGS = ("terminals", "timeouts", "dones", "masks", "valids", "successes", "episode_ends")
+FLAGS = ("terminals", "timeouts", "dones", "masks", "valids", "successes", "interventions", "episode_ends")
 
 
 def episodes_from_rows(
@@ -39,9 +39,10 @@ def episodes_from_rows(
     Args:
         arrays: by our names (see `calql.data.readers.names`): `observations` [N, …] (or `observations/KEY`), `actions`
             [N, A], `rewards` [N], `terminals` [N], and optionally `next_observations` like `observations`, and
-            columns [N]: `timeouts`; `successes`; `dones`, ends of either kind; `episode_ends`, `episodes` or `valids`
-            (then only they mark the ends of episodes; terminals may lie inside an episode); `masks` (then they tell the
-            terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand in for missing rewards.
+            columns [N]: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind; `episode_ends`,
+            `episodes` or `valids` (then only they mark the ends of episodes; terminals may lie inside an episode);
+            `masks` (then they tell the terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand
+            in for missing rewards.
         uri: where the rows come from.
         unused: names of other arrays in the file, for messages and a note.
         names: {our name: the file's}, for messages, where they differ.
@@ -118,7 +119,8 @@ def episodes_from_rows(
             cut = not terminal or not whole or (timeouts is not None and bool(timeouts[end]))
             path = _path(states, following, start, stop)
             over = last if terminals is None else terminals[steps]
-            episodes.append(Episode(path, actions[steps], paid, over, bool(cut), wins))
+            acted = None if flags["interventions"] is None else flags["interventions"][steps]
+            episodes.append(Episode(path, actions[steps], paid, over, bool(cut), wins, acted))
     if headless:
         lost = f" ({won} of them with a success or the highest reward)" if won else ""
         notes.append(f"{headless} rows at the ends of cut episodes gave only the last observation, no transition{lost}")
