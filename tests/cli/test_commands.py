@@ -43,7 +43,7 @@ def test_help_has_an_example(command, capsys):
 
 def test_train_leaves_a_complete_run_directory(finished_run):
     assert {p.name for p in finished_run.iterdir()} == {
-        "config.json", "eval.csv", "train.csv", "summary.json", "checkpoints", "DONE",
+        "config.json", "eval.csv", "train.csv", "episodes.csv", "summary.json", "checkpoints", "DONE",
     }  # fmt: skip
     config = json.loads((finished_run / "config.json").read_text())
     assert config["data"]["fingerprint"]

@@ -220,6 +220,15 @@ def test_a_figure_nobody_measured_is_left_out(tmp_path):
     assert len(figures.score_figure(runs).axes) == 1
 
 
+def test_pre_training_alone_has_one_panel(tmp_path):
+    """Such runs have an online evaluation at step 0, which is no curve."""
+    path = write_run(tmp_path, "iql", 0)
+    lines = (path / "eval.csv").read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if line.startswith("online"))
+    (path / "eval.csv").write_text("".join(lines[: first + 1]))
+    assert [axes.get_xlabel() for axes in figures.score_figure(load_runs([path])).axes] == ["gradient steps"]
+
+
 def test_slices_of_q_stand_beside_the_truth_a_panel_a_seed(tmp_path):
     write_run(tmp_path, "sac", 0)
     assert figures.slice_figure(load_runs([tmp_path])) is None

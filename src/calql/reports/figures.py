@@ -194,7 +194,9 @@ def _curves(
     runs: Sequence[Run], column: str, ylabel: str, ylim: tuple[float, float] | None = None, reference: str | None = None
 ) -> Figure | None:
     """One column of eval.csv, and the IQM over all runs of the `reference` column; None if no run measured it."""
-    phases = [phase for phase in PHASES if any(len(run.curve(phase, column)[0]) for run in runs)]
+    points = {phase: max(len(run.curve(phase, column)[0]) for run in runs) for phase in PHASES}
+    # A run without fine-tuning has one online evaluation, that of its policy: no curve.
+    phases = [phase for phase in PHASES if points[phase] > 1] or [phase for phase in PHASES if points[phase]]
     if not phases:
         return None
     figure = Figure(figsize=(8, 3.4))
