@@ -54,8 +54,9 @@ class Pace:
         if event.kind == "evaluation":
             self._evaluated[event.phase] = event.step
             # The pre-trained policy has a row in both phases, and is evaluated once. Values may come from a CSV file.
-            if event.step or event.phase == self.experiment.phases[0].name:
-                episodes, length = float(event.info["episodes"]), float(event.info["length_mean"])
+            episodes = float(event.info["episodes"])
+            if episodes and (event.step or event.phase == self.experiment.phases[0].name):
+                length = float(event.info["length_mean"])
                 self._add("evaluation", seconds, episodes)
                 self._add("evaluation step", seconds, episodes * length)
         elif event.kind == "episode":
@@ -71,6 +72,8 @@ class Pace:
     def seconds(self, part: str) -> float | None:
         """What is left of `offline` or `online` without its evaluations, or of all `evaluation`; None: unknown."""
         measurement, rate = self.experiment.measurement, self._per("evaluation")
+        if part == "evaluation" and measurement.eval_from != "env":
+            return 0.0
         if part == "evaluation":
             return None if rate is None else rate * measurement.eval_episodes * self._evaluations()
         (phase,) = (phase for phase in self.experiment.phases if phase.name == part)

@@ -80,7 +80,7 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
         (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
         step = row["env_step" if phase.name == "online" else "grad_step"]
         yield Event("evaluation", phase.name, step, phase.length, row)
-        if row["score_mean"] in (None, "") and not t.log.told_unmeasured:
+        if int(row["episodes"]) and row["score_mean"] in (None, "") and not t.log.told_unmeasured:
             t.log.told_unmeasured = True
             yield Event("notice", phase.name, step, phase.length, {"text": NOT_MEASURED})
 
