@@ -145,7 +145,10 @@ def test_a_run_that_goes_on_leaves_the_environment_to_the_actor(tmp_path):
     """A machine is held by the process that moves it; the data were held against it when the run began."""
     drop(tmp_path / "inbox", 20)
     save_npz(tiny.DATA, tmp_path / "data.npz")
-    task, how = dataclasses.replace(tiny.TASK, data=f"npz:{tmp_path / 'data.npz'}"), {"episodes_from": tmp_path / "inbox"}
+    task, how = (
+        dataclasses.replace(tiny.TASK, data=f"npz:{tmp_path / 'data.npz'}"),
+        {"episodes_from": tmp_path / "inbox"},
+    )
 
     def run(env):
         own = dataclasses.replace(task, env=env)
