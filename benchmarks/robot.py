@@ -3,8 +3,8 @@
     python -m benchmarks.robot [--minutes 10] [--kills 50] [--utd 10] [--real-time]
 
 The robot (the arm of examples/arm.py) has one port, and refuses to be opened while another process has it. The learner
-(`calql train --episodes-from`) and the actor (`python -m calql.export.actor`) run side by side; at random moments one of
-them gets SIGKILL and is started again, the learner with --resume. When the learner has finished, the files of the
+(`calql train --episodes-from`) and the actor (`python -m calql.export.actor`) run side by side; at random moments one
+of them gets SIGKILL and is started again, the learner with --resume. When the learner has finished, the files of the
 episodes are compared with those that it took. Prints a line per kill, and writes to results/robot.json how well the
 rate was held (the robot itself measures the times between its steps), and how many episodes were lost or doubled.
 """
@@ -99,11 +99,11 @@ class Rehearsal:
             "actor": ["calql.export.actor", f"{RUN}/policy.npz", "--rate", str(args.rate), "--out", EPISODES,
                       "--name", "robot", *(["--real-time"] if args.real_time else [])],
         }[name]  # fmt: skip
-        path = os.pathsep.join(filter(None, (str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": path},
+                [sys.executable, "-m", *command], cwd=self.folder, env=os.environ | {"PYTHONPATH": path},
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self.starts[name] += 1
 

@@ -12,10 +12,6 @@ import numpy as np
 
 from calql import Rewards, Task
 
-HEAD = ("episode", "observation.joints.shoulder", "observation.joints.elbow", "observation.joints.shoulder_speed",
-        "observation.joints.elbow_speed", "observation.goal.shoulder", "observation.goal.elbow", "action.shoulder",
-        "action.elbow", "reward", "terminated", "truncated", "success", "motor_temperature")  # fmt: skip
-
 
 class Arm(gymnasium.Env):
     """`joints`: angles in rad and speeds in rad/s; `goal`: angles in rad; the arm must come to rest there."""
@@ -57,39 +53,22 @@ def make():
 
 
 def record(path, episodes):
-    """Attempts of a controller that is too weak and trembles, as a robot's logger writes them: one row per step."""
-    rng, env = np.random.default_rng(0), Arm()
+    """Attempts of a controller that trembles, and is often too weak, as a robot's logger writes them: a row per step."""
+    rng, env, joints = np.random.default_rng(0), Arm(), ("shoulder", "elbow")
+    head = [f"observation.joints.{name}{what}" for what in ("", "_speed") for name in joints]
+    head += [f"observation.goal.{name}" for name in joints] + [f"action.{name}" for name in joints]
     with open(path, "w", newline="") as file:
         log = csv.writer(file)
-        log.writerow(HEAD)
+        log.writerow(["episode", *head, "reward", "terminated", "truncated", "success", "motor_temperature"])
         for number in range(episodes):
-            seen, _ = env.reset(seed=number)
-            stiffness = rng.uniform(0.5, 6.0)
+            seen, over, stiffness = env.reset(seed=number)[0], False, rng.uniform(0.5, 6.0)
             for step in range(75):
-                error = seen["goal"] - seen["joints"][:2]
-                torque = np.clip(
-                    stiffness * error
-                    - 0.5 * np.sin(seen["joints"][:2])
-                    - 0.6 * seen["joints"][2:]
-                    + rng.normal(0, 0.3, 2),
-                    -2,
-                    2,
-                )
-                after, reward, over, _, info = env.step(torque)
-                log.writerow(
-                    [
-                        number,
-                        *seen["joints"],
-                        *seen["goal"],
-                        *torque,
-                        reward,
-                        over,
-                        step == 74 and not over,
-                        info["is_success"],
-                        30.0 + 0.1 * step,
-                    ]
-                )
-                seen = after
+                angles, speeds = seen["joints"][:2], seen["joints"][2:]
+                wanted = stiffness * (seen["goal"] - angles) - 0.5 * np.sin(angles) - 0.6 * speeds
+                torque, before = np.clip(wanted + rng.normal(0, 0.3, 2), -2, 2), seen
+                seen, reward, over, _, info = env.step(torque)
+                end = [over, step == 74 and not over, info["is_success"], 30.0 + 0.1 * step]
+                log.writerow([number, *before["joints"], *before["goal"], *torque, reward, *end])
                 if over:
                     break
 
