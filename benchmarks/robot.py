@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
+import calql
 from calql import Task
 from calql.export.pace import TOLERANCE
 from calql.machine import cores, cpu_model, provenance
 from examples.arm import Arm, make, record
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT, SOURCE = Path(__file__).resolve().parents[1], Path(calql.__file__).resolve().parents[1]
 PORT, PERIODS = Path("port"), Path("periods.f64")
 """The robot's port, and the seconds between steps as it saw them (float64), in the current folder."""
 RUN, EPISODES, DATA = "run", "episodes", "log.csv"
@@ -99,7 +101,7 @@ class Rehearsal:
             "actor": ["calql.export.actor", f"{RUN}/policy.npz", "--rate", str(args.rate), "--out", EPISODES,
                       "--name", "robot", *(["--real-time"] if args.real_time else [])],
         }[name]  # fmt: skip
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(ROOT), str(SOURCE), os.environ.get("PYTHONPATH"))))
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *command], cwd=self.folder, env=os.environ | {"PYTHONPATH": path},
@@ -226,6 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary folder")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "robot.json")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that its processes end, too
     args.steps = args.steps or round(30.0 * args.minutes * args.rate)
     about = provenance() | {"cpu": cpu_model(), "cores": len(cores()), "load": os.getloadavg()}
     with tempfile.TemporaryDirectory() as temporary:

@@ -9,6 +9,7 @@ import sys
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Dict
 
 from calql import Rewards, Task
 
@@ -17,20 +18,15 @@ class Arm(gymnasium.Env):
     """`joints`: angles in rad and speeds in rad/s; `goal`: angles in rad; the arm must come to rest there."""
 
     metadata = {"render_fps": 50, "action_names": ["shoulder torque", "elbow torque"]}  # noqa: RUF012
-    observation_space = gymnasium.spaces.Dict(
-        joints=gymnasium.spaces.Box(-20.0, 20.0, (4,), np.float64),
-        goal=gymnasium.spaces.Box(0.2, 0.8, (2,), np.float64),
-    )
-    action_space = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)  # N·m
+    observation_space = Dict(joints=Box(-20.0, 20.0, (4,), np.float64), goal=Box(0.2, 0.8, (2,), np.float64))
+    action_space = Box(-2.0, 2.0, (2,), np.float32)  # N·m
 
     def reset(self, *, seed=None, options=None):
-        """At rest and upright, with a new goal."""
         super().reset(seed=seed)
         self.joints, self.goal = np.zeros(4), self.np_random.uniform(0.2, 0.8, 2)
         return self.seen(), {}
 
     def seen(self):
-        """What the arm's sensors tell."""
         return {"joints": self.joints.copy(), "goal": self.goal}
 
     def step(self, action):
@@ -53,7 +49,7 @@ def make():
 
 
 def record(path, episodes):
-    """Attempts of a controller that trembles, and is often too weak, as a robot's logger writes them: a row per step."""
+    """Attempts of a controller that trembles, and may be too weak; a row per step, as a robot's logger writes them."""
     rng, env, joints = np.random.default_rng(0), Arm(), ("shoulder", "elbow")
     head = [f"observation.joints.{name}{what}" for what in ("", "_speed") for name in joints]
     head += [f"observation.goal.{name}" for name in joints] + [f"action.{name}" for name in joints]
