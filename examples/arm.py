@@ -22,12 +22,10 @@ class Arm(gymnasium.Env):
     action_space = Box(-2.0, 2.0, (2,), np.float32)  # N·m
 
     def reset(self, *, seed=None, options=None):
+        """At rest and upright, with a new goal."""
         super().reset(seed=seed)
         self.joints, self.goal = np.zeros(4), self.np_random.uniform(0.2, 0.8, 2)
-        return self.seen(), {}
-
-    def seen(self):
-        return {"joints": self.joints.copy(), "goal": self.goal}
+        return {"joints": self.joints, "goal": self.goal}, {}
 
     def step(self, action):
         """A fiftieth of a second; the reward is −1 until the arm is at rest (0.3 rad/s) at the goal (0.05 rad)."""
@@ -36,15 +34,15 @@ class Arm(gymnasium.Env):
         speeds = np.clip(speeds + 0.02 * torque / [0.2, 0.1], -20, 20)
         self.joints = np.concatenate([np.clip(angles + 0.02 * speeds, -3, 3), speeds])
         there = bool(abs(self.joints[:2] - self.goal).max() < 0.05 and abs(speeds).max() < 0.3)
-        return self.seen(), float(there) - 1.0, there, False, {"is_success": there}
+        return {"joints": self.joints, "goal": self.goal}, float(there) - 1.0, there, False, {"is_success": there}
 
 
 def make():
     """All that calql must know: the robot, when an attempt is over, and what rewards mean."""
-    small = dict(
-        offline_steps=4_000, online_steps=2_000, batch_size=64, actor_hidden=(64, 64), critic_hidden=(64, 64),
-        actor_lr=3e-4, tau=0.02, discount=0.97, normalise_observations=True, eval_envs=1, eval_from="training",
-    )  # fmt: skip
+    small = dict(offline_steps=4_000, online_steps=2_000, batch_size=64, actor_hidden=(64, 64), critic_hidden=(64, 64))
+    small |= dict(
+        actor_lr=3e-4, tau=0.02, discount=0.97, normalise_observations=True, eval_from="training", eval_envs=1
+    )
     return Task("arm", Arm, horizon=75, rewards=Rewards(low=-1.0, high=0.0, failing=-1.0), scales={"laptop": small})
 
 
