@@ -117,6 +117,8 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                 now = f"{said}   {spoken(left)} left" if left else said
                 if event.kind == "evaluation" and not console.is_terminal:
                     print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}", flush=True)
+                for phase in experiment.phases[: [p.name for p in experiment.phases].index(event.phase)]:
+                    progress.update(rows[phase.name], completed=phase.length)  # before a run that was resumed
                 over = event.step == event.total  # of this phase: its row stays as it is
                 progress.update(rows[event.phase], completed=event.step, note=said if over else now)
     finally:
