@@ -92,17 +92,17 @@ def test_commands_are_understood(page, monkeypatch, capsys):
     """Every command of every page has the options that it names, and trains with settings that exist."""
     monkeypatch.chdir(ROOT)
     for name in (
-        "data.data",
-        "evaluate.evaluate",
-        "report.report",
-        "bench.bench",
-        "theory.theory",
-        "demo.demo",
-        "export.export",
-        "actor.act",
+        "cli.data.data",
+        "cli.evaluate.evaluate",
+        "cli.report.report",
+        "cli.bench.bench",
+        "cli.theory.theory",
+        "cli.demo.demo",
+        "cli.export.export",
+        "export.actor.act",
     ):
-        function = pkgutil.resolve_name(f"calql.cli.{name}")
-        monkeypatch.setattr(f"calql.cli.{name}", functools.wraps(function)(lambda *args, **options: 0))
+        function = pkgutil.resolve_name(f"calql.{name}")
+        monkeypatch.setattr(f"calql.{name}", functools.wraps(function)(lambda *args, **options: 0))
     for command in commands(page.read_text()):
         with pytest.raises(SystemExit) as stop:
             main([*command, *(["--print-config"] if command[0] in ("train", "sweep") else [])])
