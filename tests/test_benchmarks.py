@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -51,6 +52,12 @@ def gpu(monkeypatch):
 @pytest.fixture(scope="module")
 def environments():
     return load("environments")
+
+
+@pytest.fixture
+def robot(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    return load("robot")
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +244,51 @@ def test_an_attempt_is_one_whole_episode(demonstrators, name):
     assert 1 < attempt.steps <= 1000
     assert attempt.seconds > 0
     assert demonstrators.DEMONSTRATORS[name](0)[:2] == attempt[:2]
+
+
+# -- robot -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_port_can_be_opened_once(robot, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first = robot.Robot()
+    with pytest.raises(OSError, match="in use"):
+        robot.Robot()
+    first.reset(seed=0)
+    for _ in range(3):
+        first.step(np.zeros(2))
+    first.close()
+    assert len(np.fromfile(robot.PERIODS)) == 2
+    robot.Robot().close()
+
+
+def test_episodes_that_were_lost_or_doubled_are_counted(robot, tmp_path):
+    args = SimpleNamespace(steps=9, demonstrations=1, rate=50.0, kills=3)
+    rehearsal = robot.Rehearsal(tmp_path, args)
+    np.array([0.02, 0.021, 0.03]).tofile(tmp_path / robot.PERIODS)
+    for folder in (robot.EPISODES, robot.RUN):
+        (tmp_path / folder).mkdir()
+    for name in "abcd":
+        (tmp_path / robot.EPISODES / f"{name}.npz").touch()
+    (tmp_path / robot.RUN / "episodes.csv").write_text("episode,file\n0,a.npz\n1,c.npz\n2,c.npz\n3,x.npz\n")
+    result = rehearsal.result()
+    assert (result["episodes_lost"], result["episodes_doubled"], result["episodes_unknown"]) == (2, 1, 1)
+    assert (result["episodes_collected"], result["episodes_taken"], result["in_order"]) == (4, 4, True)
+    assert (result["late_steps"], result["error_ms"]["max"]) == (1, 10.0)
+    assert result["kills"] == {"learner": 2, "actor": 1}
+
+
+def test_nothing_is_lost_or_doubled_whoever_is_killed(robot, tmp_path):
+    few = "--minutes 0.2 --kills 4 --steps 120 --offline-steps 20 --utd 1 --demonstrations 6 --rate 200"
+    assert (
+        robot.main([*shlex.split(few), "--folder", str(tmp_path / "work"), "--out", str(tmp_path / "robot.json")]) == 0
+    )
+    result = json.loads((tmp_path / "robot.json").read_text())
+    assert (result["learner_exit_code"], result["episodes_lost"], result["episodes_doubled"]) == (0, 0, 0)
+    assert result["episodes_taken"] > 0
+    assert result["kills"] == {"learner": 2, "actor": 2}
+    assert min(result["starts"].values()) >= 3
+    assert result["git_commit"]
 
 
 # -- gpu ---------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import pkgutil
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,8 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "methods").glob("*.md")),
 ]
+ROBOT = ROOT / "docs" / "robot.md"
+"""A page whose commands and examples go on from each other: it has a test of its own."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"],
          "theory": ["--runs", "2", "--rounds", "3"],
@@ -77,7 +83,7 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
     for source, example in examples(page):
         if source:
             assert example in (page.parent / source).read_text()
-        else:
+        elif page != ROBOT:
             exec(compile(example, page.name, "exec"), names)
 
 
@@ -86,20 +92,78 @@ def test_commands_are_understood(page, monkeypatch, capsys):
     """Every command of every page has the options that it names, and trains with settings that exist."""
     monkeypatch.chdir(ROOT)
     for name in (
-        "data.data",
-        "evaluate.evaluate",
-        "report.report",
-        "bench.bench",
-        "theory.theory",
-        "demo.demo",
-        "export.export",
+        "cli.data.data",
+        "cli.evaluate.evaluate",
+        "cli.report.report",
+        "cli.bench.bench",
+        "cli.theory.theory",
+        "cli.demo.demo",
+        "cli.export.export",
+        "export.actor.act",
     ):
-        function = pkgutil.resolve_name(f"calql.cli.{name}")
-        monkeypatch.setattr(f"calql.cli.{name}", functools.wraps(function)(lambda *args, **options: 0))
+        function = pkgutil.resolve_name(f"calql.{name}")
+        monkeypatch.setattr(f"calql.{name}", functools.wraps(function)(lambda *args, **options: 0))
     for command in commands(page.read_text()):
         with pytest.raises(SystemExit) as stop:
             main([*command, *(["--print-config"] if command[0] in ("train", "sweep") else [])])
         assert stop.value.code == 0, (command, capsys.readouterr().err)
+
+
+def test_from_my_log_to_my_robot(tmp_path, monkeypatch, capfd):
+    """The page's commands and example, in order; the actor runs beside the learner, at 400 Hz."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.delitem(sys.modules, "policy", raising=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *filter(None, sys.path))))}
+    text, said = ROBOT.read_text(), {}
+
+    def program(*arguments):
+        return subprocess.Popen([sys.executable, *arguments], env=environment)
+
+    def calql(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments])
+        out, err = capfd.readouterr()
+        assert stop.value.code == 0, (arguments, err)
+        return out
+
+    listed = commands(text)
+    logger = re.search(r"^    python (-m examples.*)$", text, re.MULTILINE)[1]
+    assert program(*shlex.split(logger)).wait() == 0
+    actors = []
+    for command, following in zip(listed, [*listed[1:], []], strict=True):
+        if "runs/apart/policy.npz" in command:
+            continue
+        if "--episodes-from" in command:  # the next command moves the arm as soon as it has the policy
+
+            def act(arguments, policy=Path("runs/apart/policy.npz")):
+                while not policy.exists():
+                    time.sleep(0.1)
+                actors.append(program("-m", "calql", *arguments))
+                if actors[0].wait() != 128 + 15:
+                    os.kill(os.getpid(), signal.SIGINT)  # or the learner would wait for ever
+
+            assert following[0] == "act"
+            threading.Thread(target=act, args=(["400" if x == "50" else x for x in following],), daemon=True).start()
+            command = [*command, "--set", "online_steps=300"]
+        said.setdefault(" ".join(command[:2]), calql(*command))
+    for actor in actors:
+        actor.terminate()
+        assert actor.wait() == 128 + 15
+    for line in re.search(r"```text\n(.*?)```", text, re.DOTALL)[1].splitlines():
+        assert line in said["data check"].splitlines()
+    assert "score not measured" in said["train --task"]
+    assert float(re.search(r"score (\S+)", said["eval runs/arm"])[1]) > 0.5
+    assert "have changed" not in said["export runs/apart"]
+    assert float(re.search(r"worst error (\S+)", said["export runs/apart"])[1]) < 1e-5
+    files = [path.name for path in sorted(Path("episodes").glob("*.npz"))]
+    taken = Path("runs/apart/episodes.csv").read_text()
+    assert all(name in taken for name in files[:3])
+    assert len(list(Path("episodes/final").glob("*.npz"))) == 3
+    (example,) = [example for source, example in examples(ROBOT) if not source]
+    exec(compile(example, ROBOT.name, "exec"), {})
+    assert "success: " in capfd.readouterr().out
 
 
 def test_every_public_name_is_documented():

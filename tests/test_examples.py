@@ -135,6 +135,24 @@ def without_signal(data):
     return Episodes(tuple(episode._replace(successes=None) for episode in data.episodes))
 
 
+def test_the_arm_s_log_is_what_a_logger_writes(tmp_path, calql):
+    """The whole way from this log, with `examples.arm:make`, is the page docs/robot.md (tests/test_docs.py)."""
+    from calql import load
+    from examples.arm import Arm, record
+
+    record(tmp_path / "log.csv", 4)
+    data = load(f"csv:{tmp_path / 'log.csv'}")
+    assert data.num_episodes == 4
+    space = Arm.observation_space
+    for episode in data.episodes:
+        for step in range(episode.length):
+            seen = {name: episode.observations[name][step].astype(space[name].dtype) for name in space}
+            assert space.contains(seen)
+    assert "not used: motor_temperature" in data.notes
+    said = calql(["data", "check", f"csv:{tmp_path / 'log.csv'}", "--task", "examples.arm:make", "--no-clone"])
+    assert "[−2, 2]" in said
+
+
 def test_a_tracker_sees_every_event(tmp_path, cart, calql):
     out = tmp_path / "run"
     few = ["--method", "examples.linear_bc:METHOD", "--scale", "smoke"]

@@ -41,7 +41,7 @@ TASKS = {
 
 def saved_run(folder: Path, method: str = "cal-ql", kind: str = "states", uri: str | None = None, **options) -> Path:
     """A run that has saved its networks and has not trained; by default with small ones that do act."""
-    small = dict(actor_hidden=(8,), output_gain=1.0)
+    small = dict(actor_hidden=(8,), output_gain=1.0, action_unit="unit")
     run = experiment(TASKS[kind], method, "smoke", data=uri, options=small | options)
     data, run_dir = Episodes(tuple(recorded(kind)), run.data.uri), RunDir(folder)
     run_dir.create(new_record(run, data, {}))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+from calql.data.readers.npz import save_npz
 from calql.export import load as load_policy
 from calql.training.run import events, train
 from calql.types import InputError, RunError
@@ -138,6 +139,34 @@ def test_what_would_move_the_machine_is_refused(tmp_path):
         next(events(run_of(eval_from="env"), tmp_path / "run", tiny.DATA, episodes_from=tmp_path / "inbox"))
     with pytest.raises(InputError, match="--eval-workers"):
         next(events(run_of(), tmp_path / "run", tiny.DATA, eval_workers=1))
+
+
+def test_a_run_that_goes_on_leaves_the_environment_to_the_actor(tmp_path):
+    """A machine is held by the process that moves it; the data were held against it when the run began."""
+    drop(tmp_path / "inbox", 20)
+    save_npz(tiny.DATA, tmp_path / "data.npz")
+    task, how = (
+        dataclasses.replace(tiny.TASK, data=f"npz:{tmp_path / 'data.npz'}"),
+        {"episodes_from": tmp_path / "inbox"},
+    )
+
+    def run(env):
+        own = dataclasses.replace(task, env=env)
+        return dataclasses.replace(run_of(), task=own, data=dataclasses.replace(run_of().data, uri=task.data))
+
+    def taken():
+        raise OSError("the port is in use")
+
+    with pytest.raises(InputError, match="the port is in use"):
+        next(events(run(taken), tmp_path / "other", **how))
+    for event in events(run(tiny.Slope), tmp_path / "run", **how):
+        if event.kind == "episode":
+            break
+    tiny.Slope.__init__, before = lambda self: taken(), tiny.Slope.__init__
+    try:
+        assert train(run(tiny.Slope), tmp_path / "run", resume=True, **how)["score_after"] is not None
+    finally:
+        tiny.Slope.__init__ = before
 
 
 def test_without_evaluations_the_environment_is_only_trained_in(tmp_path, monkeypatch):

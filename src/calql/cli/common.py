@@ -24,9 +24,9 @@ from calql.training.duration import Pace, measure, spoken
 from calql.training.experiment import Experiment, encode
 from calql.training.loop import Event
 from calql.training.options import differs_from_paper, fields_of
-from calql.training.record import read_record
+from calql.training.record import Saved, read_record
 from calql.training.run_dir import RunDir, plain
-from calql.training.start import open_for
+from calql.training.start import open_again, open_for
 
 console = Console()
 
@@ -36,10 +36,13 @@ def note(text: str) -> None:
     console.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
-def load_data(experiment: Experiment) -> Episodes:
-    """The run's data, built first if they are local and missing, and checked (see `open_for`); prints all notes."""
+def load_data(experiment: Experiment, again: Saved | None = None) -> Episodes:
+    """The run's data, built first if they are local and missing, and checked (see `open_for`); prints all notes.
+
+    `again`: the record of a run that goes on while another process has its environment (see `open_again`).
+    """
     build_missing(experiment.data.uri, experiment.task)
-    episodes, report = open_for(experiment)
+    episodes, report = open_for(experiment) if again is None else open_again(experiment, again)
     for text in (*episodes.notes, *report.warnings):
         note(text)
     return episodes
@@ -114,6 +117,8 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                 now = f"{said}   {spoken(left)} left" if left else said
                 if event.kind == "evaluation" and not console.is_terminal:
                     print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}", flush=True)
+                for phase in experiment.phases[: [p.name for p in experiment.phases].index(event.phase)]:
+                    progress.update(rows[phase.name], completed=phase.length)  # before a run that was resumed
                 over = event.step == event.total  # of this phase: its row stays as it is
                 progress.update(rows[event.phase], completed=event.step, note=said if over else now)
     finally:
@@ -129,7 +134,8 @@ def print_summary(run_dir: RunDir) -> None:
         return "-" if summary.get(name) is None else f"{summary[name]:.2f}"
 
     measured = f"score {number('score_before')} → {number('score_after')}   regret {number('regret')}"
-    measured = f"{measured}   dip {number('dip')}" if summary["score_before"] is not None else "score not measured"
+    unknown = summary["score_before"] is None and summary["score_after"] is None
+    measured = "score not measured" if unknown else f"{measured}   dip {number('dip')}"
     console.print(f"\n{measured}   in {summary['wall_s']:.0f} s\nrun directory: {run_dir.path}", soft_wrap=True)
     report = command_line("report", run_dir.path, "--out", "report")
     console.print(f"next: {report}    (or: {command_line('eval', run_dir.path)})", soft_wrap=True)

@@ -95,14 +95,14 @@ def train(
             print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
             return 0
     else:
-        experiment = make(*asked)
+        saved, experiment = None, make(*asked)
     if print_config:
         common.print_config(experiment)
         return 0
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
     try:
-        episodes = common.load_data(experiment)
+        episodes = common.load_data(experiment, saved if episodes_from else None)
     except NoSuchFile as error:
         raise InputError(f"{error}, or add --data with the new place" if there else str(error)) from error
     common.enable_compilation_cache()

@@ -18,7 +18,7 @@ from calql.data.readers.local import is_built
 from calql.data.success import end_at_success, goes_on_after_success, split_at_terminations
 from calql.tasks import Task, load_attribute
 from calql.types import Episode, InputError
-from calql.units import ActionUnit
+from calql.units import ActionBounds, ActionUnit
 
 
 def load(uri: str, **options: Any) -> Episodes:
@@ -61,6 +61,7 @@ def open_data(
     tail_bootstrap: bool = False,
     cut_at_horizon: bool = False,
     with_env: bool = True,
+    bounds: ActionBounds | None = None,
     action_unit: ActionUnit = "auto",
     strict: bool = True,
     updates: int | None = None,
@@ -77,7 +78,8 @@ def open_data(
         discount, target_rate, tail_bootstrap: as in `calql.data.check.describe.describe`.
         cut_at_horizon: cut episodes that are longer than the task's horizon.
         with_env: also compare with the task's environment (spaces and physics), and convert the actions to [−1, 1];
-            without it they stay as recorded, unless the recording states its action space.
+            without it they stay as recorded, unless the recording states its action space, or `bounds` are given.
+        bounds: the environment's bounds of actions, if it is left out and they are known.
         action_unit: unit of the recorded actions: see `calql.data.actions`.
         updates, normalised, clone: as in `calql.data.check.describe.check`.
         strict: raise InputError if the check finds errors; False leaves them in the report.
@@ -99,7 +101,7 @@ def open_data(
         load_attribute(owner.builder)(owner, seed=0, transitions=None, workers=1, progress=None)
     episodes = load_for(task, uri, cut_at_horizon)
     with make_env(task) if with_env else contextlib.nullcontext() as env:
-        if (own := episodes.bounds if env is None else action_bounds(env)) is not None:
+        if (own := (bounds or episodes.bounds) if env is None else action_bounds(env)) is not None:
             with contextlib.nullcontext() if strict else contextlib.suppress(InputError):  # `check` reports it, too
                 episodes = in_unit(episodes, own, action_unit)
         how = {"action_unit": action_unit, "updates": updates, "normalised": normalised, "clone": clone}

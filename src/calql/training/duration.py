@@ -72,6 +72,8 @@ class Pace:
     def seconds(self, part: str) -> float | None:
         """What is left of `offline` or `online` without its evaluations, or of all `evaluation`; None: unknown."""
         measurement, rate = self.experiment.measurement, self._per("evaluation")
+        if part == "evaluation" and measurement.eval_from != "env":
+            return 0.0
         if part == "evaluation":
             return None if rate is None else rate * measurement.eval_episodes * self._evaluations()
         (phase,) = (phase for phase in self.experiment.phases if phase.name == part)

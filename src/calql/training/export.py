@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import calql
+from calql.data.actions import in_unit
 from calql.data.arrays import located, state_at
 from calql.data.load import load_for
 from calql.envs.make import make_env
@@ -91,7 +92,7 @@ def states_of(saved: Saved, policy: Policy) -> tuple[list[PyTree], str, list[str
         if uri is None:
             raise InputError("the run has no data")
         episodes = load_for(experiment.task.for_data(uri), uri, experiment.data.cut_at_horizon)
-        if episodes.fingerprint() != saved.fingerprint:
+        if in_unit(episodes, policy.bounds, experiment.data.action_unit).fingerprint() != saved.fingerprint:
             notes.append(f"the data at {uri} have changed since the run began")
         chosen = np.linspace(0, episodes.num_transitions - 1, min(STATES, episodes.num_transitions)).astype(int)
         found = [state_at(*place) for place in located(episodes.episodes, chosen)]

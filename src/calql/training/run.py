@@ -15,8 +15,9 @@ from calql.training.background import Background
 from calql.training.elsewhere import Elsewhere
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
+from calql.training.record import read_record
 from calql.training.run_dir import RunDir
-from calql.training.start import begin, for_environment, open_for
+from calql.training.start import begin, for_environment, open_again, open_for
 from calql.training.start import resume as go_on
 from calql.types import InputError
 
@@ -48,7 +49,8 @@ def events(
         eval_workers: processes that evaluate copies of the policy while training goes on; 0: training waits. Rows and
             results are the same.
         episodes_from: a folder that another process drops whole episodes in (`calql act`), with the policy that the
-            run publishes as policy.npz in `out`; the environment is opened only to check the data, and never moved.
+            run publishes as policy.npz in `out`; the environment is opened only to check the data, when the run begins,
+            and never moved.
         told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
 
     Raises:
@@ -76,7 +78,8 @@ def events(
             stack.callback(background.close)
         warnings: Sequence[str] = ()
         if data is None:
-            data, report = open_for(experiment)
+            elsewhere = there and episodes_from
+            data, report = open_again(experiment, read_record(run_dir)) if elsewhere else open_for(experiment)
             warnings = (*data.notes, *report.warnings)
         else:
             data = for_environment(experiment, data)

@@ -44,6 +44,15 @@ def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
     )
 
 
+def open_again(experiment: Experiment, saved: Saved) -> tuple[Episodes, Report]:
+    """The data of a run that goes on while another process has its environment: compared with it when the run began.
+
+    The environment is opened only for runs that did not record its bounds.
+    """
+    found = saved.interface()
+    return open_for(experiment, with_env=found is None, bounds=None if found is None else found[1])
+
+
 def for_environment(experiment: Experiment, episodes: Episodes) -> Episodes:
     """Episodes of a program's own with actions in [−1, 1], see `calql.data.actions`; opens the environment if it must.
 
