@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -230,7 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that its processes end, too
     args.steps = args.steps or round(30.0 * args.minutes * args.rate)
-    about = provenance() | {"cpu": cpu_model(), "cores": len(cores()), "load": os.getloadavg()}
+    typed = sys.argv[1:] if arguments is None else arguments
+    about = provenance() | {"command": shlex.join(["python", "-m", "benchmarks.robot", *typed])}
+    about |= {"cpu": cpu_model(), "cores": len(cores()), "load": os.getloadavg()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,15 @@ def test_a_short_run_measures_every_part(method, monkeypatch, tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
+@pytest.mark.parametrize("source", ["training", "nothing"])
+def test_scores_that_are_not_measured_in_episodes_of_their_own_take_no_time(source):
+    experiment = tiny.made(eval_from=source)
+    pace = Pace(experiment)
+    row = {"episodes": 0, "length_mean": None}
+    pace.saw(Event("evaluation", "offline", 0, experiment.pretrain.length, row), 1.0)
+    assert pace.seconds("evaluation") == 0.0
+
+
 def test_durations_are_said_as_people_say_them():
     said = [spoken(s) for s in (0.4, 40, 600, 12_000, 190_800)]
     assert said == ["0 s", "40 s", "10 min", "3 h 20 min", "2 d 5 h"]
