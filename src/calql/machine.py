@@ -141,6 +141,16 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calql"
 
 
+def before_all_others() -> None:
+    """Give this thread real-time scheduling. Raises InputError if this machine does not let it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except (AttributeError, OSError) as error:  # macOS has no such call
+        raise InputError(
+            f"no real-time scheduling here ({error}); leave --real-time out, or run as root or with an rtprio limit"
+        ) from error
+
+
 def refuse_unusable_jax(devices: bool = True) -> None:
     """Raise InputError if JAX computes in 64 bits, or (if `devices`) lacks the platform asked for."""
     import jax

@@ -75,11 +75,11 @@ def of_phase(rows, phase):
 
 
 def test_it_finishes_and_leaves_every_file(run):
-    _, trainer, _ = run
+    config, trainer, _ = run
     path = trainer.run_dir.path
-    assert {"config.json", "eval.csv", "train.csv", "summary.json", "checkpoints", "DONE"} == {
-        entry.name for entry in path.iterdir()
-    }
+    files = {"config.json", "eval.csv", "train.csv", "summary.json", "checkpoints", "DONE"}
+    files |= {"episodes.csv"} if config.finetune else set()
+    assert files == {entry.name for entry in path.iterdir()}
     summary = json.loads((path / "summary.json").read_text())
     assert {"score_before", "score_after", "regret", "relative_improvement", "dip", "wall_s"} <= set(summary)
     assert summary["wall_s"] > 0

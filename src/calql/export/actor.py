@@ -15,7 +15,6 @@ environment, are held directly around the machine (`calql.envs.executed`); what 
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import signal
 import socket
@@ -33,6 +32,7 @@ from calql.export.atomic import temporary_name
 from calql.export.policy import load
 from calql.export.recorder import Actor
 from calql.limits import Limits
+from calql.machine import before_all_others
 from calql.tasks import Task, load_attribute
 from calql.types import InputError, RunError
 
@@ -56,16 +56,6 @@ def only_one(out: Path, name: str) -> Iterator[None]:
             for left in folder.glob(temporary_name(Path(f"{name}-*")).name):
                 left.unlink()
         yield
-
-
-def before_all_others() -> None:
-    """Give this thread real-time scheduling. Raises InputError if this machine does not let it."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except (AttributeError, OSError) as error:  # macOS has no such call
-        raise InputError(
-            f"no real-time scheduling here ({error}); leave --real-time out, or run as root or with an rtprio limit"
-        ) from error
 
 
 class Machine(NamedTuple):
