@@ -17,6 +17,7 @@ from calql.paper.tasks import TASKS
 from calql.tasks import Task
 from calql.training.options import experiment
 from calql.types import InputError, Spec, map_leaves
+from calql.units import ActionBounds
 
 LOW, HIGH = np.array([-0.4, 0.0, -3.0]), np.array([0.4, 7.0, 3.0])
 FLAT = np.zeros(11, np.float32)
@@ -71,7 +72,7 @@ def states(observation, count, seed=1):
 def written(folder, rule, observation, state):
     """(check, exported policy) in both forms, and the observations."""
     spec, seen = Spec(observation, 3), states(observation, 20)
-    contract = contract_of(observation, LOW, HIGH, task=TASK)
+    contract = contract_of(spec, ActionBounds(LOW, HIGH), task=TASK)
     for path in (folder / "policy.npz", folder / "policy.onnx"):
         yield write_policy(path, rule, spec, state, contract, seen, "noise")["check"], load(path), seen
 

@@ -44,10 +44,12 @@ DISTANCE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relocate": relocate_distance,
 }
 """[..., D] observations → [...] how far they are from success, 0 or more."""
-STEP, SUCCESS, DROPPED = -0.1, 5.0, -5.0
-"""Rewards: a step's, per unit of distance; that of a success; and that of a pen farther than this from its place."""
-LOST = 0.2
-"""Distance of the pen from its place, in metres, at which an episode is over."""
+STEP, SUCCESS, LOST = -0.1, 5.0, -5.0
+"""Rewards: a step's, per unit of distance; that of a success; and that of a state from which there is no way back."""
+IS_LOST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "pen": lambda x: np.linalg.norm(x[..., 39:42], axis=-1) > 0.2,  # metres from its place: it was dropped
+}
+"""[..., D] observations → [...] whether there is no way back; the episode is over. Other hands have no such state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +213,9 @@ class Actors:
             stepped = [env.step(np.clip(a, -1.0, 1.0)) for env, a in zip(self.envs, action, strict=True)]
             following, success = np.stack([s[0] for s in stepped]), np.array([s[4]["success"] for s in stepped])
             self.age, wins = self.age + 1, wins + success.sum()
-            lost = (np.linalg.norm(following[:, 39:42], axis=-1) > LOST) & (self.hand == "pen")
+            lost = IS_LOST[self.hand](following) if self.hand in IS_LOST else np.zeros(count, bool)
             cut = (self.age >= self.horizon) & ~success & ~lost
-            rewards[t] = np.where(success, SUCCESS, STEP * DISTANCE[self.hand](following) + DROPPED * lost)
+            rewards[t] = np.where(success, SUCCESS, STEP * DISTANCE[self.hand](following) + LOST * lost)
             if cut.any():  # the episode would have gone on
                 rewards[t] += gamma * cut * np.asarray(learner.value(parameters, learner.inputs(following)))
             over[t] = success | lost | cut

@@ -46,6 +46,13 @@ def state_at(episode: Episode, step: int) -> PyTree:
     return map_leaves(lambda x: x[step], episode.observations)
 
 
+def spread_states(episodes: Sequence[Episode], count: int) -> list[PyTree]:
+    """At most `count` states in which steps were taken, evenly over all episodes."""
+    total = sum(e.length for e in episodes)
+    steps = np.linspace(0, total - 1, min(count, total)).astype(int)
+    return [state_at(*place) for place in located(episodes, steps)]
+
+
 def all_states(episodes: Sequence[Episode], which: slice) -> PyTree:
     """[N, …] those states of every episode, in order: slice(None, -1) before the steps, slice(1, None) after them."""
     return map_leaves(lambda *leaves: np.concatenate([x[which] for x in leaves]), *(e.observations for e in episodes))

@@ -20,7 +20,8 @@ import numpy as np
 
 from calql.limits import Limits
 from calql.tasks import Task, import_name
-from calql.types import InputError, PyTree, is_image
+from calql.types import InputError, PyTree, Spec, is_image
+from calql.units import ActionBounds
 
 FORMAT = 1
 RAW = "the environment's own: give observations as the environment does"
@@ -28,12 +29,10 @@ BOUNDED = "the environment's own: between low and high"
 
 
 def contract_of(
-    observation: PyTree,
-    low: np.ndarray,
-    high: np.ndarray,
+    spec: Spec,
+    bounds: ActionBounds,
     *,
     task: Task,
-    scaling: tuple[PyTree, PyTree] | None = None,
     rate: float | None = None,
     names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -41,10 +40,9 @@ def contract_of(
     """The contract, but for its `check`.
 
     Args:
-        observation: an example of what the policy takes; only its shapes and dtypes are used.
-        low, high: bounds [A] of the environment's own action space.
+        spec: what the policy takes, and the mean and deviation by which it normalises that, if it does.
+        bounds: those of the environment's own action space.
         task: the task that the policy was trained for.
-        scaling: mean and deviation of the observations, by which the policy normalises them; None: it does not.
         rate: control rate in Hz; None: unknown.
         names: names of the A actions; None: unknown.
         provenance: where the policy comes from.
@@ -53,21 +51,21 @@ def contract_of(
     """
     if rate is not None and not (np.isfinite(rate) and rate > 0):
         raise InputError(f"the control rate is {rate} Hz; it must be a positive number")
-    if names is not None and len(names) != len(low):
-        raise InputError(f"there are {len(names)} names of actions for {len(low)} actions; give one each, or none")
+    if names is not None and len(names) != bounds.size:
+        raise InputError(f"there are {len(names)} names of actions for {bounds.size} actions; give one each, or none")
     env = task.env if isinstance(task.env, str) else import_name(task.env)
     return {
         "format": FORMAT,
         "observations": {
-            "arrays": arrays_of(observation),
+            "arrays": arrays_of(spec.observation),
             "unit": RAW,
-            "scaling": scaling and scaling_of(observation, *scaling),
+            "scaling": None if spec.mean is None else scaling_of(spec.observation, spec.mean, spec.std),
         },
         "actions": {
-            "shape": [len(low)],
+            "shape": [bounds.size],
             "dtype": "float32",
-            "low": [float(x) for x in low],
-            "high": [float(x) for x in high],
+            "low": bounds.low.tolist(),
+            "high": bounds.high.tolist(),
             "names": None if names is None else [str(name) for name in names],
             "unit": BOUNDED,
             "limits": {name: value if value is None else _plain(value) for name, value in vars(task.limits).items()},

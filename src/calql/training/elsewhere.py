@@ -8,16 +8,14 @@ policy is replaced atomically before the run takes an episode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import calql
 from calql.algorithms.protocol import UpdateRule
 from calql.data.actions import in_unit
-from calql.data.arrays import located, named_leaves, state_at
+from calql.data.arrays import named_leaves, spread_states
 from calql.data.episodes import Episodes
 from calql.data.load import load
 from calql.export.contract import contract_of
@@ -39,39 +37,35 @@ class Elsewhere:
     def __init__(self, folder: Path | str, task: Task, data: Episodes, out: Path) -> None:
         """`out` is the run directory. Raises InputError if the folder cannot be made."""
         if data.bounds is None:
-            raise InputError(f"the data {data.uri} do not tell the unit of actions; give them as calql.open_data does")
+            raise InputError(f"the data {data.uri} do not tell the bounds of actions; leave unit_actions to calql")
         self.folder, self.task, self.bounds, self.policy = Path(folder), task, data.bounds, out / POLICY
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be a folder of episodes ({error.strerror}); choose another") from error
-        steps = np.linspace(0, data.num_transitions - 1, min(STATES, data.num_transitions)).astype(int)
-        self._states: list[PyTree] = [state_at(*place) for place in located(data.episodes, steps)]
-        self._spec, self._sizes = data.spec(), dict[str, int]()
+        self._states = spread_states(data.episodes, STATES)
+        self._interface, self._sizes = _interface(data), dict[str, int]()
 
-    def take(self, taken: Sequence[str]) -> tuple[str, Episode] | None:
+    def take(self, taken: Collection[str]) -> tuple[str, Episode] | None:
         """The next episode and its name (that of its file, and `#number` where a file holds several); None: not yet.
 
         `taken` are the names of those before. Raises InputError, naming the file, if it does not fit the task.
         """
-        known = set(taken)
         for path in sorted(self.folder.glob("*.npz")):
             count = self._sizes.get(path.name)
-            if count is not None and all(name in known for name in _names(path, count)):
+            if count is not None and all(name in taken for name in _names(path, count)):
                 continue
             episodes = self._read(path)
             self._sizes[path.name] = episodes.num_episodes
             for name, episode in zip(_names(path, episodes.num_episodes), episodes.episodes, strict=True):
-                if name not in known:
+                if name not in taken:
                     return name, episode
         return None
 
     def _read(self, path: Path) -> Episodes:
         episodes = in_unit(load(f"npz:{path}"), self.bounds, "env")
-        spec = episodes.spec()
-        wanted, found = (_interface(s) for s in (self._spec, spec))
-        if wanted != found:
-            raise InputError(f"{path}: its observations and actions are {found}, the run's {wanted}")
+        if (found := _interface(episodes)) != self._interface:
+            raise InputError(f"{path}: it has {found}, and the run {self._interface}")
         for episode in episodes.episodes:
             if episode.length > self.task.horizon:
                 raise InputError(f"{path}: an episode has {episode.length} steps, the horizon is {self.task.horizon}")
@@ -83,11 +77,9 @@ class Elsewhere:
     def publish(self, rule: UpdateRule, spec: Spec, state: PyTree, about: dict[str, Any]) -> None:
         """Replace the policy file. Raises InputError if it cannot be exported, and RunError if it cannot be written."""
         contract = contract_of(
-            spec.observation,
-            self.bounds.low,
-            self.bounds.high,
+            spec,
+            self.bounds,
             task=self.task,
-            scaling=None if spec.mean is None else (spec.mean, spec.std),
             provenance={**about, "calql": calql.__version__},
         )
         write_policy(self.policy, rule, spec, state, contract, self._states, "the data")
@@ -98,7 +90,8 @@ def _names(path: Path, count: int) -> list[str]:
     return [path.name] if count == 1 else [f"{path.name}#{number}" for number in range(count)]
 
 
-def _interface(spec: Spec) -> dict[str, Any]:
-    """Shapes and dtypes of observations, and the number of action components."""
+def _interface(data: Episodes) -> str:
+    """Shapes and dtypes of observations and actions, in words."""
+    spec = data.spec()
     leaves = named_leaves("observations", spec.observation)
-    return {name: (x.shape, str(x.dtype)) for name, x in leaves} | {"actions": spec.action_dim}
+    return ", ".join([*(f"{name} {list(x.shape)} {x.dtype}" for name, x in leaves), f"actions [{spec.action_dim}]"])

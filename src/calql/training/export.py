@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import calql
 from calql.data.actions import in_unit
-from calql.data.arrays import located, state_at
+from calql.data.arrays import spread_states
 from calql.data.load import load_for
 from calql.envs.make import make_env
 from calql.envs.rollout import collect_episode
@@ -53,11 +51,9 @@ def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: flo
     metadata = env.metadata
     env.close()
     contract = contract_of(
-        policy.spec.observation,
-        policy.bounds.low,
-        policy.bounds.high,
+        policy.spec,
+        policy.bounds,
         task=policy.task,
-        scaling=None if policy.spec.mean is None else (policy.spec.mean, policy.spec.std),
         rate=metadata.get("render_fps") if rate is None else rate,
         names=metadata.get("action_names"),
         provenance=provenance(run_dir, saved, step),
@@ -94,12 +90,10 @@ def states_of(saved: Saved, policy: Policy) -> tuple[list[PyTree], str, list[str
         episodes = load_for(experiment.task.for_data(uri), uri, experiment.data.cut_at_horizon)
         if in_unit(episodes, policy.bounds, experiment.data.action_unit).fingerprint() != saved.fingerprint:
             notes.append(f"the data at {uri} have changed since the run began")
-        chosen = np.linspace(0, episodes.num_transitions - 1, min(STATES, episodes.num_transitions)).astype(int)
-        found = [state_at(*place) for place in located(episodes.episodes, chosen)]
-        return found, f"the data {uri}", notes
+        return spread_states(episodes.episodes, STATES), f"the data {uri}", notes
     except InputError as error:
         notes.append(f"checked on an episode of the environment, as the run's data cannot be opened: {error}")
     env = make_env(policy.task)
     episode = collect_episode(env, policy.task, policy.side_by_side(1), SEED)
     env.close()
-    return [state_at(episode, step) for step in range(min(STATES, episode.length))], "an episode", notes
+    return spread_states([episode], STATES), "an episode", notes

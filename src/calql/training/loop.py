@@ -92,9 +92,10 @@ def collect(t: Training) -> Iterator[Event]:
     index, task, file = t.counters.episode, t.experiment.task, None
     if t.elsewhere:
         t.publish()
-        if (found := t.arrived()) is None:
+        arriving = t.arriving()
+        if (found := next(arriving)) is None:
             yield event(t, "notice", {"text": f"waiting for an episode in {t.elsewhere.folder}"})
-            found = t.awaited()
+            found = next(filter(None, arriving))
         file, episode = found
     else:
         key, seed = t.streams.key("collect", index), t.streams.seed("collect", index)

@@ -124,9 +124,9 @@ class Training:
             ) from error.__cause__
 
     def since_evaluation(self) -> list[dict[str, str]]:
-        """Rows of episodes.csv since the last evaluation."""
-        last = int(self.log.last_evaluation.get("env_step") or 0) if self.phase.name == "online" else 0
-        return [row for row in self.run_dir.read_rows("episodes.csv") if int(row["env_step"]) > last]
+        """Rows of episodes.csv that no evaluation has counted yet (`eval_from=training`)."""
+        counted = sum(int(row["episodes"]) for row in self.run_dir.read_rows("eval.csv"))
+        return self.run_dir.read_rows("episodes.csv")[counted:]
 
     def publish(self) -> None:
         """Replace the policy that episodes are collected with elsewhere."""
@@ -135,28 +135,28 @@ class Training:
         about |= {"step": self.counters.total_grad_step, "data": self.experiment.data.uri}
         self.elsewhere.publish(self.phase.algorithm, self.spec, self.state, about)
 
-    def arrived(self) -> tuple[str, Episode] | None:
-        """The next episode that was collected elsewhere, if it is there; raises RunError, with all work saved, if it
-        cannot be used."""
+    def arriving(self) -> Iterator[tuple[str, Episode] | None]:
+        """The next episode that was collected elsewhere, and None at every look at the folder before it is there.
+
+        Raises RunError, with all work saved, if it cannot be used; an interruption while it waits saves, too.
+        """
         assert self.elsewhere is not None
+        taken = {row["file"] for row in self.run_dir.read_rows("episodes.csv")}
         try:
-            return self.elsewhere.take([row["file"] for row in self.run_dir.read_rows("episodes.csv")])
+            while (found := self.elsewhere.take(taken)) is None:
+                yield None
+                time.sleep(POLL)
         except InputError as error:
             self.save()
+            folders = f"--out {quote(str(self.run_dir.path))} --episodes-from {quote(str(self.elsewhere.folder))}"
             raise RunError(
                 f"an episode cannot be used ({error}); all work is saved: move its file away and run calql train "
-                f"--resume --out {self.run_dir.path} --episodes-from {self.elsewhere.folder}"
+                f"--resume {folders}"
             ) from error
-
-    def awaited(self) -> tuple[str, Episode]:
-        """The next episode that was collected elsewhere, however long that takes; saves if it is interrupted."""
-        while (found := self.arrived()) is None:
-            try:
-                time.sleep(POLL)
-            except BaseException:
-                self.save()
-                raise
-        return found
+        except (KeyboardInterrupt, SystemExit):
+            self.save()
+            raise
+        yield found
 
     def pending(self, wait: bool = True) -> Iterator[dict[str, Any]]:
         """Rows of evaluations in the background that are over; `wait`: of all that have begun."""
