@@ -64,7 +64,7 @@ def test_every_file_is_taken_once_and_in_order(tmp_path):
         assert int(taken[counted - 1]["env_step"]) >= int(row["env_step"])
         scores = [float(r["score"]) for r in own]
         assert row["score_mean"] == "" if not own else float(row["score_mean"]) == pytest.approx(np.mean(scores))
-    assert counted == len(taken)
+    assert counted == sum(int(row["episodes"]) for row in later) == len(taken)
     published = load_policy(tmp_path / "run" / "policy.npz")
     assert published.act(np.zeros(2, np.float32)).shape == (1,)
     assert published.contract["provenance"]["step"] > 14
