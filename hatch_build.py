@@ -14,14 +14,14 @@ class CommitHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it collects files; `version` is `editable` for an installation in place."""
         package = Path(self.root, "src", "calql")
-        spec = importlib.util.spec_from_file_location("machine", package / "machine.py")
-        machine = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(machine)
-        commit = machine.git_commit()
-        if commit is None or version == "editable" or (package / machine.COMMIT.name).exists():
+        spec = importlib.util.spec_from_file_location("commit", package / "commit.py")
+        ours = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(ours)
+        commit = ours.git_commit()
+        if commit is None or version == "editable" or (package / ours.COMMIT.name).exists():
             return
         self.folder = tempfile.TemporaryDirectory()
-        written = Path(self.folder.name, machine.COMMIT.name)
+        written = Path(self.folder.name, ours.COMMIT.name)
         written.write_text(f"{commit}\n")
         place = "src/calql" if self.target_name == "sdist" else "calql"
         build_data["force_include"][str(written)] = f"{place}/{written.name}"

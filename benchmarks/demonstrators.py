@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calql.machine import git_commit
+from calql.commit import git_commit
 from calql.paper.demonstrators import adroit, antmaze, kitchen
 from calql.paper.tasks import get_task
 from calql.reports.tables import dicts_to_csv

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
-    {"types"},
+    {"commit", "types"},
     {"extras", "limits", "machine", "rewards", "units"},
     {"tasks"},
     {"envs", "networks", "theory"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calql import machine
+from calql import commit, machine
 
 RECORD = {"command", "git_commit", "packages", "python", "platform"}
 
@@ -46,8 +46,8 @@ def repository(tmp_path):
 def commit_of(package):
     """What the copy of this module in that folder says."""
     package.mkdir(parents=True, exist_ok=True)
-    shutil.copy(machine.__file__, package)
-    code = "import json, machine; print(json.dumps(machine.git_commit()))"
+    shutil.copy(commit.__file__, package)
+    code = "import json, commit; print(json.dumps(commit.git_commit()))"
     env = os.environ | {"PYTHONPATH": str(package)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
     return json.loads(done.stdout)
@@ -56,7 +56,7 @@ def commit_of(package):
 def test_a_package_in_the_repository_of_another_project_does_not_take_its_commit(repository):
     package = repository / ".venv" / "site-packages" / "calql"
     assert commit_of(package) is None
-    package.joinpath(machine.COMMIT.name).write_text("0123abc\n")
+    package.joinpath(commit.COMMIT.name).write_text("0123abc\n")
     assert commit_of(package) == "0123abc"
 
 
@@ -66,7 +66,7 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_changed(repository):
     git(repository, "add", "src")
     git(repository, "commit", "--quiet", "--message", "ours")
     head = git(repository, "rev-parse", "HEAD")
-    package.joinpath(machine.COMMIT.name).write_text("0123abc\n")
+    package.joinpath(commit.COMMIT.name).write_text("0123abc\n")
     assert commit_of(package) == head
     (repository / "theirs").write_text("changed")
     assert commit_of(package) == f"{head}-dirty"

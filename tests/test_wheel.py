@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from calql.commit import git_commit
 from calql.extras import EXTRAS
-from calql.machine import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -25,8 +25,16 @@ SMALL = ("--scale", "smoke", "--set", "actor_hidden=16", "critic_hidden=16")
 """A run with one layer in each network, as it is compiling that takes the time."""
 
 
-def run(*command: object, cwd: Path, code: int = 0) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in OURS}
+WITHOUT_CALQL = """
+import importlib.util, sys
+assert importlib.util.find_spec("calql") is None
+from hatchling.build import build_wheel
+build_wheel(sys.argv[1])
+"""
+
+
+def run(*command: object, cwd: Path, code: int = 0, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in OURS} | variables
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stderr if code else done.stdout
@@ -34,8 +42,11 @@ def run(*command: object, cwd: Path, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
+    """The wheel, built as on a clean machine: by a process that cannot import calql (-S leaves out the path files of
+    the environment, and with them the editable calql)."""
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    packages = {"PYTHONPATH": sysconfig.get_path("purelib")}
+    run(sys.executable, "-S", "-c", WITHOUT_CALQL, folder, cwd=ROOT, **packages)
     (made,) = folder.glob("*.whl")
     return made
 
@@ -109,7 +120,7 @@ def test_commands_run_from_outside_the_tree(elsewhere):
 
 
 def test_the_installed_package_knows_its_commit(elsewhere):
-    code = "from calql.machine import COMMIT, git_commit; print(COMMIT.exists(), git_commit())"
+    code = "from calql.commit import COMMIT, git_commit; print(COMMIT.exists(), git_commit())"
     there = run(elsewhere / "bin" / "python", "-c", code, cwd=elsewhere).split()
     assert there == [str(git_commit() is not None), str(git_commit())]
 

@@ -15,11 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from calql.commit import git_commit
 from calql.types import InputError
 
 PACKAGES = ("calql", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-COMMIT = Path(__file__).with_name("commit.txt")
-"""File of a built package that holds the commit it was built from (written by hatch_build.py)."""
 
 
 # -- provenance --------------------------------------------------------------------------------------------------------
@@ -54,22 +53,6 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-
-
-def git_commit() -> str | None:
-    """Commit of this code: HEAD of the repository that tracks this file, with `-dirty` if the repository has changes;
-    else the commit that the package was built from; None if neither is known."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return COMMIT.read_text().strip() if COMMIT.exists() else None
 
 
 def program() -> list[str]:

@@ -13,9 +13,9 @@ import pytest
 from gymnasium import spaces
 
 import calql
+from calql.commit import git_commit
 from calql.data.minari_writer import write_minari
 from calql.data.readers.local import local_id
-from calql.machine import git_commit
 from calql.paper.demonstrators import pointmaze as builder
 from calql.paper.demonstrators.pointmaze import Recipe, demonstrate, demonstrations
 from calql.paper.envs import pointmaze

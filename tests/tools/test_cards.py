@@ -17,9 +17,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from calql.cli import main
+from calql.commit import git_commit
 from calql.data.episodes import Episodes
 from calql.envs.make import make_env
-from calql.machine import git_commit
 from calql.paper.demonstrators.pointmaze import build
 from calql.paper.tasks import TASKS
 from calql.reports import data_figures

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 import calql
+from calql.commit import git_commit
 from calql.data.arrays import named_leaves, nest
 from calql.data.minari_writer import write_minari
 from calql.data.readers.local import local_id
 from calql.data.readers.minari import root
 from calql.envs.make import make_env
-from calql.machine import git_commit
 from calql.tasks import Task
 from calql.types import Episode, InputError
 
