@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "calql"
 
 TIERS = [
     {"commit", "types"},
-    {"extras", "limits", "machine", "rewards", "units"},
+    {"extras", "files", "limits", "machine", "rewards", "units"},
     {"tasks"},
     {"envs", "networks", "theory"},
     {"data"},

@@ -88,6 +88,21 @@ def threads() -> int:
     return len(cores())
 
 
+PROCESSES_PER_CORE = 8
+"""More of our processes per core of the machine are a mistake: they would use up its memory, and then nobody's work is
+safe."""
+
+
+def refuse_process_count(name: str, count: int, least: int = 1) -> None:
+    """Raise InputError if the option `name` asks for fewer processes than `least`, or for more than a machine bears."""
+    if count < least:
+        raise InputError(f"{name} is {count}; it must be at least {least} (without it: the default)")
+    if count > (most := PROCESSES_PER_CORE * (os.cpu_count() or 1)):
+        raise InputError(
+            f"{name} is {count}; this machine has {os.cpu_count()} cores, so give at most {most}: one per core is usual"
+        )
+
+
 def pin(process: int, core: int) -> None:
     """Pin one of our processes, given by its id, to a core; does nothing on systems without CPU affinity."""
     if hasattr(os, "sched_setaffinity"):

@@ -51,6 +51,12 @@ def log(path="log.npz"):
     [
         (("report",), "nothing to report"),
         (("sweep", "--workers", 0, "--tasks", TASK, "--methods", "bc"), "workers is 0; it must be at least 1"),
+        (("sweep", "--workers", 10**6, "--tasks", TASK, "--methods", "bc"), "workers is 1000000; this machine has"),
+        (("sweep", "--eval-workers", 10**6, "--tasks", TASK, "--methods", "bc"), "eval_workers is 1000000; this"),
+        (("data", "build", TASK, "--workers", 10**6), "workers is 1000000; this machine has"),
+        (("data", "build", TASK, "--workers", -1), "workers is -1; it must be at least 1"),
+        (("data", "grade", TASK, "--workers", 10**6), "workers is 1000000; this machine has"),
+        (("demo", "--workers", 10**6), "workers is 1000000; this machine has"),
         (("train", "--task", "Pendulum-v99"), "no Gymnasium id"),
         (("train", "--task", "pendulum"), "or name a Gymnasium id, or your own package.module:factory"),
         (("train", "--task", "nowhere:env"), "looked in"),

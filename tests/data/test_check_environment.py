@@ -12,10 +12,11 @@ from calql.data import Episodes
 from calql.data.check.describe import check
 from calql.data.check.environment import compare, physics_error, share_in_walls
 from calql.envs.make import make_env
+from calql.envs.wrappers import action_names, control_rate
 from calql.paper.envs import antmaze
 from calql.paper.tasks import TASKS
 from calql.tasks import Source
-from calql.types import Episode
+from calql.types import Episode, InputError
 
 
 class Cart(gymnasium.Env):
@@ -68,6 +69,35 @@ def test_nearly_the_same_physics_are_warned_of():
     assert not found.errors
     assert "nearly this environment's physics" in found.warnings[0]
     assert not compare(drive(Cart()), TASK, Cart(mass=1.001)).warnings
+
+
+@pytest.mark.parametrize(("stated", "odd"), [(20, False), (20.1, False), (50, True), (None, False)])
+def test_another_rate_is_warned_of(stated, odd):
+    env = Cart()
+    env.metadata = {"render_fps": stated}
+    data = dataclasses.replace(drive(Cart()), rate=20.0)
+    told = [text for text in compare(data, TASK, env).warnings if "20 steps per second" in text]
+    assert len(told) == odd
+    assert not any("steps per second" in text for text in compare(drive(Cart()), TASK, env).warnings)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"render_fps": 0}, r"metadata\['render_fps'\] is 0"),
+        ({"render_fps": "fast"}, r"metadata\['render_fps'\] is 'fast'"),
+        ({"render_fps": float("nan")}, r"metadata\['render_fps'\] is nan"),
+        ({"action_names": "force"}, r"metadata\['action_names'\] is 'force'"),
+        ({"action_names": ["a", "b", "c"]}, r"metadata\['action_names'\] is \['a', 'b', 'c'\]"),
+        ({"action_names": [1]}, r"metadata\['action_names'\] is \[1\]"),
+    ],
+)
+def test_metadata_that_mean_nothing_are_refused(metadata, message):
+    env = Cart()
+    env.metadata = metadata
+    read = control_rate if "render_fps" in metadata else action_names
+    with pytest.raises(InputError, match=message):
+        read(env)
 
 
 def test_where_the_row_knows_of_other_physics_it_is_said():

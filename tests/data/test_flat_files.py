@@ -15,7 +15,7 @@ from calql.data.arrays import named_leaves
 from calql.data.readers.d4rl import read_d4rl
 from calql.data.readers.npz import read_npz, save_npz
 from calql.data.transitions import to_transitions
-from calql.types import InputError
+from calql.types import InputError, RunError
 
 
 @pytest.fixture(params=["d4rl", "npz"])
@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     save_npz(Episodes((an_episode(),)), path)
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="disk full"):
         save_npz(Episodes((an_episode(seed=1),)), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["data.npz"]
@@ -213,6 +213,27 @@ def test_nan_is_found_in_its_episode(read):
     rewards[5] = np.nan
     with pytest.raises(InputError, match="episode 1: 'rewards' holds NaN or infinite values at step 2"):
         read(flat(8, rewards=rewards, terminals=at(8, 2, 7)))
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"action_low": [-1.0]}, "'action_low' without the other bound"),
+        ({"action_low": [1.0], "action_high": [-1.0]}, "'action_low' and 'action_high': action bounds are"),
+        ({"action_low": ["a"], "action_high": ["b"]}, "'action_low' and 'action_high': could not convert"),
+        ({"rate_hz": [10.0, 20.0]}, "it must be one number"),
+        ({"rate_hz": "fast"}, "it must be one number"),
+        ({"rate_hz": 0}, "states 0.0 steps per second"),
+        ({"rate_hz": np.nan}, "states nan steps per second"),
+        ({"action_names": ["x", "y", "z"]}, "states 3 names of actions, and an action has"),
+        ({"action_names": [1.0]}, "it must be texts"),
+    ],
+)
+def test_what_an_npz_states_of_the_machine_must_be_sound(tmp_path, stated, message):
+    np.savez(tmp_path / "data.npz", **flat(4), **stated)
+    with pytest.raises(InputError, match=message) as caught:
+        read_npz(tmp_path / "data.npz")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("reader", "suffix"), [(read_d4rl, "hdf5"), (read_npz, "npz")])

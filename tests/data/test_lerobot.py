@@ -49,8 +49,9 @@ def test_what_lerobot_wrote_is_read(written):
         assert episode.rewards.tolist() == [0] * (episode.length - 1) + [won]
         assert episode.successes.tolist() == [False] * (episode.length - 1) + [won]
         assert episode.truncated is not won
+    assert (data.rate, data.action_names) == (10.0, ("a", "b"))
     told = " ".join(data.notes)
-    for name in ("timestamp", "frame_index", "index", "task_index", "2 tasks", "10 Hz", "as a cut elsewhere (1)"):
+    for name in ("timestamp", "frame_index", "index", "task_index", "2 tasks", "as a cut elsewhere (1)"):
         assert name in told
 
 

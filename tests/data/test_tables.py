@@ -58,6 +58,20 @@ def test_spellings(tmp_path, form):
     assert observations(uri)[0][0] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ("action.left,action.arm.right", ("left", "arm.right")),
+        ("action/left,action/right", ("left", "right")),
+        ("action_0,action_1", None),
+        ("action[0],action[1]", None),
+    ],
+)
+def test_the_columns_name_the_actions(tmp_path, columns, names):
+    (tmp_path / "log.csv").write_text(f"obs_0,{columns},reward,terminated\n0,0,1,0,0\n1,0,1,0,1\n")
+    assert load(f"csv:{tmp_path}/log.csv").action_names == names
+
+
 def test_nested_names_are_dicts(tmp_path):
     uri = csv(tmp_path, "obs.arm.x,obs.grip,obs.arm.y,action.l.x,action.r,reward,terminated", ["1,2,3,4,5,0,1"])
     (episode,) = load(uri).episodes

@@ -10,7 +10,7 @@ import pytest
 from calql.algorithms import BC, IQL
 from calql.algorithms.protocol import Acts
 from calql.export import load
-from calql.export.contract import contract_of
+from calql.export.contract import Interface, contract_of
 from calql.export.write import write_policy
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
@@ -72,7 +72,7 @@ def states(observation, count, seed=1):
 def written(folder, rule, observation, state):
     """(check, exported policy) in both forms, and the observations."""
     spec, seen = Spec(observation, 3), states(observation, 20)
-    contract = contract_of(spec, ActionBounds(LOW, HIGH), task=TASK)
+    contract = contract_of(Interface(spec, ActionBounds(LOW, HIGH)), task=TASK)
     for path in (folder / "policy.npz", folder / "policy.onnx"):
         yield write_policy(path, rule, spec, state, contract, seen, "noise")["check"], load(path), seen
 

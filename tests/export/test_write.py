@@ -83,11 +83,11 @@ def test_a_rate_can_be_stated_and_the_same_export_is_the_same_file(runs, tmp_pat
         export_run(runs["states"], tmp_path / "one.npz", rate=-1)
 
 
-def test_without_its_data_it_is_checked_on_an_episode_of_the_environment(tmp_path):
+def test_without_its_data_it_is_checked_on_random_observations(tmp_path):
     run = saved_run(tmp_path / "run", uri=f"npz:{tmp_path}/gone.npz")
     contract, notes = export_run(run, tmp_path / "policy.npz")
-    assert contract["check"]["from"] == "an episode"
-    assert contract["check"]["states"] == 12
+    assert contract["check"]["from"] == "random observations"
+    assert contract["check"]["states"] == 256
     assert "gone.npz" in notes[0]
 
 

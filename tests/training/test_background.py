@@ -95,9 +95,10 @@ def test_a_single_environment_stays_single(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_there_is_no_negative_number_of_processes(tmp_path):
-    with pytest.raises(InputError, match="eval_workers is -1"):
-        train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=-1)
+@pytest.mark.parametrize("count", [-1, 10**6])
+def test_there_is_no_negative_number_of_processes_nor_one_that_freezes_the_machine(tmp_path, count):
+    with pytest.raises(InputError, match=f"eval_workers is {count}"):
+        train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=count)
 
 
 def test_a_task_of_the_running_program_alone_is_refused():

@@ -10,6 +10,7 @@ import tiny
 
 from calql.data.readers.npz import save_npz
 from calql.export import load as load_policy
+from calql.training.export import export_run
 from calql.training.run import events, train
 from calql.types import InputError, RunError
 
@@ -142,8 +143,12 @@ def test_what_would_move_the_machine_is_refused(tmp_path):
         next(events(run_of(), tmp_path / "run", tiny.DATA, eval_workers=1))
 
 
-def test_a_run_that_goes_on_leaves_the_environment_to_the_actor(tmp_path):
-    """A machine is held by the process that moves it; the data were held against it when the run began."""
+def test_a_run_that_goes_on_leaves_the_environment_to_the_actor(tmp_path, monkeypatch):
+    """A machine is held by the process that moves it; the data were held against it when the run began.
+
+    So what the environment states of rate and names is known then, and an export does not ask it.
+    """
+    monkeypatch.setattr(tiny.Slope, "metadata", {"render_fps": 5, "action_names": ["push"]})
     drop(tmp_path / "inbox", 20)
     save_npz(tiny.DATA, tmp_path / "data.npz")
     task, how = (
@@ -163,11 +168,12 @@ def test_a_run_that_goes_on_leaves_the_environment_to_the_actor(tmp_path):
     for event in events(run(tiny.Slope), tmp_path / "run", **how):
         if event.kind == "episode":
             break
-    tiny.Slope.__init__, before = lambda self: taken(), tiny.Slope.__init__
-    try:
-        assert train(run(tiny.Slope), tmp_path / "run", resume=True, **how)["score_after"] is not None
-    finally:
-        tiny.Slope.__init__ = before
+    monkeypatch.setattr(tiny.Slope, "__init__", lambda self: taken())
+    assert train(run(tiny.Slope), tmp_path / "run", resume=True, **how)["score_after"] is not None
+    export_run(tmp_path / "run", tmp_path / "exported.npz")
+    for policy in (tmp_path / "run" / "policy.npz", tmp_path / "exported.npz"):
+        contract = load_policy(policy).contract
+        assert (contract["rate_hz"], contract["actions"]["names"]) == (5.0, ["push"])
 
 
 def test_without_evaluations_the_environment_is_only_trained_in(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from calql.training import files
+from calql import files
 from calql.training.measure import EVAL_COLUMNS
 from calql.training.run_dir import RunDir
 from calql.types import InputError, RunError

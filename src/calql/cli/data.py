@@ -130,10 +130,6 @@ def _convert(what: str, to: str | None) -> int:
     episodes = load(str(TASKS[what].data) if what in TASKS else what)
     for text in episodes.notes:
         note(text)
-    if episodes.bounds and not episodes.bounds.is_unit and to.startswith("npz:"):
-        note(
-            f"the recorded action space {episodes.bounds} has no place in a .npz file: runs compare actions with theirs"
-        )
     written = convert(episodes, to)
     about = f"{episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
     console.print(f"wrote {about} to {written}; use it as --data {to}", soft_wrap=True, markup=False)

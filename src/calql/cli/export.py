@@ -25,7 +25,8 @@ def export(
         out: policy.onnx (needs the [export] extra), or policy.npz, beside which policy.py is written, which reads it
             with NumPy alone.
         step: Checkpoint: newest, best (by its evaluation during training), pretrained, or a gradient step.
-        rate: Control rate in Hz for the contract; by default the environment's metadata["render_fps"], if it has one.
+        rate: Control rate in Hz for the contract; by default the environment's metadata["render_fps"], or else that of
+            the data, if one of them states it.
         as_json: Print the contract as JSON instead of text.
     """
     from calql.cli.common import console, note

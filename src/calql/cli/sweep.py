@@ -48,9 +48,12 @@ def sweep(
         dry_run: List the runs, which of them are done, and stop.
     """
     from calql.cli import common
+    from calql.machine import refuse_process_count
     from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
-    _refuse_no_workers(workers)
+    refuse_process_count("eval_workers", eval_workers, least=0)
+    if workers is not None:
+        refuse_process_count("workers", workers)
     if plan is None and not (tasks and methods):
         raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
@@ -72,17 +75,14 @@ def sweep(
     return 0
 
 
-def _refuse_no_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; it must be at least 1 (without it: one per core)")
-
-
 def run_jobs(jobs: list, workers: int | None = None) -> None:
     """Run the jobs on this machine, one progress bar per job. Raises RunError, naming the log, if a run failed."""
     from calql.cli import common
+    from calql.machine import refuse_process_count
     from calql.sweeps.local import log_path, run_local
 
-    _refuse_no_workers(workers)
+    if workers is not None:
+        refuse_process_count("workers", workers)
     for job in jobs:
         common.build_missing(job.experiment.data.uri, job.experiment.task)
     several = len({job.experiment.task.id for job in jobs}) > 1

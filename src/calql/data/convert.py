@@ -37,8 +37,10 @@ def convert(episodes: Episodes, to: str) -> str:
             save_npz(episodes, target)
         else:
             _to_minari(rest, episodes)
-    except OSError as error:
-        raise InputError(f"{to}: cannot write {target} ({error.strerror or error}); choose another place") from error
+    except (OSError, RunError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause
+        raise InputError(f"{to}: cannot write {target} ({reason}); choose another place") from error
     back = read_npz(target) if scheme == "npz" else read_minari(rest)
     if back.fingerprint() != episodes.fingerprint():
         shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -74,6 +76,7 @@ def _to_minari(dataset_id: str, episodes: Episodes) -> None:
         )
 
     try:
-        write_minari(dataset_id, episodes.episodes, Recorded(), lambda: {"converted_from": episodes.uri})
+        about = {"converted_from": episodes.uri, "rate_hz": episodes.rate, "action_names": episodes.action_names}
+        write_minari(dataset_id, episodes.episodes, Recorded(), lambda: about)
     except ValueError as error:
         raise InputError(f"minari:{dataset_id}: {error}; name it like cart/pushed-v0") from error

@@ -16,7 +16,8 @@ from calql.units import ActionBounds
 class Episodes:
     """A data set: episodes as recorded, in canonical dtypes (float32, uint8 images, bool) and validated.
 
-    Raises InputError if there are no episodes, if shapes disagree, or if numbers are not finite.
+    Raises InputError if there are no episodes, if shapes disagree, if numbers are not finite, if the rate is not
+    positive, or if there are not as many names as action components.
     """
 
     episodes: tuple[Episode, ...]
@@ -29,6 +30,10 @@ class Episodes:
     """Action bounds that the recording states; None: it states none. With `unit_actions`: those of the environment."""
     unit_actions: bool = False
     """Whether the actions are in [−1, 1], where −1 and 1 stand for the environment's bounds (`calql.data.actions`)."""
+    rate: float | None = None
+    """Steps per second in Hz that the recording states, or else the environment that it was compared with."""
+    action_names: tuple[str, ...] | None = None
+    """Names of the A action components, stated like `rate`."""
 
     def __post_init__(self) -> None:
         if not self.episodes:
@@ -42,6 +47,13 @@ class Episodes:
                     "all episodes must share their keys, shapes and dtypes"
                 )
         object.__setattr__(self, "episodes", episodes)
+        if self.rate is not None and not 0.0 < self.rate < np.inf:
+            raise InputError(f"{self.uri}: it states {self.rate} steps per second; correct that, or leave it out")
+        if self.action_names is not None and len(self.action_names) != (count := episodes[0].actions.shape[1]):
+            raise InputError(
+                f"{self.uri}: it states {len(self.action_names)} names of actions, and an action has {count} "
+                "components; correct that, or leave the names out"
+            )
 
     @property
     def num_episodes(self) -> int:

@@ -88,7 +88,7 @@ def open_data(
         InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
     """
     from calql.envs.make import make_env  # here, because importing Gymnasium is slow
-    from calql.envs.wrappers import action_bounds
+    from calql.envs.wrappers import action_bounds, action_names, control_rate
 
     uri = uri or task.data
     if uri is None:
@@ -106,6 +106,9 @@ def open_data(
                 episodes = in_unit(episodes, own, action_unit)
         how = {"action_unit": action_unit, "updates": updates, "normalised": normalised, "clone": clone}
         report = check(episodes, task, env, discount, target_rate, tail_bootstrap, **how)
+        if env is not None:
+            rate, names = control_rate(env) or episodes.rate, action_names(env) or episodes.action_names
+            episodes = dataclasses.replace(episodes, rate=rate, action_names=names)
     if strict and report.errors:
         raise InputError("; ".join(report.errors))
     return episodes, report

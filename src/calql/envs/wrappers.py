@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -41,6 +42,37 @@ def action_bounds(env: gymnasium.Env) -> ActionBounds | None:
     while isinstance(inner, gymnasium.Wrapper) and not isinstance(inner, UnitActions):
         inner = inner.env
     return ActionBounds.of(inner.env.action_space if isinstance(inner, UnitActions) else env.action_space)
+
+
+def control_rate(env: gymnasium.Env) -> float | None:
+    """Steps per second in Hz that the environment states in `metadata["render_fps"]`; None if it does not.
+
+    Raises InputError if that is no positive number.
+    """
+    rate = env.metadata.get("render_fps")
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, SupportsFloat) or not 0.0 < float(rate) < math.inf:
+        raise InputError(
+            f"the environment's metadata['render_fps'] is {rate!r}; let it be its steps per second, or leave it out"
+        )
+    return float(rate)
+
+
+def action_names(env: gymnasium.Env) -> tuple[str, ...] | None:
+    """Names of the action's components that the environment states in `metadata["action_names"]`; None if it does not.
+
+    Raises InputError unless there is one text for each.
+    """
+    names, space = env.metadata.get("action_names"), env.action_space
+    if names is None:
+        return None
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names) or (len(names),) != space.shape:
+        raise InputError(
+            f"the environment's metadata['action_names'] is {names!r}; let it be one text for each of the actions "
+            f"{space.shape}, or leave it out"
+        )
+    return tuple(names)
 
 
 class UnitActions(gymnasium.wrappers.TransformAction):

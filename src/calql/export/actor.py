@@ -28,9 +28,9 @@ import gymnasium
 import numpy as np
 import tyro
 
-from calql.export.atomic import temporary_name
 from calql.export.policy import load
 from calql.export.recorder import Actor
+from calql.files import temporary_name
 from calql.limits import Limits
 from calql.machine import before_all_others
 from calql.tasks import Task, load_attribute

@@ -14,7 +14,7 @@ Lists keep the order in which the policy takes and gives numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,31 +28,27 @@ RAW = "the environment's own: give observations as the environment does"
 BOUNDED = "the environment's own: between low and high"
 
 
-def contract_of(
-    spec: Spec,
-    bounds: ActionBounds,
-    *,
-    task: Task,
-    rate: float | None = None,
-    names: Sequence[str] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The contract, but for its `check`.
+class Interface(NamedTuple):
+    """What a policy and its environment exchange."""
 
-    Args:
-        spec: what the policy takes, and the mean and deviation by which it normalises that, if it does.
-        bounds: those of the environment's own action space.
-        task: the task that the policy was trained for.
-        rate: control rate in Hz; None: unknown.
-        names: names of the A actions; None: unknown.
-        provenance: where the policy comes from.
+    spec: Spec
+    """Of the observations; with the mean and deviation by which the policy normalises them, if it does."""
+    bounds: ActionBounds
+    """Those of the environment's own action space."""
+    rate: float | None = None
+    """Control rate in Hz; None: unknown."""
+    action_names: Sequence[str] | None = None
+    """Names of the A actions; None: unknown."""
 
-    Raises InputError if there are not as many names as actions, or the rate is not positive.
+
+def contract_of(interface: Interface, *, task: Task, provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The contract, but for its `check`, of a policy that was trained for `task`; `provenance`: where it comes from.
+
+    Raises InputError if the rate is not positive.
     """
+    spec, bounds, rate, names = interface
     if rate is not None and not (np.isfinite(rate) and rate > 0):
         raise InputError(f"the control rate is {rate} Hz; it must be a positive number")
-    if names is not None and len(names) != bounds.size:
-        raise InputError(f"there are {len(names)} names of actions for {bounds.size} actions; give one each, or none")
     env = task.env if isinstance(task.env, str) else import_name(task.env)
     return {
         "format": FORMAT,
@@ -66,11 +62,11 @@ def contract_of(
             "dtype": "float32",
             "low": bounds.low.tolist(),
             "high": bounds.high.tolist(),
-            "names": None if names is None else [str(name) for name in names],
+            "names": None if names is None else list(names),
             "unit": BOUNDED,
             "limits": {name: value if value is None else _plain(value) for name, value in vars(task.limits).items()},
         },
-        "rate_hz": None if rate is None else float(rate),
+        "rate_hz": rate,
         "task": {
             "id": task.id,
             "env": None if "<" in env else env,

@@ -18,10 +18,10 @@ from calql.envs.executed import executing
 from calql.envs.rollout import Step, ending_at_success, roll
 from calql.envs.wrappers import success_of
 from calql.export.act import inputs_of
-from calql.export.atomic import replacing
 from calql.export.contract import limits_of, refuse_other
 from calql.export.pace import KEPT, Pace, percentiles
 from calql.export.policy import load
+from calql.files import replacing
 from calql.limits import Limits
 from calql.types import Episode, InputError, PyTree, RunError, map_leaves
 

@@ -14,11 +14,11 @@ import numpy as np
 from calql.algorithms.acting import acting, normalised
 from calql.algorithms.protocol import Acts, UpdateRule
 from calql.export import act as standalone
-from calql.export.atomic import replacing
 from calql.export.contract import arrays_of
 from calql.export.policy import ExportedPolicy, form_of, load
 from calql.export.program import Program
 from calql.export.trace import trace
+from calql.files import replacing
 from calql.types import InputError, PyTree, Spec
 
 LIMIT = 1e-4

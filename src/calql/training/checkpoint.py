@@ -19,9 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from calql.training import files
+from calql import files
 from calql.types import InputError, PyTree
 
 
@@ -56,7 +57,7 @@ def save(folder: Path, step: int, trees: dict[str, PyTree], meta: dict[str, Any]
     A complete checkpoint of the same step gets the new meta if its arrays are equal; other arrays, and anything after a
     milestone, get a name of their own. Raises RunError if it cannot be written; older checkpoints then stay.
     """
-    with files.writing(folder):
+    with files.writing(folder, SafetensorError):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".writing-{step:09d}"
         shutil.rmtree(temporary, ignore_errors=True)

@@ -18,7 +18,7 @@ from calql.data.actions import in_unit
 from calql.data.arrays import named_leaves, spread_states
 from calql.data.episodes import Episodes
 from calql.data.load import load
-from calql.export.contract import contract_of
+from calql.export.contract import Interface, contract_of
 from calql.export.write import write_policy
 from calql.tasks import Task
 from calql.types import Episode, InputError, PyTree, Spec
@@ -38,13 +38,14 @@ class Elsewhere:
         """`out` is the run directory. Raises InputError if the folder cannot be made."""
         if data.bounds is None:
             raise InputError(f"the data {data.uri} do not tell the bounds of actions; leave unit_actions to calql")
-        self.folder, self.task, self.bounds, self.policy = Path(folder), task, data.bounds, out / POLICY
+        self.folder, self.task, self.policy = Path(folder), task, out / POLICY
+        self.interface = Interface(data.spec(), data.bounds, data.rate, data.action_names)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be a folder of episodes ({error.strerror}); choose another") from error
         self._states = spread_states(data.episodes, STATES)
-        self._interface, self._sizes = _interface(data), dict[str, int]()
+        self._shapes, self._sizes = _shapes(data), dict[str, int]()
 
     def take(self, taken: Collection[str]) -> tuple[str, Episode] | None:
         """The next episode and its name (that of its file, and `#number` where a file holds several); None: not yet.
@@ -63,25 +64,22 @@ class Elsewhere:
         return None
 
     def _read(self, path: Path) -> Episodes:
-        episodes = in_unit(load(f"npz:{path}"), self.bounds, "env")
-        if (found := _interface(episodes)) != self._interface:
-            raise InputError(f"{path}: it has {found}, and the run {self._interface}")
+        bounds = self.interface.bounds
+        episodes = in_unit(load(f"npz:{path}"), bounds, "env")
+        if (found := _shapes(episodes)) != self._shapes:
+            raise InputError(f"{path}: it has {found}, and the run {self._shapes}")
         for episode in episodes.episodes:
             if episode.length > self.task.horizon:
                 raise InputError(f"{path}: an episode has {episode.length} steps, the horizon is {self.task.horizon}")
         beyond = max(float(abs(episode.actions).max()) for episode in episodes.episodes) - 1.0
         if beyond > 1e-3:
-            raise InputError(f"{path}: actions lie outside the bounds {self.bounds} of the environment")
+            raise InputError(f"{path}: actions lie outside the bounds {bounds} of the environment")
         return episodes
 
     def publish(self, rule: UpdateRule, spec: Spec, state: PyTree, about: dict[str, Any]) -> None:
         """Replace the policy file. Raises InputError if it cannot be exported, and RunError if it cannot be written."""
-        contract = contract_of(
-            spec,
-            self.bounds,
-            task=self.task,
-            provenance={**about, "calql": calql.__version__},
-        )
+        provenance = {**about, "calql": calql.__version__}
+        contract = contract_of(self.interface._replace(spec=spec), task=self.task, provenance=provenance)
         write_policy(self.policy, rule, spec, state, contract, self._states, "the data")
 
 
@@ -90,7 +88,7 @@ def _names(path: Path, count: int) -> list[str]:
     return [path.name] if count == 1 else [f"{path.name}#{number}" for number in range(count)]
 
 
-def _interface(data: Episodes) -> str:
+def _shapes(data: Episodes) -> str:
     """Shapes and dtypes of observations and actions, in words."""
     spec = data.spec()
     leaves = named_leaves("observations", spec.observation)

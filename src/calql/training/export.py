@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import calql
 from calql.data.actions import in_unit
 from calql.data.arrays import spread_states
 from calql.data.load import load_for
-from calql.envs.make import make_env
-from calql.envs.rollout import collect_episode
 from calql.export.contract import contract_of
 from calql.export.write import write_policy
 from calql.training import checkpoint, store
-from calql.training.policy import SEED, Policy, load_policy
+from calql.training.policy import SEED, Policy, interface_of, load_policy
 from calql.training.record import Saved, read_record
 from calql.training.run_dir import RunDir
-from calql.types import InputError, PyTree
+from calql.types import InputError, PyTree, Spec, is_image, map_leaves
 
 STATES = 256
 """Observations at which an export is compared with the policy."""
@@ -39,7 +39,7 @@ def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: flo
         run: a run directory.
         out: the file; an older one is replaced atomically.
         step: `newest`, `best`, `pretrained` or a gradient step.
-        rate: control rate in Hz; None: the environment's `metadata["render_fps"]`, if it states one.
+        rate: control rate in Hz; None: that of the environment or the data, if one of them states it.
 
     Raises:
         InputError: there is no such checkpoint or form, or the policy cannot be exported.
@@ -47,17 +47,9 @@ def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: flo
     """
     run_dir = RunDir(run)
     saved, policy = read_record(run_dir), load_policy(run, step)
-    env = make_env(policy.task)
-    metadata = env.metadata
-    env.close()
-    contract = contract_of(
-        policy.spec,
-        policy.bounds,
-        task=policy.task,
-        rate=metadata.get("render_fps") if rate is None else rate,
-        names=metadata.get("action_names"),
-        provenance=provenance(run_dir, saved, step),
-    )
+    exchanged = saved.interface() or interface_of(policy.task)
+    exchanged = exchanged._replace(spec=policy.spec, rate=exchanged.rate if rate is None else rate)
+    contract = contract_of(exchanged, task=policy.task, provenance=provenance(run_dir, saved, step))
     states, source, notes = states_of(saved, policy)
     written = write_policy(Path(out), policy.algorithm, policy.spec, policy.state, contract, states, source)
     return Exported(written, notes)
@@ -81,7 +73,7 @@ def provenance(run_dir: RunDir, saved: Saved, step: str) -> dict[str, Any]:
 
 
 def states_of(saved: Saved, policy: Policy) -> tuple[list[PyTree], str, list[str]]:
-    """Observations to compare at, where they come from, and notes: from the run's data, or else from one episode."""
+    """Observations to compare at, where they come from, and notes: from the run's data, or else random ones."""
     experiment, notes = saved.experiment, []
     uri = experiment.data.uri
     try:
@@ -92,8 +84,18 @@ def states_of(saved: Saved, policy: Policy) -> tuple[list[PyTree], str, list[str
             notes.append(f"the data at {uri} have changed since the run began")
         return spread_states(episodes.episodes, STATES), f"the data {uri}", notes
     except InputError as error:
-        notes.append(f"checked on an episode of the environment, as the run's data cannot be opened: {error}")
-    env = make_env(policy.task)
-    episode = collect_episode(env, policy.task, policy.side_by_side(1), SEED)
-    env.close()
-    return spread_states([episode], STATES), "an episode", notes
+        notes.append(f"checked on random observations, as the run's data cannot be opened: {error}")
+    rng = np.random.default_rng(SEED)
+    return [random_observation(policy.spec, rng) for _ in range(STATES)], "random observations", notes
+
+
+def random_observation(spec: Spec, rng: np.random.Generator) -> PyTree:
+    """Numbers with the mean and deviation that the policy normalises by (else 0 and 1), and pixels from 0 to 255."""
+
+    def draw(like: np.ndarray, mean: Any = 0.0, std: Any = 1.0) -> np.ndarray:
+        if is_image(like):
+            return rng.integers(0, 256, like.shape, np.uint8)
+        return np.asarray(mean + std * rng.normal(size=like.shape), like.dtype)
+
+    leaves = (spec.observation,) if spec.mean is None else (spec.observation, spec.mean, spec.std)
+    return map_leaves(draw, *leaves)

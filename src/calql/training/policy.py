@@ -13,7 +13,8 @@ from calql.algorithms.acting import acting, normalised
 from calql.algorithms.protocol import HasValues, UpdateRule
 from calql.envs.make import make_env
 from calql.envs.rollout import Act
-from calql.envs.wrappers import action_bounds
+from calql.envs.wrappers import action_bounds, action_names, control_rate
+from calql.export.contract import Interface
 from calql.machine import refuse_unusable_jax
 from calql.tasks import Task
 from calql.training import checkpoint, store
@@ -97,7 +98,8 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     found = store.find_checkpoint(run_dir, experiment, step)
     meta = checkpoint.load_meta(found)
     algorithm = experiment.phases[meta["counters"]["phase"]].algorithm
-    spec, bounds = saved.interface() or _interface_of(experiment.task)
+    interface = saved.interface() or interface_of(experiment.task)
+    spec, bounds = interface.spec, interface.bounds
     if (statistics := store.statistics_of(found)) is not None:
         spec = store.with_stored(spec, statistics)
     state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
@@ -105,14 +107,15 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, bounds, envs)
 
 
-def _interface_of(task: Task) -> tuple[Spec, ActionBounds]:
-    """Shapes and action bounds of the task's environment, for runs that were recorded without them."""
+def interface_of(task: Task) -> Interface:
+    """What the task's environment and a policy exchange, for runs that did not record it; opens the environment."""
     env = make_env(task)
     bounds = action_bounds(env)
     assert bounds is not None  # `make_env` refuses others
     example = map_leaves(lambda box: np.zeros(box.shape, box.dtype), env.observation_space)
+    rate, names = control_rate(env), action_names(env)
     env.close()
-    return Spec(example, bounds.size), bounds
+    return Interface(Spec(example, bounds.size), bounds, rate, names)
 
 
 def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:

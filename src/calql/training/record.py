@@ -4,7 +4,8 @@
  "differs_from_paper": {…}, "starts": [{"command": …, "git_commit": …, "device": …, …}, …]}
 
 `interface`, of observations and actions at the environment's side: {"observations": [{"name": "observations/joints",
-"shape": [2], "dtype": "float32"}, …], "actions": {"low": […], "high": […]}}. Older runs have none.
+"shape": [2], "dtype": "float32"}, …], "actions": {"low": […], "high": […], "names": null}, "rate_hz": 50.0}. Older runs
+have none, or one without rate and names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from calql.data.arrays import named_leaves, nest
 from calql.data.episodes import Episodes
+from calql.export.contract import Interface
 from calql.machine import start_record
 from calql.training import format1
 from calql.training.experiment import FORMAT, Experiment, decode, encode, own_code, unknown
@@ -38,14 +40,15 @@ class Saved(NamedTuple):
         """Fingerprint of the data that the run learned from."""
         return self.raw["data"].get("fingerprint")
 
-    def interface(self) -> tuple[Spec, ActionBounds] | None:
-        """Shapes of observations and actions, and the environment's action bounds; None in older runs."""
-        found = self.raw.get("interface")
-        if found is None:
+    def interface(self) -> Interface | None:
+        """What policy and environment exchange, without opening either; None in runs that did not record all of it."""
+        found = self.raw.get("interface", {})
+        if "rate_hz" not in found:
             return None
         leaves = {leaf["name"]: np.zeros(leaf["shape"], leaf["dtype"]) for leaf in found["observations"]}
         bounds = ActionBounds(found["actions"]["low"], found["actions"]["high"])
-        return Spec(nest(leaves, "observations"), bounds.size), bounds
+        spec = Spec(nest(leaves, "observations"), bounds.size)
+        return Interface(spec, bounds, found["rate_hz"], found["actions"]["names"])
 
 
 def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,18 +59,21 @@ def new_record(experiment: Experiment, data: Episodes, told: Mapping[str, Any]) 
         "experiment": encode(experiment),
         "options": {},
         "data": about,
-        **({"interface": _interface(data, data.bounds)} if data.unit_actions and data.bounds else {}),
+        **({"interface": interface_of(data)} if data.unit_actions and data.bounds else {}),
         "code": own_code(experiment),
         **told,
         "starts": [start_record()],
     }
 
 
-def _interface(data: Episodes, bounds: ActionBounds) -> dict[str, Any]:
+def interface_of(data: Episodes) -> dict[str, Any]:
+    """The `interface` of data that were opened for an environment."""
+    assert data.bounds is not None
     leaves = named_leaves("observations", data.spec().observation)
     return {
         "observations": [{"name": name, "shape": list(x.shape), "dtype": str(x.dtype)} for name, x in leaves],
-        "actions": {"low": bounds.low.tolist(), "high": bounds.high.tolist()},
+        "actions": {"low": data.bounds.low.tolist(), "high": data.bounds.high.tolist(), "names": data.action_names},
+        "rate_hz": data.rate,
     }
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from calql.training import files
+from calql import files
 from calql.types import InputError
 
 

@@ -14,7 +14,7 @@ from calql.data.check.describe import Report
 from calql.data.episodes import Episodes
 from calql.data.load import open_data
 from calql.envs.make import make_env
-from calql.envs.wrappers import action_bounds
+from calql.envs.wrappers import action_bounds, action_names, control_rate
 from calql.training import checkpoint, store
 from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences, name_of
 from calql.training.options import changed, read_options
@@ -47,10 +47,12 @@ def open_for(experiment: Experiment, **how: Any) -> tuple[Episodes, Report]:
 def open_again(experiment: Experiment, saved: Saved) -> tuple[Episodes, Report]:
     """The data of a run that goes on while another process has its environment: compared with it when the run began.
 
-    The environment is opened only for runs that did not record its bounds.
+    The environment is opened only for runs that did not record what they exchange with it.
     """
-    found = saved.interface()
-    return open_for(experiment, with_env=found is None, bounds=None if found is None else found[1])
+    if (found := saved.interface()) is None:
+        return open_for(experiment)
+    episodes, report = open_for(experiment, with_env=False, bounds=found.bounds)
+    return dataclasses.replace(episodes, rate=found.rate, action_names=found.action_names), report
 
 
 def for_environment(experiment: Experiment, episodes: Episodes) -> Episodes:
@@ -61,10 +63,11 @@ def for_environment(experiment: Experiment, episodes: Episodes) -> Episodes:
     if episodes.unit_actions:
         return episodes
     env = make_env(experiment.task)
-    bounds = action_bounds(env)
+    bounds, rate, names = action_bounds(env), control_rate(env), action_names(env)
     env.close()
     assert bounds is not None  # `make_env` refuses others
-    return in_unit(episodes, bounds, experiment.data.action_unit)
+    episodes = in_unit(episodes, bounds, experiment.data.action_unit)
+    return dataclasses.replace(episodes, rate=rate or episodes.rate, action_names=names or episodes.action_names)
 
 
 def begin(

@@ -92,6 +92,7 @@ def describe(
         "episodes": episodes.num_episodes,
         "transitions": episodes.num_transitions,
         "arrays": arrays,
+        "rate": episodes.rate,
         "action_bounds": None if episodes.bounds is None else str(episodes.bounds),
         "unit_actions": episodes.unit_actions,
         "actions_outside": float((np.abs(actions) > 1.0).mean()),
@@ -292,6 +293,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("physics", _replay(facts["physics_error"])))
     rows += [
         ("size", f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions"),
+        *([] if facts["rate"] is None else [("size", f"recorded at {facts['rate']:g} steps per second")]),
         ("ends", f"{facts['terminated']:,} episodes terminated, {facts['truncated']:,} were cut"),
         ("ends", f"{facts['terminal_steps']:,} steps are terminal (no bootstrapping)"),
     ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from calql.data.arrays import located, named_leaves, state_at
 from calql.data.episodes import Episodes
+from calql.envs.wrappers import control_rate
 from calql.tasks import PUBLISHED, Task
 from calql.types import PyTree, is_image
 from calql.units import ActionBounds
@@ -48,7 +49,7 @@ def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
     if errors:
         return Comparison(errors, [], None)
     error, walls = physics_error(episodes, env), share_in_walls(episodes, env)
-    warnings = _channels_first(env) + _outside_bounds(episodes, env)
+    warnings = _other_rate(episodes, env) + _channels_first(env) + _outside_bounds(episodes, env)
     if error is not None and error > OTHER_PHYSICS:  # positions then mean something else, too
         errors.append(
             f"the data were recorded in other physics than this environment's: repeated, {REPLAYS} steps deviate by "
@@ -62,6 +63,18 @@ def compare(episodes: Episodes, task: Task, env: Any) -> Comparison:
             "with another version of its simulator"
         )
     return Comparison(errors, warnings, error)
+
+
+def _other_rate(episodes: Episodes, env: Any) -> list[str]:
+    """A warning if the environment makes another number of steps per second than the recording."""
+    rate = control_rate(env)
+    if rate is None or episodes.rate is None or np.isclose(rate, episodes.rate, rtol=0.01):
+        return []
+    return [
+        f"recorded at {episodes.rate:g} steps per second, and the environment states {rate:g} "
+        "(metadata['render_fps']): an action lasts longer in one than in the other; resample the log, or correct the "
+        "rate that is wrong"
+    ]
 
 
 # -- spaces ------------------------------------------------------------------------------------------------------------

@@ -151,6 +151,12 @@ def own_names(leaves: Leaves) -> dict[str, str]:
     return {ours: columns[0].name for ours, columns in leaves.items() if len(columns) == 1}
 
 
+def action_names(leaves: Leaves) -> tuple[str, ...] | None:
+    """The names that the columns of an action give its components; None if they are numbered, or lists."""
+    names = [".".join(column.path) for column in leaves.get("actions", []) if not column.vector]
+    return tuple(names) if names and all(name and not name.isdecimal() for name in names) else None
+
+
 def _like(uri: str, ours: str, columns: list[Column], leaves: Leaves) -> list[Column]:
     """The columns of a next observation in the order of the observation's."""
     if not ours.startswith("next_") or (len(columns) == 1 and columns[0].vector):

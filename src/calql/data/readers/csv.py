@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from calql.data.episodes import Episodes
-from calql.data.readers.columns import arrays_of, group_columns, own_names
+from calql.data.readers.columns import action_names, arrays_of, group_columns, own_names
 from calql.data.readers.files import existing_files, reason, split_options
 from calql.data.readers.rows import ends_in_success, episodes_from_rows
 from calql.types import InputError
@@ -55,8 +55,9 @@ def read_csv(path: str | os.PathLike) -> Episodes:
         arrays["episodes"] = np.array([f"{file} of file {number}" for number, file in zip(of_file, inner, strict=True)])
         notes += (f"{len(files)} files were read, {files[0].name} to {files[-1].name}: no episode goes on in the next",)
     unused = [name or "(a column without name)" for name in unused]
+    won, stated = ends_in_success(uri, options), {"action_names": action_names(leaves)}
     return episodes_from_rows(
-        arrays, uri, unused=unused, names=own_names(leaves), told=notes, last_succeeds=ends_in_success(uri, options)
+        arrays, uri, unused=unused, names=own_names(leaves), told=notes, last_succeeds=won, stated=stated
     )
 
 

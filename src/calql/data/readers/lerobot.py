@@ -57,13 +57,27 @@ def read_lerobot(path: str | os.PathLike) -> Episodes:
     images = [name for name, feature in info["features"].items() if feature.get("dtype") == "image"]
     _refuse_too_large(uri, info, used & {*videos, *images}, len(rows.episodes), options.get("image_size"))
     arrays, notes = arrays_of(uri, leaves, lambda name: rows.video(name) if name in videos else table.read(name))
-    notes = (f"recorded at {info['fps']:g} Hz", *notes)
     if (tasks := int(info.get("total_tasks") or 0)) > 1:
         notes += (f"the episodes are of {tasks} tasks; all were read",)
-    won = ends_in_success(uri, options)
     return episodes_from_rows(
-        arrays, uri, unused=unused, names=own_names(leaves), told=notes, demonstrations=True, last_succeeds=won
+        arrays,
+        uri,
+        unused=unused,
+        names=own_names(leaves),
+        told=notes,
+        demonstrations=True,
+        last_succeeds=ends_in_success(uri, options),
+        stated={"rate": info["fps"], "action_names": _action_names(info)},
     )
+
+
+def _action_names(info: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of the action's components, a list or {group: list}; None if there are none, or not one for each."""
+    feature = info["features"].get("action", {})
+    names, shape = feature.get("names"), feature.get("shape")
+    groups = names.values() if isinstance(names, dict) else [names]
+    flat = [name for group in groups for name in (group if isinstance(group, list) else [])]
+    return tuple(map(str, flat)) if flat and [len(flat)] == list(shape or ()) else None
 
 
 def _info(uri: str, root: Path) -> dict[str, Any]:

@@ -96,7 +96,10 @@ def read_minari(dataset_id: str, *, uri: str | None = None) -> Episodes:
     except Exception as error:  # h5py, pyarrow and Minari fail on damaged files in many ways
         fix = "delete its folder and download or build it again"
         raise InputError(f"{uri}: {home} is damaged ({_reason(error)}); {fix}") from error
-    return Episodes(tuple(episodes), uri, unused_note(infos), bounds=ActionBounds.of(recording.action_space))
+    converted = about["calql"] if isinstance(about.get("calql"), dict) else {}  # by `calql.data.convert`
+    rate, names = converted.get("rate_hz"), converted.get("action_names")
+    bounds = ActionBounds.of(recording.action_space)
+    return Episodes(tuple(episodes), uri, unused_note(infos), bounds, rate=rate, action_names=names and tuple(names))
 
 
 SIGNALS = ("success", "intervention")

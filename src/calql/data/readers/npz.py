@@ -13,6 +13,9 @@ One row per step, N rows:
     interventions [N]         optional; 1 if a person acted; `actions` are those that were executed
     episode_ends [N]          optional; only needed if terminals lie inside an episode
     episodes [N]              optional; the number of the episode, instead of `episode_ends`
+    action_low, action_high   optional; [A] the bounds of the recorded actions
+    action_names [A]          optional; text
+    rate_hz                   optional; steps per second
 
 Episodes end at terminals, at time-outs and at the end of the file. Synonyms such as Gymnasium's `terminations` and
 `truncations` are understood (`calql.data.readers.names`), and OGBench's `masks` and `valids`.
@@ -23,6 +26,9 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +37,9 @@ from calql.data.episodes import Episodes
 from calql.data.readers.files import existing_file, split_options
 from calql.data.readers.names import read_known
 from calql.data.readers.rows import ends_in_success, episodes_from_rows
+from calql.files import replacing
 from calql.types import InputError
+from calql.units import ActionBounds
 
 
 def read_npz(path: str | os.PathLike) -> Episodes:
@@ -45,19 +53,50 @@ def read_npz(path: str | os.PathLike) -> Episodes:
     """
     uri = f"npz:{os.fspath(path)}"
     plain, options = split_options(uri, path, success=str)
-    arrays, unused, names = read_archive(uri, plain)
-    return episodes_from_rows(arrays, uri, unused=unused, names=names, last_succeeds=ends_in_success(uri, options))
+    arrays, unused, names = read_archive(uri, plain, STATED)
+    stated = _stated(uri, {name: arrays.pop(name) for name in STATED if name in arrays})
+    won = ends_in_success(uri, options)
+    return episodes_from_rows(arrays, uri, unused=unused, names=names, last_succeeds=won, stated=stated)
 
 
-def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
-    """What `read_known` makes of a .npz file. Raises InputError as `read_npz`."""
+STATED = ("action_low", "action_high", "action_names", "rate_hz")
+"""What a file may say of the machine beside its rows."""
+
+
+def _stated(uri: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of `Episodes` that the file states. Raises InputError if they are malformed."""
+    stated: dict[str, Any] = {}
+    if alone := sorted({"action_low", "action_high"} & arrays.keys()):
+        if len(alone) == 1:
+            raise InputError(f"{uri}: it has '{alone[0]}' without the other bound; add that, or leave it out")
+        try:
+            stated["bounds"] = ActionBounds(arrays["action_low"], arrays["action_high"])
+        except (InputError, ValueError) as error:
+            raise InputError(f"{uri}: 'action_low' and 'action_high': {error}") from error
+    if (names := arrays.get("action_names")) is not None:
+        if names.dtype.kind != "U" or names.ndim != 1:
+            raise InputError(f"{uri}: 'action_names' is {names.dtype}{list(names.shape)}; it must be texts [A]")
+        stated["action_names"] = tuple(names.tolist())
+    if (rate := arrays.get("rate_hz")) is not None:
+        if rate.size != 1 or rate.dtype.kind not in "iuf":
+            raise InputError(f"{uri}: 'rate_hz' is {rate.dtype}{list(rate.shape)}; it must be one number")
+        stated["rate"] = float(rate.item())
+    return stated
+
+
+def read_archive(
+    uri: str, path: str, also: Collection[str] = ()
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, str]]:
+    """What `read_known` makes of a .npz file; arrays named in `also` are read, too. Raises InputError as `read_npz`."""
     full = existing_file(uri, path)
     try:
         with open(full, "rb") as stream:  # opened here, because NumPy leaves damaged archives open
             file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError("a single array, not an archive")
-            return read_known(uri, file.files, file.__getitem__)
+            arrays, unused, names = read_known(uri, file.files, file.__getitem__)
+            arrays |= {name: file[name] for name in unused if name in also}
+            return arrays, tuple(name for name in unused if name not in also), names
     except InputError:
         raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
@@ -66,7 +105,10 @@ def read_archive(uri: str, path: str) -> tuple[dict[str, np.ndarray], tuple[str,
 
 
 def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
-    """Write the episodes so that `read_npz` gives the same ones. An older file stays until the new one is complete."""
+    """Write the episodes so that `read_npz` gives the same ones. An older file stays until the new one is complete.
+
+    Raises RunError if it cannot be written.
+    """
     data = episodes.episodes
     arrays = {
         "actions": np.concatenate([e.actions for e in data]),
@@ -81,13 +123,12 @@ def save_npz(episodes: Episodes, path: str | os.PathLike) -> None:
         told = [getattr(e, name) for e in data if getattr(e, name) is not None]
         if len(told) == len(data):
             arrays[name] = np.concatenate(told)
-    partial = f"{os.fspath(path)}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] (no array has an option's name)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    if episodes.bounds is not None:
+        bounds = ActionBounds.unit(episodes.bounds.size) if episodes.unit_actions else episodes.bounds
+        arrays |= {"action_low": bounds.low, "action_high": bounds.high}
+    if episodes.action_names is not None:
+        arrays["action_names"] = np.array(episodes.action_names, str)
+    if episodes.rate is not None:
+        arrays["rate_hz"] = np.array(episodes.rate)
+    with replacing(Path(path)) as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] (no array has an option's name)

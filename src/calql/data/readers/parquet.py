@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from calql.data.episodes import Episodes
-from calql.data.readers.columns import arrays_of, group_columns, own_names
+from calql.data.readers.columns import action_names, arrays_of, group_columns, own_names
 from calql.data.readers.files import existing_files, reason, split_options
 from calql.data.readers.frames import decode_images
 from calql.data.readers.rows import ends_in_success, episodes_from_rows
@@ -40,8 +40,9 @@ def read_parquet(path: str | os.PathLike) -> Episodes:
     table = Table(uri, existing_files(uri, plain, "parquet"), options.get("image_size"))
     leaves, unused = group_columns(uri, table.names, table.vectors, options.get("keys"))
     arrays, notes = arrays_of(uri, leaves, table.read)
+    won, stated = ends_in_success(uri, options), {"action_names": action_names(leaves)}
     return episodes_from_rows(
-        arrays, uri, unused=unused, names=own_names(leaves), told=notes, last_succeeds=ends_in_success(uri, options)
+        arrays, uri, unused=unused, names=own_names(leaves), told=notes, last_succeeds=won, stated=stated
     )
 
 

@@ -10,7 +10,7 @@ the file, too, where the official loader drops it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def episodes_from_rows(
     drop_unfinished: bool = False,
     demonstrations: bool = False,
     last_succeeds: bool = False,
+    stated: Mapping[str, Any] | None = None,
 ) -> Episodes:
     """Cut N rows into episodes.
 
@@ -52,6 +53,7 @@ def episodes_from_rows(
             successes were recorded), or without `dones` where the last step of an episode succeeded.
         last_succeeds: the last step of every episode is a success, which nothing in the file tells: it is terminal and
             pays 1, and all others 0, where terminals and rewards were not recorded.
+        stated: what the file says of the machine: `bounds`, `rate` and `action_names` as in `Episodes`.
 
     Raises:
         InputError: an array is missing, is not numbers, has another number of rows, or contradicts another; or there
@@ -134,7 +136,7 @@ def episodes_from_rows(
         raise InputError(
             f"{uri}: there is no complete episode{told}; mark ends of episodes in 'terminals' or 'timeouts'"
         )
-    return Episodes(tuple(episodes), uri, tuple(notes))
+    return Episodes(tuple(episodes), uri, tuple(notes), **(stated or {}))
 
 
 def ends_in_success(uri: str, options: Mapping[str, str | int]) -> bool:

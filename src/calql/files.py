@@ -6,18 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
+from typing import BinaryIO
 
 from calql.types import RunError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Context of writing to `path`. Raises RunError if the file system refuses (full, read-only, gone)."""
+def writing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Context of writing to `path`. Raises RunError if the file system refuses (full, read-only, gone), and for
+    exceptions of the types `also`, by which a library tells of it."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, *also) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RunError(
             f"cannot write {path}: {reason}; free space or grant access, then run the same command again (a begun run: "
@@ -34,18 +34,34 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace the content of a file atomically and durably. Raises RunError on failure; the old content then stays."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def temporary_name(path: Path) -> Path:
+    """Where the new content of a file is written; hidden, so that no pattern for the file finds it."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which replaces `path` durably at the end of the block; after an exception, the old one stays.
+
+    The folder is made if it is missing. Raises RunError if the file cannot be written.
+    """
+    temporary = temporary_name(path)
     with writing(path):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the content of a file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def append(path: Path, text: str) -> None:
