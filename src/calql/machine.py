@@ -149,6 +149,17 @@ def before_all_others() -> None:
         ) from error
 
 
+def after_others(priority: int = 10) -> None:
+    """Let other processes of the machine run before this one and its threads, which needs no rights (`nice`)."""
+    if not Path("/proc/self/task").is_dir():  # macOS: one priority per process
+        os.setpriority(os.PRIO_PROCESS, 0, max(priority, os.getpriority(os.PRIO_PROCESS, 0)))
+        return
+    for thread in Path("/proc/self/task").iterdir():  # Linux has one per thread, which later threads take over
+        with suppress(OSError):  # the thread has ended
+            number = int(thread.name)
+            os.setpriority(os.PRIO_PROCESS, number, max(priority, os.getpriority(os.PRIO_PROCESS, number)))
+
+
 def refuse_unusable_jax(devices: bool = True) -> None:
     """Raise InputError if JAX computes in 64 bits, or (if `devices`) lacks the platform asked for."""
     import jax

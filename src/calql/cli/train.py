@@ -64,6 +64,10 @@ def train(
         dry_run: Check task, data and environment, print what would run and how long it would take, measured in a short
             run in a temporary folder, and stop.
     """
+    from calql.machine import after_others
+
+    if episodes_from:
+        after_others()  # before the imports below, which take seconds
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD
     from calql.paper.tasks import DEFAULT_TASK
