@@ -1,4 +1,4 @@
-"""Updates repeated facts in the documentation: line numbers of links, the README's table of methods, rows of results.
+"""Updates what the documentation repeats: line numbers of links, tables of methods and options, help, rows of results.
 
 python docs/keep.py [--check]      rewrite what has changed, or fail if something has
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 LINK = re.compile(r"\[`(?:[\w.]*\.)?(\w+)`\]\(([^)#]+\.py)#L(\d+)\)")
 """[`Class.name`](../src/…/file.py#L12)"""
-BLOCK = re.compile(r"(<!-- methods: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (methods|options|commands|names): .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+"""<!-- options: anything -->"""
 ROWS = re.compile(r"(<!-- rows of (\S+): (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 """<!-- rows of ../results/…/table.md: Cal-QL -->, or all -->"""
 SHARES = {-1.0: "union", 0.0: "none", 0.5: "½", 0.25: "¼", 0.2: "⅕"}
@@ -47,6 +48,19 @@ def table_of_methods() -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def block(name: str) -> str:
+    """What stands between `<!-- name: … -->` and `<!-- end -->`."""
+    import reference  # beside this file
+
+    writers = {
+        "methods": table_of_methods,
+        "options": reference.options,
+        "commands": reference.commands,
+        "names": reference.names,
+    }
+    return writers[name]()
+
+
 def rows_of(table: Path, wanted: str) -> str:
     """The head of a Markdown table with the rows that have the cell, or "the cell (option=value)"; or `all` rows."""
     head, rule, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -66,17 +80,18 @@ def updated(page: Path) -> str:
 
     text = LINK.sub(with_line, page.read_text(encoding="utf-8"))
     text = ROWS.sub(lambda found: found[1] + rows_of(page.parent / found[2], found[3]) + found[4], text)
-    return BLOCK.sub(lambda found: found[1] + table_of_methods() + found[2], text)
+    return BLOCK.sub(lambda found: found[1] + block(found[2]) + found[3], text)
 
 
 def main() -> int:
     """Rewrite the pages, or check them."""
     pages = [DOCS.parent / "README.md", DOCS.parent / "results" / "README.md", *sorted(DOCS.rglob("*.md"))]
-    wrong = [page for page in pages if updated(page) != page.read_text(encoding="utf-8")]
+    texts = {page: updated(page) for page in pages}
+    wrong = [page for page, text in texts.items() if text != page.read_text(encoding="utf-8")]
     for page in wrong:
         print(f"{page}: {'out of date; run python docs/keep.py' if '--check' in sys.argv else 'updated'}")
         if "--check" not in sys.argv:
-            page.write_text(updated(page), encoding="utf-8")
+            page.write_text(texts[page], encoding="utf-8")
     return int(bool(wrong) and "--check" in sys.argv)
 
 
