@@ -87,7 +87,7 @@ def _rules() -> list[type]:
 
 def _ancestors(rule: Any) -> list[type]:
     """The rule and those of its parents that define options."""
-    return [part for part in rule.__mro__ if dataclasses.is_dataclass(part) and inspect.get_annotations(part)]
+    return [part for part in rule.__mro__ if "__dataclass_params__" in vars(part)]
 
 
 def _family(owner: type) -> str:
@@ -177,8 +177,8 @@ def _bounds(meta: msgspec.Meta) -> str:
     if low is not None and high is not None:
         return f"in {'[' if meta.gt is None else '('}{low:,}, {high:,}{']' if meta.lt is None else ')'}"
     if low is not None:
-        return f"{'≥' if meta.gt is None else '>'} {low:,}"
-    return "" if high is None else f"{'≤' if meta.lt is None else '<'} {high:,}"
+        return f"{'≥' if meta.gt is None else '>'}\N{NO-BREAK SPACE}{low:,}"
+    return "" if high is None else f"{'≤' if meta.lt is None else '<'}\N{NO-BREAK SPACE}{high:,}"
 
 
 def _finite(*bounds: float | None) -> float | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -32,11 +35,18 @@ PAGES = [
 ROBOT = ROOT / "docs" / "robot.md"
 """A page whose commands and examples go on from each other: it has a test of its own."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"], "bench": ["--seconds", "0.1"],
+QUICK = {"demo": ["--scale", "smoke"], "train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"],
+         "bench": ["--seconds", "0.1"],
          "theory": ["--runs", "2", "--rounds", "3"],
          "data grade": ["--seeds", "0", "--set", "offline_steps=40", "eval_episodes=1"]}  # fmt: skip
-"""What makes a command of the README take seconds, with `FEWER`; nothing else of it is changed."""
-FEWER = {"online_steps=12000": "online_steps=250", "--seeds 0 1 2": "--seeds 0 1", "--episodes 100": "--episodes 5"}
+"""What makes a command of a page take seconds, with `FEWER`; nothing else of it is changed."""
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
+FEWER = {
+    README: {"online_steps=12000": "online_steps=250", "--seeds 0 1 2": "--seeds 0 1",
+             "--episodes 100": "--episodes 5"},
+    TUTORIAL: {"calql demo": "calql demo --seeds 0", "online_steps=8000": "online_steps=250", "cql cql-sac": "cql",
+               "--seeds 0 1 2": "--seeds 0", "--episodes 50": "--episodes 5", "--episodes 20": "--episodes 5"},
+}  # fmt: skip
 
 
 def commands(text: str) -> list[list[str]]:
@@ -49,26 +59,37 @@ def examples(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"(?:<!-- from: (\S+) -->\n)?```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_readme_commands_run_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", FEWER, ids=lambda page: page.stem)
+def test_commands_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setattr(speed, "BATCH", 8)
     monkeypatch.setattr(speed, "ROUNDS", 1)
     layer = dict(actor_hidden=(8,), critic_hidden=(8,))  # one, of all sizes of networks that `calql bench` measures
     sizes = {name: size._replace(settings=size.settings | layer) for name, size in speed.SIZES.items()}
     monkeypatch.setattr(speed, "SIZES", sizes)
-    text = (ROOT / "README.md").read_text()
-    for much, little in FEWER.items():
+    text = page.read_text()
+    for much, little in FEWER[page].items():
         assert much in text
         text = text.replace(much, little)
-    listed = commands(text)
-    assert {"data", "train", "eval", "sweep", "report", "bench", "theory", "doctor"} <= {
-        command[0] for command in listed
-    }
-    for command in listed:
-        extra = [] if "--resume" in command else QUICK.get(" ".join(command[:2])) or QUICK.get(command[0], [])
-        with pytest.raises(SystemExit) as stop:
-            main([*command, *extra])
-        assert stop.value.code == 0, command
+    assert len(commands(text)) > 10
+    for line in text.splitlines():
+        if module := re.match(r"    python -m (\S+) (.*)", line):
+            monkeypatch.setattr(sys, "argv", [module[1], *shlex.split(module[2])])
+            runpy.run_module(module[1], run_name="__main__")
+        for command in commands(line):
+            extra = [] if "--resume" in command else QUICK.get(" ".join(command[:2])) or QUICK.get(command[0], [])
+            with pytest.raises(SystemExit) as stop:
+                main([*command, *extra])
+            assert stop.value.code == 0, command
+
+
+def test_the_readme_shows_every_command():
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        main(["--help"])
+    (listed,) = re.findall(r"\{([\w,]+)\}", out.getvalue())
+    shown = {command[0] for command in commands(README.read_text())}
+    assert set(listed.split(",")) - shown <= {"demo"}  # which is its first command, by make
 
 
 @each_page
@@ -193,7 +214,7 @@ def every_experiment() -> list[Experiment]:
 
 @each_page
 def test_every_documented_option_exists(page):
-    for name in set(re.findall(r"`([\w.]+)=", page.read_text())):
+    for name in set(re.findall(r"`([a-z][\w.]*)=", page.read_text())):
         assert is_option(name), name
 
 
