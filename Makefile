@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: help venv demo test lint format bench wheel-test lock clean
+.PHONY: help venv demo test lint format docs bench wheel-test lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ format: $(VENV)/.dev  ## fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/python docs/keep.py
 
+docs: $(VENV)/.dev  ## the documentation site, strictly, in site/ (open site/index.html; no network is needed)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.runtime  ## update steps per second, and the share of the machine's peak
 	$(BIN)/calql bench $(ARGS)
 
@@ -41,7 +44,7 @@ lock:  ## resolve both lock files again (needs uv): names, versions and hashes, 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 clean:  ## remove the environment, caches and builds (runs and data sets stay)
-	rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist site
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(PIP) --require-hashes -r requirements-dev.lock

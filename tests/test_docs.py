@@ -35,7 +35,7 @@ PAGES = [
 ROBOT = ROOT / "docs" / "robot.md"
 """A page whose commands and examples go on from each other: it has a test of its own."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-QUICK = {"demo": ["--scale", "smoke"], "train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"],
+QUICK = {"train": ["--scale", "smoke"], "sweep": ["--scale", "smoke"],
          "bench": ["--seconds", "0.1"],
          "theory": ["--runs", "2", "--rounds", "3"],
          "data grade": ["--seeds", "0", "--set", "offline_steps=40", "eval_episodes=1"]}  # fmt: skip
@@ -44,7 +44,7 @@ README, TUTORIAL = ROOT / "README.md", ROOT / "docs" / "tutorial.md"
 FEWER = {
     README: {"online_steps=12000": "online_steps=250", "--seeds 0 1 2": "--seeds 0 1",
              "--episodes 100": "--episodes 5"},
-    TUTORIAL: {"calql demo": "calql demo --seeds 0", "online_steps=8000": "online_steps=250", "cql cql-sac": "cql",
+    TUTORIAL: {"calql demo": "calql demo --help", "online_steps=8000": "online_steps=250", "cql cql-sac": "cql",
                "--seeds 0 1 2": "--seeds 0", "--episodes 50": "--episodes 5", "--episodes 20": "--episodes 5"},
 }  # fmt: skip
 
