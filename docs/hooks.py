@@ -25,6 +25,8 @@ OUTSIDE = ("results/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that are not in docs/ and have a place in the navigation."""
 ENTRANCE = {"README.md": "docs/README.md"}
 """What stands in the site for a page that introduces the checkout."""
+BOOSTS = {"options.md": 3, "CHANGELOG.md": 0.1}
+"""Factors of a page's rank in the search."""
 CODE = {".py", ".toml", ".sh"}
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 """A link or an image of Markdown to a file: no address of the web, and no place in the same page."""
@@ -52,8 +54,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository into links between pages."""
+    """Turn links between files of the repository into links between pages, and rank the page."""
     here = page.file.src_uri
+    page.meta["search"] = page.meta.get("search", {}) | {"boost": BOOSTS.get(here, 1)}
     if here.startswith("source/"):
         return markdown
     path = here if here in OUTSIDE or here.startswith("results/") else f"docs/{here}"

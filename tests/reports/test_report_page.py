@@ -98,6 +98,13 @@ def test_the_page_is_sound(page):
     assert [tag for tag, _ in parsed.tags].count("svg") == 4
 
 
+def test_every_table_scrolls_in_its_own_box(page):
+    """So that the page itself is never wider than a phone."""
+    tables = re.findall(r"([^>]*>)<table", page)
+    assert len(tables) > 4
+    assert all(re.search(r'class="[^"]*scroll', before) for before in tables), tables
+
+
 def test_the_page_says_what_it_must(page):
     words = " ".join(Page(page).words)
     for part in (

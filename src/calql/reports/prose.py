@@ -46,6 +46,11 @@ dd { margin: 0; max-width: 46rem; }
   table { font-size: .8rem; }
   th, td { padding: .3rem; }
   td:first-child { min-width: 6rem; }
+  .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--page); }
+  .scroll tr.hero td:first-child { background: var(--hero); }
+  figure { overflow-x: auto; }
+  figure svg { min-width: 38rem; }
+  figcaption { position: sticky; left: 0; }
 }
 """
 
