@@ -25,8 +25,8 @@ OUTSIDE = ("results/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 """Pages that are not in docs/ and have a place in the navigation."""
 ENTRANCE = {"README.md": "docs/README.md"}
 """What stands in the site for a page that introduces the checkout."""
-BOOSTS = {"options.md": 3, "CHANGELOG.md": 0.1}
-"""Factors of a page's rank in the search."""
+BOOSTS = {"CHANGELOG.md": 0.1}
+"""Factors of a page's rank in the search: what holds now comes before what has changed."""
 CODE = {".py", ".toml", ".sh"}
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 """A link or an image of Markdown to a file: no address of the web, and no place in the same page."""
