@@ -27,7 +27,7 @@ format: $(VENV)/.dev  ## fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/python docs/keep.py
 
-docs: $(VENV)/.dev  ## the documentation site, strictly, in site/ (open site/index.html; no network is needed)
+docs: $(VENV)/.dev  ## the documentation site, strictly, in site/ (look at it: python -m http.server -d site)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.runtime  ## update steps per second, and the share of the machine's peak
