@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train
     from calql.cli.signals import Stopped, terminating
     from calql.export import actor
-    from calql.types import InputError, RunError
+    from calql.types import InputError, RunError, one_line
 
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
     for stream in (sys.stdout, sys.stderr):
@@ -64,14 +64,33 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
         code = 1
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+        if error.filename is not None:
+            print(f"calql: {one_line(error.filename)}: {error.strerror}; {_fix(error)}", file=sys.stderr)
+            code = 2
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            print(
+                f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere",
+                file=sys.stderr,
+            )
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        else:
             raise
-        print(
-            f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere", file=sys.stderr
-        )
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError as error:
+        print(f"calql: out of memory{_told(error)}; use smaller data, networks or batches", file=sys.stderr)
         code = 1
     sys.exit(code or 0)
+
+
+def _fix(error: OSError) -> str:
+    """What to do about a file or folder that the system refuses."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit, ulimit -n"
+    return "check the path and its permissions, or choose another"
+
+
+def _told(error: MemoryError) -> str:
+    return f" ({one_line(error)})" if str(error) else ""
 
 
 HELP = "Pre-train on logged data, fine-tune online, without unlearning. Start with: calql demo"
