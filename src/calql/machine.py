@@ -151,6 +151,17 @@ def refuse_unusable_jax(devices: bool = True) -> None:
             ) from error
 
 
+PER_CORE = 16
+"""So many processes per core are more than any machine has use for."""
+
+
+def refuse_workers(name: str, count: int, least: int = 1) -> None:
+    """Raise InputError for a number of processes that is too small, or so large that it would stop the machine."""
+    most = PER_CORE * threads()
+    if not least <= count <= most:
+        raise InputError(f"{name} is {count}; it must be at least {least}, and at most {most} on this machine")
+
+
 def has_accelerator() -> bool:
     """Whether JAX would use a GPU or another accelerator, determined without starting JAX.
 

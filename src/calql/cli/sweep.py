@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from calql.cli.options import Numbers, Settings, Texts, flat
+from calql.machine import refuse_workers
 from calql.types import InputError, RunError
 
 
@@ -50,7 +51,9 @@ def sweep(
     from calql.cli import common
     from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
-    _refuse_no_workers(workers)
+    for name, count, least in (("workers", workers, 1), ("eval_workers", eval_workers, 0)):
+        if count is not None:
+            refuse_workers(name, count, least)
     if plan is None and not (tasks and methods):
         raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
@@ -72,17 +75,13 @@ def sweep(
     return 0
 
 
-def _refuse_no_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; it must be at least 1 (without it: one per core)")
-
-
 def run_jobs(jobs: list, workers: int | None = None) -> None:
     """Run the jobs on this machine, one progress bar per job. Raises RunError, naming the log, if a run failed."""
     from calql.cli import common
     from calql.sweeps.local import log_path, run_local
 
-    _refuse_no_workers(workers)
+    if workers is not None:
+        refuse_workers("workers", workers)
     for job in jobs:
         common.build_missing(job.experiment.data.uri, job.experiment.task)
     several = len({job.experiment.task.id for job in jobs}) > 1

@@ -96,8 +96,7 @@ def resolve(
     method_row = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
+    refuse_seed(seed)
     given = read_options(options)
     layers = [
         (f"scale {scale}", SCALES[scale]),
@@ -130,6 +129,12 @@ def resolve(
             made = _replaced(made, found, values[name])
             set_by |= {leaf.name: who for leaf in found}
     return _checked(_expanded(made, short, given)), set_by
+
+
+def refuse_seed(seed: int) -> None:
+    """Raise InputError unless a run can have this seed."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) -> Experiment:

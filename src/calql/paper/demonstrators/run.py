@@ -33,6 +33,7 @@ from calql.data.minari_writer import write_minari
 from calql.data.readers.local import local_id
 from calql.data.readers.minari import root
 from calql.envs.make import make_env
+from calql.machine import refuse_workers
 from calql.tasks import Task
 from calql.types import Episode, InputError
 
@@ -119,10 +120,11 @@ def stream(
         resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` or `workers` below 1, or a recipe with hardly any attempt that can be kept.
+        InputError: `total` below 1, a number of workers that cannot be, or a recipe with hardly any attempt that can be kept.
     """
-    if total < 1 or workers < 1:
-        raise InputError(f"transitions ({total}) and workers ({workers}) must be at least 1")
+    if total < 1:
+        raise InputError(f"{unit} is {total}; it must be at least 1")
+    refuse_workers("workers", workers)
     kept: list[Episode] = []
     done = number_kept = 0
     folder = _folder(*resume) if resume else None
