@@ -189,18 +189,3 @@ def test_what_is_no_environment_is_named():
     for made, name in ((None, "NoneType"), ({}, "dict")):
         with pytest.raises(InputError, match=f"made a {name}; it must return a gymnasium.Env"):
             make_env(task(made))
-
-
-@pytest.mark.parametrize(
-    ("drawn", "cause"), [(None, "draws nothing"), (OSError(), "OSError; if it renders with MuJoCo")]
-)
-def test_an_environment_that_does_not_render_is_named(drawn, cause):
-    class Drawing(Odd):
-        def render(self):
-            if drawn is not None:
-                raise drawn
-
-    with pytest.raises(InputError, match=cause):
-        make_env(task(Drawing()), render_mode="rgb_array")
-    with pytest.raises(InputError, match="draws nothing"):  # Gymnasium's own render raises NotImplementedError
-        make_env(task(Odd()), render_mode="rgb_array")

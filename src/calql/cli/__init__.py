@@ -22,6 +22,12 @@ def main(arguments: list[str] | None = None) -> None:
     from calql.export import actor
     from calql.types import InputError, RunError, one_line
 
+    _open_streams()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("calql: the current folder does not exist any more; change to another one", file=sys.stderr)
+        sys.exit(2)
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -80,6 +86,14 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"calql: out of memory{_told(error)}; use smaller data, networks or batches", file=sys.stderr)
         code = 1
     sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Give a process that was started without an output (`>&-`) one, or the next file that it opens would be it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this stream's
+            setattr(sys, name, os.fdopen(handle, "r" if number == 0 else "w"))
 
 
 def _fix(error: OSError) -> str:

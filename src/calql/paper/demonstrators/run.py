@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 import zipfile
 from collections import deque
@@ -67,13 +68,26 @@ def build(
     """Collect and store the task's data set, replacing an older one; return its Minari id.
 
     A builder binds `kind`, its `Recipe` with the fields `options`, and `demonstrate(recipe, seed, index)`,
-    which makes attempt number `index`. Raises InputError for an unknown or impossible option.
+    which makes attempt number `index`. Raises InputError for an unknown or impossible option, and if the data folder
+    cannot be written.
     """
+    _refuse_unwritable(root())
     recipe = make_recipe(kind, task, transitions, options)
     attempt = partial(demonstrate, recipe, seed)
     made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
     with contextlib.closing(made) as episodes:
         return store(task, episodes, recipe, seed)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the data folder {folder} cannot be written ({error.strerror}); set MINARI_DATASETS_PATH to a folder of yours"
+        ) from error
 
 
 def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, options: dict[str, Any]) -> Recipe:
