@@ -75,7 +75,7 @@ def test_images_of_another_size_are_named(tmp_path):
     sizes = iter((16, 18))
     env = Filmed(Drawing(lambda: np.zeros((next(sizes), 16, 3), np.uint8)), tmp_path / "film.mp4")
     env.reset()
-    with pytest.raises(InputError, match=r"gives uint8 \(18, 16, 3\).*always of one size"):
+    with pytest.raises(InputError, match=r"gives uint8 \(18, 16, 3\).*all of one size"):
         env.step(np.zeros(1))
     env.finish()
 

@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             raise
     except MemoryError as error:
-        print(f"calql: out of memory{_told(error)}; use smaller data, networks or batches", file=sys.stderr)
+        told = f" ({one_line(error)})" if str(error) else ""
+        print(f"calql: out of memory{told}; use smaller data, networks or batches", file=sys.stderr)
         code = 1
     sys.exit(code or 0)
 
@@ -101,10 +102,6 @@ def _fix(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many files are open: raise the limit, ulimit -n"
     return "check the path and its permissions, or choose another"
-
-
-def _told(error: MemoryError) -> str:
-    return f" ({one_line(error)})" if str(error) else ""
 
 
 HELP = "Pre-train on logged data, fine-tune online, without unlearning. Start with: calql demo"

@@ -67,7 +67,7 @@ class Filmed(gymnasium.Wrapper):
             self._begin(frame.shape)
         if frame.dtype != np.uint8 or frame.shape != self._shape:
             raise InputError(
-                f"render() gives {frame.dtype} {frame.shape}; a video needs uint8 [height, width, 3], always of one size"
+                f"render() gives {frame.dtype} {frame.shape}; a video needs uint8 [height, width, 3], all of one size"
             )
         self._writer.append_data(frame)
 
@@ -82,7 +82,7 @@ class Filmed(gymnasium.Wrapper):
 def refuse_film(path: Path) -> None:
     """Raise InputError if no film can be written there, or the [video] extra is missing."""
     with needed_for("filming"):
-        import imageio.v2
+        import imageio.v2  # noqa: F401
         import imageio_ffmpeg  # noqa: F401 (the codec that imageio looks for)
     if path.suffix != ".mp4":
         raise InputError(f"a video is written as FILE.mp4, not {path}; name it so")

@@ -39,8 +39,8 @@ def episodes_from_rows(
     Args:
         arrays: by our names (see `calql.data.readers.names`): `observations` [N, …] (or `observations/KEY`), `actions`
             [N, A], `rewards` [N], `terminals` [N], and optionally `next_observations` like `observations`, and
-            columns [N] of 0 and 1: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind; `episode_ends`,
-            `episodes` or `valids` (then only they mark the ends of episodes; terminals may lie inside an episode);
+            columns [N] of 0 and 1: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind;
+            `episode_ends`, `valids` or (any numbers) `episodes` (then only they mark the ends of episodes; terminals may lie inside an episode);
             `masks` (then they tell the terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand
             in for missing rewards.
         uri: where the rows come from.

@@ -86,7 +86,8 @@ def _refuse_unwritable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"the data folder {folder} cannot be written ({error.strerror}); set MINARI_DATASETS_PATH to a folder of yours"
+            f"the data folder {folder} cannot be written ({error.strerror}); set MINARI_DATASETS_PATH to a folder of "
+            "yours"
         ) from error
 
 
@@ -134,7 +135,8 @@ def stream(
         resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` below 1, a number of workers that cannot be, or a recipe with hardly any attempt that can be kept.
+        InputError: `total` below 1, an impossible number of workers, or a recipe with hardly any attempt that can be
+            kept.
     """
     if total < 1:
         raise InputError(f"{unit} is {total}; it must be at least 1")
