@@ -40,9 +40,9 @@ def episodes_from_rows(
         arrays: by our names (see `calql.data.readers.names`): `observations` [N, …] (or `observations/KEY`), `actions`
             [N, A], `rewards` [N], `terminals` [N], and optionally `next_observations` like `observations`, and
             columns [N] of 0 and 1: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind;
-            `episode_ends`, `valids` or (any numbers) `episodes` (then only they mark the ends of episodes; terminals may lie inside an episode);
-            `masks` (then they tell the terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand
-            in for missing rewards.
+            `episode_ends`, `valids`, or `episodes`, which may hold any numbers (then only they mark the ends of
+            episodes; terminals may lie inside an episode); `masks` (then they tell the terminals, and `terminals` the
+            ends of episodes, as in OGBench). Successes stand in for missing rewards.
         uri: where the rows come from.
         unused: names of other arrays in the file, for messages and a note.
         names: {our name: the file's}, for messages, where they differ.

@@ -68,10 +68,8 @@ def build(
     """Collect and store the task's data set, replacing an older one; return its Minari id.
 
     A builder binds `kind`, its `Recipe` with the fields `options`, and `demonstrate(recipe, seed, index)`,
-    which makes attempt number `index`. Raises InputError for an unknown or impossible option, and if the data folder
-    cannot be written.
+    which makes attempt number `index`. Raises InputError for an unknown or impossible option, and as `stream`.
     """
-    _refuse_unwritable(root())
     recipe = make_recipe(kind, task, transitions, options)
     attempt = partial(demonstrate, recipe, seed)
     made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
@@ -135,14 +133,16 @@ def stream(
         resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` below 1, an impossible number of workers, or a recipe with hardly any attempt that can be
-            kept.
+        InputError: `total` below 1, an impossible number of workers, a data folder that cannot be written, or a recipe with
+            hardly any attempt that can be kept.
     """
     if total < 1:
         raise InputError(f"{unit} is {total}; it must be at least 1")
     refuse_workers("workers", workers)
     kept: list[Episode] = []
     done = number_kept = 0
+    if resume:
+        _refuse_unwritable(root())
     folder = _folder(*resume) if resume else None
     with _timed(folder), contextlib.closing(_attempts(attempt, workers, folder)) as made:
         for number, episode in enumerate(made, 1):
