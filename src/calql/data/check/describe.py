@@ -243,8 +243,8 @@ def _expectation(facts: dict[str, Any]) -> str:
         effect = "little difference between Cal-QL and CQL: all returns are similar"
     elif facts["episodes"] - facts["single_step"] < FEW_EPISODES or facts["transitions"] < FEW_TRANSITIONS:
         effect = (
-            f"no sign: fewer than {FEW_EPISODES} episodes or {FEW_TRANSITIONS} transitions do not show whether data are "
-            "narrow; run both"
+            f"no sign: fewer than {FEW_EPISODES} episodes or {FEW_TRANSITIONS} transitions do not show whether data "
+            "are narrow; run both"
         )
     elif spread >= WIDE:
         effect = "calibration matters less than on narrow data: many actions were tried in nearby states"

@@ -133,8 +133,8 @@ def stream(
         resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` below 1, an impossible number of workers, a data folder that cannot be written, or a recipe with
-            hardly any attempt that can be kept.
+        InputError: `total` below 1, an impossible number of workers, a data folder that cannot be written, or a recipe
+            with hardly any attempt that can be kept.
     """
     if total < 1:
         raise InputError(f"{unit} is {total}; it must be at least 1")
