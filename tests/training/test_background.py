@@ -98,6 +98,8 @@ def test_a_single_environment_stays_single(tmp_path):
 def test_there_is_no_negative_number_of_processes(tmp_path):
     with pytest.raises(InputError, match="eval_workers is -1"):
         train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=-1)
+    with pytest.raises(InputError, match="eval_workers is 1000000; it must be at least 0, and at most"):
+        train(tiny.made(), tmp_path / "run", tiny.DATA, eval_workers=10**6)
 
 
 def test_a_task_of_the_running_program_alone_is_refused():

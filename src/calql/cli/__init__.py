@@ -82,8 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
             code = 1
         else:
             raise
-    except MemoryError as error:
-        told = f" ({one_line(error)})" if str(error) else ""
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
+            raise
+        told = f" ({one_line(error).removeprefix('RESOURCE_EXHAUSTED: ')})" if str(error) else ""
         print(f"calql: out of memory{told}; use smaller data, networks or batches", file=sys.stderr)
         code = 1
     sys.exit(code or 0)

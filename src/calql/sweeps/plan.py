@@ -34,8 +34,8 @@ import msgspec
 
 from calql.tasks import nearest
 from calql.training import store
-from calql.training.experiment import Experiment, before_fine_tuning, differences
-from calql.training.options import experiment, refuse_seed
+from calql.training.experiment import Experiment, before_fine_tuning, differences, refuse_seed
+from calql.training.options import experiment
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
 from calql.types import InputError

@@ -30,7 +30,7 @@ from calql.paper.scales import SCALES
 from calql.paper.tasks import get_task
 from calql.rewards import Rewards
 from calql.tasks import Task, nearest
-from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
+from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, refuse_seed, unusable
 from calql.types import InputError, Spec
 
 HIDDEN = {
@@ -129,12 +129,6 @@ def resolve(
             made = _replaced(made, found, values[name])
             set_by |= {leaf.name: who for leaf in found}
     return _checked(_expanded(made, short, given)), set_by
-
-
-def refuse_seed(seed: int) -> None:
-    """Raise InputError unless a run can have this seed."""
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
 
 
 def changed(experiment: Experiment, options: Mapping[str, Any] | Sequence[str]) -> Experiment:
@@ -264,8 +258,9 @@ def _read(leaf: Leaf, value: Any) -> Any:
     except msgspec.ValidationError as error:
         reason = str(error).partition(" - at")[0].replace("`", "")
         raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': {reason[0].lower()}{reason[1:]}") from error
-    if any(part != part for part in (read if isinstance(read, tuple) else (read,))):
-        raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': it must be a number")
+    for part in read if isinstance(read, tuple) else (read,):
+        if reason := unusable(part):
+            raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': {reason}")
     return read
 
 
