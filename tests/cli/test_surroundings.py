@@ -61,7 +61,7 @@ def log(path="log.npz"):
         (("sweep", "--eval-workers", -1, "--tasks", TASK, "--methods", "bc"), "eval_workers is -1"),
         (("sweep", "--tasks", TASK, "--methods", "bc", "--seeds", 0, -1), "seed is -1; it must lie in"),
         (("data", "build", TASK, "--workers", 10**6), "workers is 1000000; it must be at least 1, and at most"),
-        (("data", "build", TASK, "--transitions", 0), "transitions is 0; it must be at least 1"),
+        (("data", "build", TASK, "--transitions", 0), "transitions and episodes must be at least 1"),
         (("train", "--set", f"batch_size={2**31}"), "it must be at most 2147483647"),
         (("train", "--set", "actor_hidden=64,99999999999"), "it must be at most 2147483647"),
         (("report", "x" * 300), "File name too long; check the path"),

@@ -116,9 +116,19 @@ def test_missing_gl_is_named_when_the_environment_is_made_to_be_drawn(monkeypatc
         make_env(Task(id="toy", env=no_gl, horizon=5), render_mode="rgb_array")
 
 
-def test_a_factory_that_knows_no_render_mode_is_named():
+class Bare(Toy):
+    def __init__(self):
+        super().__init__(BOX, BOX)
+
+
+class Silent(gymnasium.Env):
+    """Without a function of its own that makes it."""
+
+
+@pytest.mark.parametrize("factory", [lambda: Toy(BOX, BOX), Bare, Silent])
+def test_a_factory_that_knows_no_render_mode_is_named(factory):
     with pytest.raises(InputError, match="let its factory take a render_mode, or leave the video out"):
-        make_env(Task(id="toy", env=lambda: Toy(BOX, BOX), horizon=5), render_mode="rgb_array")
+        make_env(Task(id="toy", env=factory, horizon=5), render_mode="rgb_array")
 
 
 def test_a_task_may_hold_the_factory_itself():

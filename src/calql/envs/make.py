@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import gymnasium
@@ -28,6 +29,7 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
 
     Raises InputError if the environment cannot be made or used.
     """
+    factory = None
     try:
         factory = task.factory()
         if render_mode is None:
@@ -41,13 +43,24 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
         if (lacks := missing(f"the environment of '{task.id}'", error)) is not None:
             raise lacks from error
         fix = "fix its factory, or what the environment needs" if render_mode is None else RENDERING
-        if isinstance(error, TypeError) and "'render_mode'" in str(error):
+        if render_mode is not None and not _takes(factory, render_mode=render_mode, **task.env_options):
             fix = "let its factory take a render_mode, or leave the video out"
         raise InputError(f"cannot make the environment of '{task.id}': {reason(error)}; {fix}") from error
     if not isinstance(env, gymnasium.Env):
         raise InputError(f"the factory of '{task.id}' made a {type(env).__name__}; it must return a gymnasium.Env")
     env = executing(env, task.limits, task.before_episode)
     return float32_observations(unit_actions(env))
+
+
+def _takes(factory: Any, **options: Any) -> bool:
+    """Whether a function or class can be called with these arguments; true where nobody knows."""
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError:
+        return not callable(factory)
+    except ValueError:  # as of some functions in C
+        return True
+    return True
 
 
 def reason(error: BaseException) -> str:
