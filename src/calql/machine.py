@@ -93,7 +93,7 @@ PROCESSES_PER_CORE = 8
 safe."""
 
 
-def refuse_process_count(name: str, count: int, least: int = 1) -> None:
+def refuse_workers(name: str, count: int, least: int = 1) -> None:
     """Raise InputError if the option `name` asks for fewer processes than `least`, or for more than a machine bears."""
     if count < least:
         raise InputError(f"{name} is {count}; it must be at least {least} (without it: the default)")

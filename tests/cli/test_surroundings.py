@@ -3,12 +3,17 @@
 import errno
 import io
 import json
+import os
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import calql
 from calql.cli import main
 from calql.paper.tasks import TASKS
 from calql.training.run_dir import RunDir
@@ -52,11 +57,17 @@ def log(path="log.npz"):
         (("report",), "nothing to report"),
         (("sweep", "--workers", 0, "--tasks", TASK, "--methods", "bc"), "workers is 0; it must be at least 1"),
         (("sweep", "--workers", 10**6, "--tasks", TASK, "--methods", "bc"), "workers is 1000000; this machine has"),
-        (("sweep", "--eval-workers", 10**6, "--tasks", TASK, "--methods", "bc"), "eval_workers is 1000000; this"),
+        (("sweep", "--eval-workers", 10**20, "--tasks", TASK, "--methods", "bc"), "eval_workers is 1000"),
+        (("sweep", "--eval-workers", -1, "--tasks", TASK, "--methods", "bc"), "eval_workers is -1"),
+        (("sweep", "--tasks", TASK, "--methods", "bc", "--seeds", 0, -1), "seed is -1; it must lie in"),
         (("data", "build", TASK, "--workers", 10**6), "workers is 1000000; this machine has"),
         (("data", "build", TASK, "--workers", -1), "workers is -1; it must be at least 1"),
+        (("data", "build", TASK, "--transitions", 0), "transitions and episodes must be at least 1"),
         (("data", "grade", TASK, "--workers", 10**6), "workers is 1000000; this machine has"),
         (("demo", "--workers", 10**6), "workers is 1000000; this machine has"),
+        (("train", "--set", f"batch_size={2**31}"), "it must be at most 2147483647"),
+        (("train", "--set", "actor_hidden=64,99999999999"), "it must be at most 2147483647"),
+        (("report", "x" * 300), "File name too long; check the path"),
         (("train", "--task", "Pendulum-v99"), "no Gymnasium id"),
         (("train", "--task", "pendulum"), "or name a Gymnasium id, or your own package.module:factory"),
         (("train", "--task", "nowhere:env"), "looked in"),
@@ -135,3 +146,78 @@ def test_odd_numbers_of_eval_moved_data_and_a_report_of_odd_folders(said, tmp_pa
     (tmp_path / "a run" / "config.json").write_text('{"architectures": []}')
     code, text = said("report", "a run", "--out", "report")
     assert (code, "not the configuration of a run" in text) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["build", "train"])
+def test_a_data_folder_that_cannot_be_written_is_named_with_its_variable(said, tmp_path, monkeypatch, command):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file" / "data"))
+    arguments = ("data", "build", TASK, "--transitions", 300) if command == "build" else ("train", *QUICK, "--out", "r")
+    code, text = said(*arguments, *(("--workers", 1) if command == "build" else ()))
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert f"the data folder {tmp_path}/file/data cannot be written (Not a directory)" in text
+    assert "set MINARI_DATASETS_PATH to a folder of yours" in text
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_data_folder_without_permission_is_named(said, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "elsewhere")
+
+    monkeypatch.setattr("calql.paper.demonstrators.run.tempfile.TemporaryFile", denied)
+    code, text = said("data", "build", TASK, "--transitions", 300, "--workers", 1)
+    assert (code, "cannot be written (Permission denied); set MINARI_DATASETS_PATH" in text) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), 2, "a\\nb: Permission denied; check the path"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), 2, "ulimit -n"),
+        (MemoryError("Unable to allocate 9 TiB"), 1, "out of memory (Unable to allocate 9 TiB); use smaller"),
+        (MemoryError(), 1, "out of memory; use smaller data, networks or batches"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), 1, "out of memory (Out of memory all"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(said, monkeypatch, error, code, told):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("calql.cli.data._list", fails)
+    found, text = said("data", "list")
+    assert (found, len(text.splitlines())) == (code, 1)
+    assert told in text
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fails(*_):
+        raise ValueError("a fault of calql's own")
+
+    monkeypatch.setattr("calql.cli.data._list", fails)
+    with pytest.raises(ValueError, match="a fault"):
+        main(["data", "list"])
+
+
+SHELL = f"{shlex.quote(sys.executable)} -m calql"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        (
+            f"mkdir gone && cd gone && rmdir ../gone && {SHELL} data list",
+            2,
+            "the current folder does not exist any more",
+        ),
+        (f"{SHELL} --version >&-", 0, ""),
+        (f"{SHELL} data info npz:x.npz --task {TASK} >&- <&-", 2, "no such file"),
+        (f"{SHELL} data info npz:x.npz --task {TASK} 2>&-", 2, ""),
+    ],
+)
+def test_a_deleted_folder_and_closed_streams(tmp_path, line, code, told):
+    source = str(Path(calql.__file__).parents[1])
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=os.environ | {"PYTHONPATH": source}, capture_output=True, text=True
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert told in done.stderr

@@ -99,7 +99,7 @@ def test_facts_by_hand():
     assert facts["failure_return"] == -10.0
     assert facts["return_start"]["max"] == pytest.approx(-5 - 2.5 - 1.25 + 0.625)
     assert facts["return_floor"] == 4 / 8
-    assert facts["return_spread"] == pytest.approx((0.0 + 10.0) / 10.0, abs=0.4)
+    assert facts["return_spread"] == pytest.approx((5.0 + 10.0) / 10.0)  # from the failures to the last step
     assert (facts["terminated"], facts["truncated"], facts["terminal_steps"]) == (1, 2, 1)
     assert facts["updates_to_converge"] == round((4 + 6 + 6) / 3 / 0.1, -2)
     assert facts["arrays"]["actions"]["shape"] == [1]
@@ -149,10 +149,15 @@ def test_images_are_described():
     [
         (behaviour(0.1), "calibration matters"),
         (behaviour(0.1, wins=1.0), "near-expert"),
-        (behaviour(5.0), "the data are wide"),
+        (behaviour(5.0), "matters less than on narrow data"),
         (behaviour(0.42, policy=lambda s: 0 * s), "neither narrow nor wide"),
         (behaviour(0.1, wins=0.0), "all returns are similar"),
         (behaviour(0.1, wins=0.2), "of the returns lie at the floor"),
+        (behaviour(0.1, wins=0.025), "with good and bad episodes"),  # one of forty: the returns are not similar
+        (behaviour(0.1, episodes=7), "no sign: fewer than 8 episodes or 200 transitions"),
+        (behaviour(5.0, episodes=10, steps=19), "no sign: fewer than 8 episodes or 200 transitions"),
+        (behaviour(0.1, episodes=2, steps=3, wins=1.0), "no sign"),
+        (behaviour(0.1, episodes=1, wins=0.0), "all returns are similar"),  # which is true of any number
     ],
 )
 def test_expectations(data, expected):

@@ -280,3 +280,30 @@ def test_the_human_door_demonstrations():
     assert (data.num_episodes, data.num_transitions) == (25, 6729 - 25)
     assert all(e.truncated for e in data.episodes)
     assert {e.length for e in data.truncate_at_horizon(200).episodes} == {200}
+
+
+@pytest.mark.parametrize("name", ["terminals", "timeouts", "successes"])
+@pytest.mark.parametrize("value", [-1, 2, 0.5])
+def test_flags_are_0_or_1(read, name, value):
+    arrays = rows_of([an_episode(5), an_episode(5, seed=1)])
+    flags = np.zeros(len(arrays["rewards"]))
+    flags[3] = value
+    with pytest.raises(InputError, match=rf"'{name}' holds {value} in row 3 \(counted from 0\); write 0 or 1"):
+        read(arrays | {name: flags})
+
+
+def test_what_is_no_file_that_may_be_read_is_named(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    (tmp_path / "log.npz").touch()
+    for name, cause in (
+        ("pipe.npz", "a device, pipe or socket"), ("loop.npz", "no such file"), ("log.npz/x", "no such file"),
+        ("x" * 300, "File name too long; check the path"), (".", "this is a folder"), ("a\0b", "no such file"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=cause):
+            load(f"npz:{tmp_path}/{name}")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    (tmp_path / "log.csv").touch()
+    for uri in (f"npz:{tmp_path}/log.npz", f"csv:{tmp_path}/log.csv", f"csv:{tmp_path}", f"awac:{tmp_path}"):
+        with pytest.raises(InputError, match="may not be read; grant access"):
+            load(uri)

@@ -106,15 +106,29 @@ def test_an_environment_that_cannot_be_made_is_named():
         make_env(Task(id="toy", env="calql.nowhere:make", horizon=5, data=None))
 
 
-def test_missing_gl_shows_when_the_environment_is_made(monkeypatch):
+def test_missing_gl_is_named_when_the_environment_is_made_to_be_drawn(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
 
-    def no_gl(self):
+    def no_gl(render_mode=None):
         raise RuntimeError("an OpenGL platform library has not been loaded")
 
-    monkeypatch.setattr("calql.paper.envs.pointmaze.PointMaze.render", no_gl)
     with pytest.raises(InputError, match=r"OpenGL.*MUJOCO_GL"):
-        make_env(TASKS["pointmaze-medium-narrow"], render_mode="rgb_array")
+        make_env(Task(id="toy", env=no_gl, horizon=5), render_mode="rgb_array")
+
+
+class Bare(Toy):
+    def __init__(self):
+        super().__init__(BOX, BOX)
+
+
+class Silent(gymnasium.Env):
+    """Without a function of its own that makes it."""
+
+
+@pytest.mark.parametrize("factory", [lambda: Toy(BOX, BOX), Bare, Silent])
+def test_a_factory_that_knows_no_render_mode_is_named(factory):
+    with pytest.raises(InputError, match="let its factory take a render_mode, or leave the video out"):
+        make_env(Task(id="toy", env=factory, horizon=5), render_mode="rgb_array")
 
 
 def test_a_task_may_hold_the_factory_itself():

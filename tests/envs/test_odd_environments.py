@@ -18,6 +18,8 @@ from calql.types import InputError
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 LIKE = {"a": BOX, "b": spaces.Box(-1, 1, (1,), np.float64), "c": spaces.Box(0, 255, (4, 4, 1), np.uint8)}
 
+IMAGE = spaces.Box(0, 255, (4, 4, 1), np.uint8)
+
 
 class Odd(gymnasium.Env):
     """Returns what it is told to."""
@@ -100,7 +102,23 @@ def test_whatever_type_the_values_have_they_are_the_same(way, flag, telling, num
         ({"paid": None}, "the reward has type NoneType"),
         ({"paid": np.nan}, "the reward is nan"),
         ({"info": {"success": np.array([True, False])}}, r"info\['success'\] has shape \(2,\)"),
+        ({"paid": 1e39}, r"the reward is 1e\+39"),  # infinite in float32
         ({"info": {"is_success": "yes"}}, r"info\['is_success'\] has type str"),
+        ({"info": {"success": np.nan}}, r"info\['success'\] is nan; it must be true or false"),
+        ({"info": {"success": 0.5}}, r"info\['success'\] is 0.5; it must be true or false"),
+        ({"info": [1]}, r"step\(\) must return .* info a dict"),
+        ({"ends": (0.5, False)}, "terminated is 0.5; it must be true or false"),
+        ({"ends": (False, None)}, "truncated has type NoneType"),
+        ({"look": lambda: "abc"}, r"'observation' has shape \(\), its space \(2,\)"),
+        ({"look": lambda: ["a", "b"]}, "'observation' holds no numbers"),
+        ({"look": lambda: [1, [2, 3]]}, "'observation' does not hold numbers of one shape"),
+        ({"look": lambda: np.ones(2) * 1j}, "'observation' holds no numbers"),
+        ({"look": lambda: np.array([1, None])}, "'observation' holds no numbers"),
+        ({"look": lambda: np.array([1.0, 1e39])}, "'observation' is not finite"),
+        *(
+            ({"space": IMAGE, "look": lambda x=x: np.full((4, 4, 1), x)}, "holds .* not 0 to 255")
+            for x in (0.5, -1, 256, np.nan)
+        ),
         ({"look": lambda: np.zeros(3)}, r"'observation' has shape \(3,\), its space \(2,\)"),
         ({"look": lambda: np.array([0, np.inf])}, "'observation' is not finite"),
         ({"space": spaces.Dict(LIKE), "look": lambda: {"a": np.zeros(2)}}, "the observation has a, its space a, b, c"),
@@ -111,6 +129,22 @@ def test_whatever_type_the_values_have_they_are_the_same(way, flag, telling, num
 def test_what_cannot_be_used_is_named(how, message):
     with pytest.raises(ValueError, match=message):
         rolled(Odd(**how))
+
+
+@pytest.mark.parametrize("kind", ["u1", "i8", "f4", "f8", "?"])
+def test_whole_numbers_of_any_type_are_bytes_where_the_space_says_so(kind):
+    seen = rolled(Odd(IMAGE, lambda: np.full((4, 4, 1), 1, kind))).observations
+    assert seen.dtype == np.uint8
+    assert (seen == 1).all()
+
+
+def test_what_cannot_be_closed_is_told_and_ends_nothing():
+    class Stuck(Odd):
+        def close(self):
+            raise OSError("port busy")
+
+    with pytest.warns(UserWarning, match="failed to close .OSError: port busy"):
+        make_env(task(Stuck())).close()
 
 
 def test_the_old_interface_is_named():
@@ -155,18 +189,3 @@ def test_what_is_no_environment_is_named():
     for made, name in ((None, "NoneType"), ({}, "dict")):
         with pytest.raises(InputError, match=f"made a {name}; it must return a gymnasium.Env"):
             make_env(task(made))
-
-
-@pytest.mark.parametrize(
-    ("drawn", "cause"), [(None, "draws nothing"), (OSError(), "OSError; if it renders with MuJoCo")]
-)
-def test_an_environment_that_does_not_render_is_named(drawn, cause):
-    class Drawing(Odd):
-        def render(self):
-            if drawn is not None:
-                raise drawn
-
-    with pytest.raises(InputError, match=cause):
-        make_env(task(Drawing()), render_mode="rgb_array")
-    with pytest.raises(InputError, match="draws nothing"):  # Gymnasium's own render raises NotImplementedError
-        make_env(task(Odd()), render_mode="rgb_array")

@@ -208,7 +208,14 @@ def test_what_fails_is_said_in_one_line(policies, tmp_path):
         (dict(env="arm:nothing"), "cannot import 'arm:nothing'"),
         (dict(env="builtins:dict"), "it must give a gymnasium.Env"),
         (dict(env="math:sqrt"), r"cannot make the environment math:sqrt \(TypeError"),
-        (dict(episodes=0), "must be at least 1"),
+        (dict(rate=0.0), "the rate is 0.0; give steps per second"),  # and not the policy's own
+        (dict(rate=float("nan")), "the rate is nan"),
+        (dict(episodes=0), "episodes is 0; it must be at least 1"),
+        (dict(horizon=0), "horizon is 0; it must be at least 1"),
+        (dict(seed=-1), "seed is -1; it must be at least 0"),
+        (dict(noise=-0.1), "noise is -0.1; it must be a finite number, at least 0"),
+        (dict(noise=float("nan")), "noise is nan"),
+        (dict(noise=float("inf")), "noise is inf"),
         (dict(name="a/b"), "would be a part of file names"),
     ],
 )

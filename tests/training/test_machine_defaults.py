@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 import tiny
 
+from calql.cli import main
+from calql.data.readers.npz import save_npz
 from calql.paper.tasks import get_task
 from calql.training.duration import measure
 from calql.training.experiment import decode, encode
@@ -21,30 +24,36 @@ SETTINGS = {name: value for name, value in tiny.SETTINGS.items() if name != "eva
 class Machine(tiny.Slope):
     """There is one, and it remembers what moved it."""
 
-    there, most, moves = 0, 0, []
+    there, most, opened, resets, moves = 0, 0, 0, 0, []
 
     def __init__(self, render_mode=None):
+        Machine.opened += 1
         Machine.there += 1
         Machine.most = max(Machine.most, Machine.there)
+
+    def reset(self, **options):
+        Machine.resets += 1
+        return super().reset(**options)
 
     def step(self, action):
         Machine.moves.append(float(action[0]))
         return super().step(action)
 
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
     def close(self):
         Machine.there -= 1
 
 
-def bare():
+def bare(render_mode=None):
     """A factory as of a user."""
-    import gymnasium
-
     return gymnasium.wrappers.TimeLimit(Machine(), tiny.HORIZON)
 
 
 @pytest.fixture(autouse=True)
 def new():
-    Machine.there, Machine.most = 0, 0
+    Machine.there = Machine.most = Machine.opened = Machine.resets = 0
     Machine.moves.clear()
 
 
@@ -66,6 +75,41 @@ def test_a_bare_environment_is_opened_once_and_nothing_untrained_moves_it(tmp_pa
     assert {row["episodes"] for row in others} == {"2"}
     evaluate(tmp_path / "run", 3)
     assert (Machine.most, Machine.there) == (1, 0)
+
+
+def test_a_film_needs_no_second_machine_and_no_further_episode(tmp_path):
+    train(made(online_steps=0, eval_from="nothing"), tmp_path / "run", tiny.DATA)
+    assert Machine.moves == []
+    Machine.opened = Machine.resets = 0
+    plain = evaluate(tmp_path / "run", 3)
+    assert (Machine.opened, Machine.resets) == (1, 3)
+    assert evaluate(tmp_path / "run", 3, video=tmp_path / "film.mp4") == plain
+    assert (Machine.opened, Machine.resets) == (2, 6)
+    assert (Machine.most, Machine.there) == (1, 0)
+    assert (tmp_path / "film.mp4").stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("command", "openings"),
+    [
+        (("data", "check"), 2),  # to learn its time limit, and to compare its spaces with the data
+        (("train", "--dry-run"), 2),
+        (("train", "--set", "eval_from=nothing", "online_steps=0"), 2),
+        (("train",), 3),  # and to move it
+    ],
+)
+def test_how_often_a_command_opens_a_bare_machine_and_never_two_at_a_time(tmp_path, monkeypatch, command, openings):
+    monkeypatch.chdir(tmp_path)
+    save_npz(tiny.DATA, tmp_path / "log.npz")
+    options = [f"{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in SETTINGS.items()]
+    where = ("npz:log.npz",) if command[0] == "data" else ("--data", "npz:log.npz", "--out", "run")
+    first, *rest = command
+    settings = () if first == "data" else ("--scale", "smoke", "--set", *options)
+    with pytest.raises(SystemExit) as stop:
+        main([first, *(("check",) if first == "data" else ()), *where, "--task", f"{__name__}:bare", *settings]
+             + (rest if first == "train" else ["--no-clone"]))  # fmt: skip
+    assert not stop.value.code
+    assert (Machine.opened, Machine.most, Machine.there) == (openings, 1, 0)
 
 
 def test_what_was_trained_elsewhere_may_be_evaluated_first(tmp_path):

@@ -20,8 +20,14 @@ def main(arguments: list[str] | None = None) -> None:
     from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train
     from calql.cli.signals import Stopped, terminating
     from calql.export import actor
-    from calql.types import InputError, RunError
+    from calql.types import InputError, RunError, one_line
 
+    _open_streams()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("calql: the current folder does not exist any more; change to another one", file=sys.stderr)
+        sys.exit(2)
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -64,14 +70,40 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
         code = 1
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+        if error.filename is not None:
+            print(f"calql: {one_line(error.filename)}: {error.strerror}; {_fix(error)}", file=sys.stderr)
+            code = 2
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            print(
+                f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere",
+                file=sys.stderr,
+            )
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        else:
             raise
-        print(
-            f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere", file=sys.stderr
-        )
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says it
+            raise
+        told = f" ({one_line(error).removeprefix('RESOURCE_EXHAUSTED: ')})" if str(error) else ""
+        print(f"calql: out of memory{told}; use smaller data, networks or batches", file=sys.stderr)
         code = 1
     sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Give a process that was started without an output (`>&-`) one, or the next file that it opens would be it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this stream's
+            setattr(sys, name, os.fdopen(handle, "r" if number == 0 else "w"))
+
+
+def _fix(error: OSError) -> str:
+    """What to do about a file or folder that the system refuses."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: raise the limit, ulimit -n"
+    return "check the path and its permissions, or choose another"
 
 
 HELP = "Pre-train on logged data, fine-tune online, without unlearning. Start with: calql demo"

@@ -141,9 +141,9 @@ def print_summary(run_dir: RunDir) -> None:
     console.print(f"next: {report}    (or: {command_line('eval', run_dir.path)})", soft_wrap=True)
 
 
-def print_config(experiment: Experiment) -> None:
-    """Print the experiment as JSON, with what differs from the paper."""
-    differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
+def print_config(experiment: Experiment, task: Task | None = None) -> None:
+    """Print the experiment as JSON, with what differs from the paper; `task`: its row, if it was looked up already."""
+    differs = differs_from_paper(experiment, task or experiment.task.id, experiment.method)
     print(json.dumps({"experiment": encode(experiment), "differs_from_paper": plain(differs)}, indent=2))
 
 

@@ -108,12 +108,7 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
     from calql.paper.tasks import with_data
 
     task = with_data(name)
-    try:
-        made = common.build(task, seed, transitions, workers, options)
-    except PermissionError as error:
-        raise InputError(
-            f"{error.filename}: {error.strerror}; set MINARI_DATASETS_PATH to a folder of yours"
-        ) from error
+    made = common.build(task, seed, transitions, workers, options)
     look = common.command_line("data", "check", task.data or f"minari:{made}")
     common.console.print(f"built minari:{made}; look at it with: {look}", soft_wrap=True)
     return 0

@@ -27,11 +27,9 @@ def evaluate(
         seed: Seed of the resets; by default one that training never uses.
         step: Checkpoint: newest, best (by its evaluation during training), pretrained, or a gradient step.
         as_json: Print one JSON object instead of text.
-        video: Also record the first episode to this MP4 file (needs the [video] extra).
+        video: Also record the first of these episodes to this MP4 file (needs the [video] extra).
     """
     from calql.cli.common import console, note
-    from calql.envs.make import make_env
-    from calql.envs.rollout import film
     from calql.training import policy as library
     from calql.training.record import read_record
     from calql.training.run_dir import RunDir
@@ -42,8 +40,7 @@ def evaluate(
     policy = library.load_policy(run_dir, step)
     for text in read_record(RunDir(run_dir)).notes:
         note(text)
-    camera = None if video is None else make_env(policy.task, render_mode="rgb_array")  # first: it may fail
-    row = library.evaluate(policy, episodes, seed)
+    row = library.evaluate(policy, episodes, seed, video=video)
     if as_json:
         print(json.dumps(row))
     else:
@@ -53,8 +50,6 @@ def evaluate(
             f"{row['task']} · {row['method']} · gradient step {row['grad_step']}\n"
             f"{score}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
         )
-    if camera is not None and video is not None:
-        film(camera, policy.task, policy.side_by_side(1), library.evaluation_seeds(seed, episodes)[0], video)
-        if not as_json:
-            console.print(f"video: {video}")
+        if video is not None:
+            console.print(f"video: {video}", markup=False, soft_wrap=True)
     return 0

@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from calql.cli.options import Numbers, Settings, Texts, flat
+from calql.machine import refuse_workers
 from calql.types import InputError, RunError
 
 
@@ -48,12 +49,11 @@ def sweep(
         dry_run: List the runs, which of them are done, and stop.
     """
     from calql.cli import common
-    from calql.machine import refuse_process_count
     from calql.sweeps import Plan, Variant, make_jobs, read_plan
 
-    refuse_process_count("eval_workers", eval_workers, least=0)
-    if workers is not None:
-        refuse_process_count("workers", workers)
+    for name, count, least in (("workers", workers, 1), ("eval_workers", eval_workers, 0)):
+        if count is not None:
+            refuse_workers(name, count, least)
     if plan is None and not (tasks and methods):
         raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
     if plan is not None and (tasks or methods):
@@ -78,11 +78,10 @@ def sweep(
 def run_jobs(jobs: list, workers: int | None = None) -> None:
     """Run the jobs on this machine, one progress bar per job. Raises RunError, naming the log, if a run failed."""
     from calql.cli import common
-    from calql.machine import refuse_process_count
     from calql.sweeps.local import log_path, run_local
 
     if workers is not None:
-        refuse_process_count("workers", workers)
+        refuse_workers("workers", workers)
     for job in jobs:
         common.build_missing(job.experiment.data.uri, job.experiment.task)
     several = len({job.experiment.task.id for job in jobs}) > 1

@@ -70,7 +70,7 @@ def train(
         after_others()  # before the imports below, which take seconds
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD
-    from calql.paper.tasks import DEFAULT_TASK
+    from calql.paper.tasks import DEFAULT_TASK, get_task
     from calql.training.options import differs_from_paper, explained, read_options
     from calql.training.options import experiment as make
     from calql.training.record import read_record
@@ -82,9 +82,10 @@ def train(
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
     changes = flat(options)
     names = task or DEFAULT_TASK, method or DEFAULT_METHOD
-    asked = *names, scale or "laptop", seed or 0, data, changes
     run_dir = RunDir(out or Path("runs", *(name.replace(":", ".") for name in names), f"seed-{seed or 0}"))
     there = resume and (run_dir.path / "config.json").exists()
+    row = get_task(names[0]) if explain or not there else None  # once: it may open an environment
+    asked = row or names[0], names[1], scale or "laptop", seed or 0, data, changes
     if explain:
         print(explained(explain, *asked))
         return 0
@@ -101,7 +102,7 @@ def train(
     else:
         saved, experiment = None, make(*asked)
     if print_config:
-        common.print_config(experiment)
+        common.print_config(experiment, row)
         return 0
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
@@ -113,7 +114,7 @@ def train(
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)
         return 0
-    differs = differs_from_paper(experiment, experiment.task.id, experiment.method)
+    differs = differs_from_paper(experiment, row or experiment.task.id, experiment.method)
     told = {"options": read_options(changes), "differs_from_paper": differs}
     how = {"resume": resume, "pretrained": pretrained, "init_from": init_from, "told": told}
     how |= {"eval_workers": eval_workers, "episodes_from": episodes_from}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
-from calql.extras import needed_for
 from calql.tasks import Task
 from calql.types import Episode, InputError, PyTree, map_leaves
 
@@ -186,21 +184,3 @@ def evaluate(envs: Sequence[gym.Env], task: Task, act: Act, seeds: Sequence[int]
         )
         for i in range(len(seeds))
     ]
-
-
-def film(env: gym.Env, task: Task, act: Act, seed: int, path: Path) -> None:
-    """One episode as an MP4 file; `env` must render rgb_array. Raises InputError without the [video] extra."""
-    with needed_for("filming"):
-        import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401 (the codec that imageio looks for)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer: Any = imageio.get_writer(path, fps=env.metadata.get("render_fps", 10), macro_block_size=1)
-    with writer:
-
-        def act_and_film(*seen: Any) -> np.ndarray:
-            writer.append_data(env.render())
-            return act(*seen)
-
-        collect_episode(env, task, act_and_film, seed)
-        writer.append_data(env.render())
-    env.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, SupportsFloat
 
@@ -143,27 +144,44 @@ class Plain(gymnasium.Wrapper):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
         """One step, converted."""
         found = self.env.step(np.array(action))
-        if not (isinstance(found, tuple) and len(found) == 5):
-            raise ValueError("step() must return (observation, reward, terminated, truncated, info)")
+        if not (isinstance(found, tuple) and len(found) == 5 and isinstance(found[4], Mapping)):
+            raise ValueError("step() must return (observation, reward, terminated, truncated, info), info a dict")
         observation, paid, terminated, truncated, info = found
         reward, signal = float(_one("the reward", paid)), success_of(info)
-        if not np.isfinite(reward):
+        if not abs(reward) <= LARGEST:
             raise ValueError(f"the reward is {reward}")
         info = info if signal is None else {**info, "success": signal}
-        ends = bool(_one("terminated", terminated)), bool(_one("truncated", truncated))
+        ends = _flag("terminated", terminated), _flag("truncated", truncated)
         return self.convert(observation), reward, *ends, info
 
+    def close(self) -> None:
+        """Close the environment; one that cannot be closed gives a warning, as what was done with it stays."""
+        try:
+            super().close()
+        except Exception as error:
+            warnings.warn(f"the environment failed to close ({type(error).__name__}: {error})", stacklevel=2)
 
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers beyond are infinite in float32."""
 SUCCESS = ("success", "is_success")
 """Keys of a step's info that may hold the success signal; the first that is there counts."""
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:
-    """The success signal in a step's info; None if there is none. Raises ValueError unless it is one value."""
+    """The success signal in a step's info; None if there is none. Raises ValueError unless it is true or false."""
     for name in SUCCESS:
         if info.get(name) is not None:
-            return bool(_one(f"info['{name}']", info[name]))
+            return _flag(f"info['{name}']", info[name])
     return None
+
+
+def _flag(what: str, value: Any) -> bool:
+    """The single flag in a value. Raises ValueError unless it is true or false, 1 or 0."""
+    flag = _one(what, value)
+    if flag not in (0, 1):
+        raise ValueError(f"{what} is {flag}; it must be true or false")
+    return bool(flag)
 
 
 def _one(what: str, value: Any) -> Any:
@@ -203,10 +221,18 @@ def _cast_all(found: Any, target: dict[str, spaces.Box]) -> dict[str, np.ndarray
 
 
 def _cast(name: str, found: Any, box: spaces.Box) -> np.ndarray:
-    with np.errstate(over="ignore"):  # reported as infinite
-        array = np.asarray(found, box.dtype)
+    try:
+        array = np.asarray(found)
+    except ValueError as error:
+        raise ValueError(f"'{name}' does not hold numbers of one shape ({error})") from error
     if array.shape != box.shape:
         raise ValueError(f"'{name}' has shape {array.shape}, its space {box.shape}")
-    if array.dtype == np.float32 and not np.isfinite(array).all():
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"'{name}' holds no numbers (dtype {array.dtype})")
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is reported as infinite
+        cast = array.astype(box.dtype, copy=False)
+    if box.dtype == np.float32 and not np.isfinite(cast).all():
         raise ValueError(f"'{name}' is not finite")
-    return array
+    if box.dtype == np.uint8 and not np.array_equal(cast, array):
+        raise ValueError(f"'{name}' holds {array.dtype} numbers that are not 0 to 255, its space is of bytes")
+    return cast

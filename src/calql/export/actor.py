@@ -119,10 +119,15 @@ def act(
     task = contract["task"]
     if (spec := env or task["env"]) is None:
         raise InputError("the policy does not name its environment; name it: --env package.module:factory")
-    if (hz := rate or contract["rate_hz"]) is None or not (np.isfinite(hz) and hz > 0):
-        raise InputError(f"the rate is {hz}; give steps per second: --rate 50")
-    if noise < 0 or (horizon is not None and horizon < 1) or (episodes is not None and episodes < 1):
-        raise InputError("noise must not be negative, and horizon and episodes must be at least 1; change them")
+    hz = contract["rate_hz"] if rate is None else rate
+    if hz is None or not (np.isfinite(hz) and hz > 0):
+        told = "not known" if hz is None else hz
+        raise InputError(f"the rate is {told}; give steps per second: --rate 50")
+    if not 0 <= noise < np.inf:
+        raise InputError(f"noise is {noise}; it must be a finite number, at least 0")
+    for option, count, least in (("horizon", horizon, 1), ("episodes", episodes, 1), ("seed", seed, 0)):
+        if count is not None and count < least:
+            raise InputError(f"{option} is {count}; it must be at least {least}")
     name = re.sub(r"[^\w-]+", "-", socket.gethostname()) if name is None else name
     with only_one(out, name):
         machine = make(spec, task["env_options"] if spec == task["env"] else {})

@@ -48,6 +48,8 @@ def load(path: Path | str) -> ExportedPolicy:
         policy = form.load(path)
     except MissingPackage:
         raise
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read; grant access (chmod), or give a copy that may") from error
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is damaged, or no export of calql ({type(error).__name__}); write it again"

@@ -34,7 +34,7 @@ import msgspec
 
 from calql.tasks import nearest
 from calql.training import store
-from calql.training.experiment import Experiment, before_fine_tuning, differences
+from calql.training.experiment import Experiment, before_fine_tuning, differences, refuse_seed
 from calql.training.options import experiment
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
@@ -208,6 +208,8 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
     """
     if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep only its task")
+    for seed in plan.seeds:
+        refuse_seed(seed)
     options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
     made = {
         (task, variant): experiment(task, variant.method, plan.scale, plan.seeds[0], plan.data, options[variant])

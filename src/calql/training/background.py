@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from calql.algorithms.protocol import UpdateRule
-from calql.machine import refuse_process_count
+from calql.machine import refuse_workers
 from calql.tasks import Task
 from calql.training.collect import EnvironmentFailed, Environments
 from calql.training.experiment import name_of
@@ -77,7 +77,7 @@ class Background:
     """
 
     def __init__(self, task: Task, workers: int, eval_envs: int, eval_episodes: int) -> None:
-        refuse_process_count("eval_workers", workers, least=0)
+        refuse_workers("eval_workers", workers, least=0)
         if eval_envs == 1:
             raise InputError("eval_envs=1 means a run with a single environment; leave --eval-workers out")
         self._idle = [Worker(task, eval_envs, eval_episodes) for _ in range(workers)]

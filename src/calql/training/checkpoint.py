@@ -164,6 +164,8 @@ def _meta(path: Path) -> dict[str, Any] | None:
     """The JSON part of a checkpoint, if it is there and whole."""
     try:
         meta = load_meta(path)
+    except PermissionError:  # not damaged
+        raise
     except (OSError, ValueError):
         return None
     return meta if isinstance(meta, dict) and "checksums" in meta else None

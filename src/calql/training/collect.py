@@ -37,10 +37,13 @@ class Watched(gymnasium.Wrapper):
 
 
 class Environments:
-    """One environment to collect episodes in and some to evaluate in, each opened at its first use."""
+    """One environment to collect episodes in and some to evaluate in, each opened at its first use.
 
-    def __init__(self, task: Task, eval_envs: int, eval_episodes: int) -> None:
-        self.task = task
+    `render_mode`: that of the first one.
+    """
+
+    def __init__(self, task: Task, eval_envs: int, eval_episodes: int, render_mode: str | None = None) -> None:
+        self.task, self.render_mode = task, render_mode
         self.share = eval_envs == 1
         self.count = min(eval_envs, eval_episodes)
         self._opened: list[gymnasium.Env] = []
@@ -57,7 +60,7 @@ class Environments:
 
     def _open(self) -> gymnasium.Env:
         try:
-            self._opened.append(Watched(make_env(self.task)))
+            self._opened.append(Watched(make_env(self.task, None if self._opened else self.render_mode)))
         except InputError as error:
             if not self._opened:
                 raise

@@ -38,6 +38,9 @@ Some = Annotated[int, msgspec.Meta(ge=1)]
 Any0 = Annotated[int, msgspec.Meta(ge=0)]
 """A count that may be 0."""
 
+LARGEST = 2**31 - 1
+"""Largest whole number that JAX counts with, and so that an option can be."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -288,6 +291,19 @@ def name_of(task: Task) -> str:
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def refuse_seed(seed: int) -> None:
+    """Raise InputError unless a run can have this seed."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
+
+
+def unusable(value: Any) -> str | None:
+    """Why a number cannot be the value of an option; None if it can."""
+    if value != value:
+        return "it must be a number"
+    return f"it must be at most {LARGEST}" if isinstance(value, int) and value > LARGEST else None
 
 
 def differences(one: Experiment, other: Experiment) -> list[str]:

@@ -30,7 +30,7 @@ from calql.paper.scales import SCALES
 from calql.paper.tasks import get_task
 from calql.rewards import Rewards
 from calql.tasks import Task, nearest
-from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain
+from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, refuse_seed, unusable
 from calql.types import InputError, Spec
 
 HIDDEN = {
@@ -96,8 +96,7 @@ def resolve(
     method_row = method if isinstance(method, Method) else get_method(method)
     if scale not in SCALES:
         raise nearest(scale, SCALES, "scale")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must lie in [0, 2^32)")
+    refuse_seed(seed)
     given = read_options(options)
     layers = [
         (f"scale {scale}", SCALES[scale]),
@@ -259,8 +258,9 @@ def _read(leaf: Leaf, value: Any) -> Any:
     except msgspec.ValidationError as error:
         reason = str(error).partition(" - at")[0].replace("`", "")
         raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': {reason[0].lower()}{reason[1:]}") from error
-    if any(part != part for part in (read if isinstance(read, tuple) else (read,))):
-        raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': it must be a number")
+    for part in read if isinstance(read, tuple) else (read,):
+        if reason := unusable(part):
+            raise InputError(f"option '{leaf.name}' cannot be '{_text(given)}': {reason}")
     return read
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from calql.algorithms.acting import acting, normalised
 from calql.algorithms.protocol import HasValues, UpdateRule
+from calql.envs.film import Filmed, refuse_film
 from calql.envs.make import make_env
 from calql.envs.rollout import Act
 from calql.envs.wrappers import action_bounds, action_names, control_rate
@@ -118,28 +119,38 @@ def interface_of(task: Task) -> Interface:
     return Interface(Spec(example, bounds.size), bounds, rate, names)
 
 
-def evaluate(run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest") -> dict[str, Any]:
+def evaluate(
+    run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest", video: Path | None = None
+) -> dict[str, Any]:
     """Deterministic episodes on fresh resets: score_mean, score_sem, return_mean (mapped rewards), length_mean, ….
 
-    Raises InputError as `load_policy` does, and RunError if the environment fails.
+    `video`: an MP4 file for the first of the episodes. Raises InputError as `load_policy` does and if the video cannot
+    be made, and RunError if the environment fails.
     """
     policy = run if isinstance(run, Policy) else load_policy(run, step)
     if episodes < 1:
         raise InputError(f"episodes is {episodes}; it must be at least 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must be at least 0")
-    envs = Environments(policy.task, policy.eval_envs, episodes)
-    seeds = evaluation_seeds(seed, episodes)
+    if video is not None:
+        refuse_film(video)
+    envs = Environments(policy.task, policy.eval_envs, episodes, None if video is None else "rgb_array")
+    seeds, filmed = evaluation_seeds(seed, episodes), None
     try:
-        if (own := action_bounds(envs.evaluation[0])) != policy.bounds:
+        first, *others = envs.evaluation
+        if (own := action_bounds(first)) != policy.bounds:
             raise InputError(
                 f"the environment takes actions in {own}, the policy was trained for {policy.bounds}; use the "
                 "environment of the training"
             )
-        row = policy_row(envs.evaluation, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
+        filmed = None if video is None else Filmed(first, video)
+        used = [filmed or first, *others]
+        row = policy_row(used, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
     except EnvironmentFailed as error:
         raise RunError(f"the environment failed in an evaluation ({error}); fix it") from error.__cause__
     finally:
+        if filmed is not None:
+            filmed.finish()
         envs.close()
     return {"task": policy.task.id, "method": policy.title, "grad_step": policy.step, "seed": seed, **row}
 

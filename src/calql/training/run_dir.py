@@ -42,8 +42,10 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
         made = not self.path.exists()
-        with files.writing(self.path):
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be made ({error.strerror}); choose another --out") from error
         path = self.path / ".lock"
         with _locked(path) as file:
             try:
@@ -65,11 +67,15 @@ class RunDir:
             shutil.rmtree(path)
 
     def refuse_what_is_there(self) -> None:
-        """Raise InputError if the folder is not empty, so that no run can start in it."""
+        """Raise InputError if no run can start in the folder: it is not empty, or it cannot be written."""
         if (self.path / "config.json").exists():
             raise InputError(f"{self.path} already holds a run; add --resume to continue it, or choose another --out")
         if self.path.exists() and (not self.path.is_dir() or list(self.path.glob("[!.]*"))):
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            what = "may not be written" if there.is_dir() else "is a file"
+            raise InputError(f"{self.path} cannot be made: {there} {what}; choose another --out")
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Start a new run in this directory. Raises InputError if it is not empty."""

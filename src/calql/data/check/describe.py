@@ -24,6 +24,8 @@ from calql.units import ActionUnit
 
 NARROW, WIDE = 0.6, 0.9
 """Thresholds of the behaviour spread; between the two, nothing is predicted. Set by hand on mazes with known noise."""
+FEW_EPISODES, FEW_TRANSITIONS = 8, 200
+"""Below either, neighbours are too far apart for the behaviour spread to mean anything, and nothing is predicted."""
 AT_BOUNDS = 0.999
 """Action components of at least this size need 3.8 or more before the tanh."""
 HALF = 0.5
@@ -108,7 +110,7 @@ def describe(
         "success_from": "the rewards" if any(e.successes is None for e in data) else "the recorded signal",
         "return_start": _quantiles(returns[firsts]),
         "return_all": _quantiles(returns),
-        "return_spread": float(np.subtract(*np.quantile(returns, [0.9, 0.1])) / max(np.abs(returns).max(), 1e-12)),
+        "return_spread": float(np.ptp(returns) / max(np.abs(returns).max(), 1e-12)),
         "return_floor": float((returns <= low + 0.02 * abs(low)).mean()) if low else 0.0,
         "return_bounds": None if bounds is None else list(bounds),
         "failures": float(np.mean([pays.fails(e.rewards) for e in counted])),
@@ -240,8 +242,13 @@ def _expectation(facts: dict[str, Any]) -> str:
     spread = facts["behaviour_spread"]
     if facts["return_spread"] < 0.02:
         effect = "little difference between Cal-QL and CQL: all returns are similar"
+    elif facts["episodes"] - facts["single_step"] < FEW_EPISODES or facts["transitions"] < FEW_TRANSITIONS:
+        effect = (
+            f"no sign: fewer than {FEW_EPISODES} episodes or {FEW_TRANSITIONS} transitions do not show whether data "
+            "are narrow; run both"
+        )
     elif spread >= WIDE:
-        effect = "little difference between Cal-QL and CQL: the data are wide, most actions were tried"
+        effect = "calibration matters less than on narrow data: many actions were tried in nearby states"
     elif facts["success"] is not None and facts["success"] >= 0.95:
         effect = "little difference between Cal-QL and CQL: near-expert data leave little to learn"
     elif spread > NARROW:

@@ -7,7 +7,6 @@ ignored; a reward of 0 is success, and terminal; trajectories end after their la
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from calql.data.arrays import numbers
 from calql.data.episodes import Episodes
+from calql.data.readers.files import existing_folder
 from calql.data.readers.rows import refuse_gaps
 from calql.data.readers.safe_pickle import load_object_npy
 from calql.data.success import end_at_success
@@ -42,12 +42,12 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
     if named and task and named != task:
         raise InputError(f"{where} names '{named}', but '{task}' is wanted; leave #{named} out")
     task = named or task
-    if not os.path.isdir(folder):
+    if (place := existing_folder(where, folder)) is None:
         raise InputError(f"{where}: there is no such folder; give the folder with files like {FILES['door'][0]}")
     if task and task not in FILES:
         raise InputError(f"{where}: there is no task '{task}'; choose one of {', '.join(FILES)}")
     wanted = {task: FILES[task]} if task else FILES
-    held = [t for t, names in wanted.items() if any(os.path.isfile(os.path.join(folder, name)) for name in names)]
+    held = [t for t, names in wanted.items() if any((place / name).is_file() for name in names)]
     if not held:
         names = ", ".join(name for names in wanted.values() for name in names)
         raise InputError(f"{where}: the folder holds none of {names}; check the folder")
@@ -56,8 +56,8 @@ def read_awac(folder: str, *, task: str = "") -> Episodes:
 
     episodes, notes = [], []
     for name in FILES[held[0]]:
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
+        path = place / name
+        if not path.is_file():
             notes.append(f"{name} is missing; only the other file is used")
             continue
         try:

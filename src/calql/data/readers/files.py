@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 from calql.types import InputError
@@ -17,13 +19,44 @@ OPTION = re.compile(r"(.*)#([a-z_]+)=([^#/]*)", re.DOTALL)
 
 
 def existing_file(uri: str, path: str | os.PathLike) -> Path:
-    """The file at a path, where ~ is the home folder. Raises InputError if there is none."""
+    """The file at a path, where ~ is the home folder. Raises InputError if there is none, or if it cannot be read."""
     full = Path(os.path.expanduser(path))
-    if full.is_dir():
-        raise InputError(f"{uri}: this is a folder; give one of its files")
-    if not full.is_file():
+    kind = _kind(uri, full)
+    if kind is None:
         raise NoSuchFile(f"{uri}: there is no such file; check the path")
+    if stat.S_ISDIR(kind):
+        raise InputError(f"{uri}: this is a folder; give one of its files")
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{uri}: this is a device, pipe or socket; give a file")
+    _refuse_unreadable(uri, full, os.R_OK)
     return full
+
+
+def existing_folder(uri: str, path: str | os.PathLike) -> Path | None:
+    """The folder at a path, where ~ is the home folder; None if there is none. InputError if it cannot be read."""
+    full = Path(os.path.expanduser(path))
+    kind = _kind(uri, full)
+    if kind is None or not stat.S_ISDIR(kind):
+        return None
+    _refuse_unreadable(uri, full, os.R_OK | os.X_OK)
+    return full
+
+
+def _kind(uri: str, full: Path) -> int | None:
+    """The mode of what is at a path, with its kind; None if there is nothing. InputError if one may not look."""
+    try:
+        return full.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise InputError(f"{uri}: {error.strerror}; check the path and its permissions") from error
+
+
+def _refuse_unreadable(uri: str, full: Path, access: int) -> None:
+    if not os.access(full, access):
+        raise InputError(f"{uri}: {full} may not be read; grant access (chmod), or give a copy that may")
 
 
 def split_options(uri: str, path: str | os.PathLike, **kinds: type) -> tuple[str, dict[str, str | int]]:
@@ -64,12 +97,14 @@ def reason(error: BaseException) -> str:
 def existing_files(uri: str, path: str | os.PathLike, suffix: str) -> list[Path]:
     """The file at a path, or all files with the suffix in the folder there, in natural order of their names.
 
-    Raises InputError if there are none.
+    Raises InputError if there are none, or if one cannot be read.
     """
-    full = Path(os.path.expanduser(path))
-    if not full.is_dir():
+    full = existing_folder(uri, path)
+    if full is None:
         return [existing_file(uri, path)]
     files = sorted((file for file in full.glob(f"*.{suffix}") if file.is_file()), key=lambda file: natural(file.name))
     if not files:
         raise InputError(f"{uri}: the folder holds no .{suffix} file; check the path")
+    for file in files:
+        _refuse_unreadable(uri, file, os.R_OK)
     return files

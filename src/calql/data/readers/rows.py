@@ -40,10 +40,10 @@ def episodes_from_rows(
     Args:
         arrays: by our names (see `calql.data.readers.names`): `observations` [N, …] (or `observations/KEY`), `actions`
             [N, A], `rewards` [N], `terminals` [N], and optionally `next_observations` like `observations`, and
-            columns [N]: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind; `episode_ends`,
-            `episodes` or `valids` (then only they mark the ends of episodes; terminals may lie inside an episode);
-            `masks` (then they tell the terminals, and `terminals` the ends of episodes, as in OGBench). Successes stand
-            in for missing rewards.
+            columns [N] of 0 and 1: `timeouts`; `successes`; `interventions`; `dones`, ends of either kind;
+            `episode_ends`, `valids`, or `episodes`, which may hold any numbers (then only they mark the ends of
+            episodes; terminals may lie inside an episode); `masks` (then they tell the terminals, and `terminals` the
+            ends of episodes, as in OGBench). Successes stand in for missing rewards.
         uri: where the rows come from.
         unused: names of other arrays in the file, for messages and a note.
         names: {our name: the file's}, for messages, where they differ.
@@ -70,7 +70,7 @@ def episodes_from_rows(
     if count == 0:
         raise InputError(f"{uri}: it has no rows; record or download it again")
     rewards = _column(uri, "rewards", arrays, count)
-    flags = {name: None if (x := _column(uri, name, arrays, count)) is None else x > 0 for name in FLAGS}
+    flags = {name: _flags(uri, name, arrays, count, own.get(name, name)) for name in FLAGS}
     notes = [*told, *unused_note(file[1])]
     if last_succeeds and flags["successes"] is not None:
         raise InputError(f"{uri}: the successes were recorded; leave #success=last out")
@@ -259,6 +259,19 @@ def _column(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -
     value = np.asarray(arrays[name])
     value = value[:, 0] if value.shape == (count, 1) else value
     return numbers(uri, name, value, count, axes=1, finite=name != "rewards")  # rewards: checked per episode later
+
+
+def _flags(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int, named: str) -> np.ndarray | None:
+    """An [N] or [N, 1] array of 0 and 1 as [N] bool; None if it is absent. Raises InputError for other numbers."""
+    column = _column(uri, name, arrays, count)
+    if column is None:
+        return None
+    if (other := np.flatnonzero((column != 0) & (column != 1))).size:
+        raise InputError(
+            f"{uri}: '{named}' holds {column[other[0]]:g} in row {other[0]} (counted from 0); write 0 or 1, or rename "
+            "it if it is no flag"
+        )
+    return column == 1
 
 
 def _states(uri: str, name: str, arrays: Mapping[str, np.ndarray], count: int) -> PyTree | None:

@@ -11,6 +11,7 @@ import builtins
 import collections
 import io
 import math
+import os
 import pickle
 import pickletools
 import re
@@ -123,7 +124,7 @@ def load_pickle(data: bytes) -> Any:
         raise InputError(f"it is truncated or damaged ({reason}); download it again") from error
 
 
-def load_object_npy(path: str) -> np.ndarray:
+def load_object_npy(path: str | os.PathLike) -> np.ndarray:
     """The object array in a .npy file, without NumPy's own unpickling. Raises InputError or OSError."""
     with open(path, "rb") as file:
         try:

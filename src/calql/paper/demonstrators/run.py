@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 import zipfile
 from collections import deque
@@ -33,7 +34,7 @@ from calql.data.minari_writer import write_minari
 from calql.data.readers.local import local_id
 from calql.data.readers.minari import root
 from calql.envs.make import make_env
-from calql.machine import refuse_process_count
+from calql.machine import refuse_workers
 from calql.tasks import Task
 from calql.types import Episode, InputError
 
@@ -67,13 +68,25 @@ def build(
     """Collect and store the task's data set, replacing an older one; return its Minari id.
 
     A builder binds `kind`, its `Recipe` with the fields `options`, and `demonstrate(recipe, seed, index)`,
-    which makes attempt number `index`. Raises InputError for an unknown or impossible option.
+    which makes attempt number `index`. Raises InputError for an unknown or impossible option, and as `stream`.
     """
     recipe = make_recipe(kind, task, transitions, options)
     attempt = partial(demonstrate, recipe, seed)
     made = stream(attempt, recipe.transitions, workers=workers, progress=progress, resume=(task, recipe, seed))
     with contextlib.closing(made) as episodes:
         return store(task, episodes, recipe, seed)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the data folder {folder} cannot be written ({error.strerror}); set MINARI_DATASETS_PATH to a folder of "
+            "yours"
+        ) from error
 
 
 def make_recipe(kind: type[Recipe], task: Task, transitions: int | None, options: dict[str, Any]) -> Recipe:
@@ -120,13 +133,16 @@ def stream(
         resume: (task, recipe, seed), the key under which shards are kept until `store`; None: keep none.
 
     Raises:
-        InputError: `total` is below 1, `workers` is no usable number, or hardly any attempt can be kept.
+        InputError: `total` below 1, an impossible number of workers, a data folder that cannot be written, or a recipe
+            with hardly any attempt that can be kept.
     """
-    refuse_process_count("workers", workers)
     if total < 1:
-        raise InputError(f"transitions is {total}; it must be at least 1")
+        raise InputError(f"{unit} is {total}; it must be at least 1")
+    refuse_workers("workers", workers)
     kept: list[Episode] = []
     done = number_kept = 0
+    if resume:
+        _refuse_unwritable(root())
     folder = _folder(*resume) if resume else None
     with _timed(folder), contextlib.closing(_attempts(attempt, workers, folder)) as made:
         for number, episode in enumerate(made, 1):
