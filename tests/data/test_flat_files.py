@@ -252,8 +252,9 @@ def test_damaged_files_are_refused(tmp_path, reader, suffix):
     assert "\n" not in str(caught.value)
     for text in (b"", b"hello\nworld"):
         path.write_bytes(text)
-        with pytest.raises(InputError, match="not a complete"):
+        with pytest.raises(InputError, match="not a complete") as caught:
             reader(path)
+        assert "allow_pickle" not in str(caught.value)
 
 
 def test_a_bit_flip_inside_an_npz_is_refused(tmp_path):

@@ -91,9 +91,10 @@ def read_archive(
     full = existing_file(uri, path)
     try:
         with open(full, "rb") as stream:  # opened here, because NumPy leaves damaged archives open
+            if not (begins := stream.read(6)).startswith(b"PK"):
+                raise ValueError("a single array" if begins == b"\x93NUMPY" else "it is no archive")
+            stream.seek(0)
             file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("a single array, not an archive")
             arrays, unused, names = read_known(uri, file.files, file.__getitem__)
             arrays |= {name: file[name] for name in unused if name in also}
             return arrays, tuple(name for name in unused if name not in also), names
