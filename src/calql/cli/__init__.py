@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         if error.filename is not None:
             print(f"calql: {one_line(error.filename)}: {error.strerror}; {_fix(error)}", file=sys.stderr)
             code = 2
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
             print(
                 f"calql: the output cannot be written ({error.strerror}); free space, or write elsewhere",
                 file=sys.stderr,
