@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,20 @@ from calql.reports.verdict import border, calibration, verdict, wins
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 
 
-def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple[str, str, str, str]]) -> str:
-    """The whole report. `figures` are (task, title, caption, SVG text); ALL_TASKS is a task."""
+class Drawn(NamedTuple):
+    """A figure of the page."""
+
+    task: str
+    """ALL_TASKS is one, too."""
+    title: str
+    caption: str
+    svg: str
+    folded: bool = False
+    """Shown when it is asked for."""
+
+
+def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
+    """The whole report."""
     titles = {run.task: run.record.task_title for run in runs}
     tasks = list(titles.values())
     methods = list(dict.fromkeys(run.label for run in runs))
@@ -47,7 +59,7 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple[str, 
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
-def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple]) -> str:
+def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
     """Verdict, table, figures and details of one task, or verdict, table and figures of all tasks."""
     mine = [row for row in rows if row.task == group]
     why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
@@ -56,9 +68,10 @@ def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row],
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',
         _method_table(mine, runs),
     ]
-    for number, (_, title, caption, svg) in enumerate(figure for figure in figures if figure[0] == group):
+    for number, (_, title, caption, svg, folded) in enumerate(figure for figure in figures if figure.task == group):
         drawing = _inline(svg, f"{slug(group)}-{number}-", title)
-        parts.append(f"<h3>{escape(title)}</h3><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
+        shown = f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+        parts.append(_details(title, shown) if folded else f"<h3>{escape(title)}</h3>{shown}")
     if group != ALL_TASKS:
         parts += [_details("Every run", _seed_table(runs)), _details("Settings", _settings(runs))]
         parts += [_details("Data, versions and code", _provenance(runs)), _details("Commands", _commands(runs))]

@@ -33,6 +33,7 @@ from typing import Annotated
 import msgspec
 
 from calql.tasks import nearest
+from calql.trackers import factories
 from calql.training import store
 from calql.training.experiment import Experiment, before_fine_tuning, differences
 from calql.training.options import experiment
@@ -54,6 +55,8 @@ class Job:
     """Run directories of the plan whose pre-training is the same."""
     eval_workers: int = 0
     """Processes that evaluate the run's policies (see `calql.events`)."""
+    trackers: tuple[str, ...] = ()
+    """Names of its trackers (`calql.trackers.factories`)."""
 
     @property
     def name(self) -> str:
@@ -71,6 +74,7 @@ class Job:
         If a sibling has finished the same pre-training by then, it is reused: the run is the same, but faster.
         """
         apart = ["--eval-workers", str(self.eval_workers)] if self.eval_workers else []
+        apart += ["--trackers", *self.trackers] if self.trackers else []
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out), *apart]
         e = self.experiment
@@ -122,6 +126,8 @@ class Plan:
     """Data URI; None: the task's own."""
     options: tuple[str, ...] = ()
     """Options of all runs."""
+    trackers: tuple[str, ...] = ()
+    """Trackers of all runs."""
     figures: tuple[Comparison, ...] = ()
 
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
@@ -162,6 +168,7 @@ class _File(_Table):
     scale: Text = Plan.scale
     data: Text | None = None
     set: Texts = ()
+    trackers: Texts = ()
     figures: tuple[_Figure, ...] = ()
 
 
@@ -180,7 +187,7 @@ def read_plan(path: Path) -> Plan:
     common = {option.partition("=")[0] for option in file.set}
     if twice := sorted(own & common):
         raise InputError(f"{path}: '{twice[0]}' is set both for all runs and for some; set it in one place")
-    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
+    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set, file.trackers)
     known, figures = [variant.folder for variant in variants], []
     for figure in file.figures:
         if unknown := sorted(set(figure.runs) - set(known)):
@@ -204,8 +211,9 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
     """Every combination, in the plan's order.
 
     Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs, and so is a
-    directory that holds a different run.
+    directory that holds a different run, and a tracker that cannot be used.
     """
+    factories(plan.trackers)
     if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep only its task")
     options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
@@ -221,7 +229,7 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
         first = before_fine_tuning(made[task, variant])
         same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == first]
         siblings = tuple(folders[seed, task, v] for v in same)
-        jobs.append(Job(mine, options[variant], here, siblings, eval_workers))
+        jobs.append(Job(mine, options[variant], here, siblings, eval_workers, plan.trackers))
     return jobs
 
 

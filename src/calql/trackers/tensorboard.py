@@ -5,6 +5,7 @@ The files are written with tensorboardX, without TensorFlow and without TensorBo
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def package() -> None:
 class TensorBoard:
     """Writes the rows of a run as scalars.
 
-    At every start, the files of the start before are replaced by new ones with all rows that the run has kept: nothing
-    is there twice, also where a run continues from a checkpoint before its last row. A new file begins with a purge, so
+    At every start, the files of the start before are emptied, and new ones get all rows that the run has kept: nothing is
+    there twice, also where a run continues from a checkpoint before its last row. A new file begins with a purge, so
     that a TensorBoard that is open forgets the old one.
     """
 
@@ -43,7 +44,7 @@ class TensorBoard:
         """Write the rows of an event. Raises OSError if a file cannot be written."""
         if not self._begun:
             for old in self._folder.glob("*/events.out.tfevents.*"):
-                old.unlink()
+                os.truncate(old, 0)  # a TensorBoard that is open would not leave a file that is gone
             self._begun = True
         for row in self._rows.of(event):
             self._write(row)
