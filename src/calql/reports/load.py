@@ -164,16 +164,13 @@ def _check_training(table: Rows) -> list[dict[str, Any]]:
         raise InputError(f"{table.path}: lacks the column(s) {', '.join(missing)}; add them, or delete the file")
     rows = []
     for line, cells in table.rows:
+        where = f"{table.path} line {line}"
         try:
             rows.append({name: cell if name == "phase" else float(cell or math.nan) for name, cell in cells.items()})
         except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{table.path} line {line}: wants numbers ({error}); correct or delete the line"
-            ) from error
+            raise InputError(f"{where}: wants numbers ({error}); correct or delete the line") from error
         if cells["phase"] not in ("offline", "online") or not math.isfinite(rows[-1]["grad_step"]):
-            raise InputError(
-                f"{table.path} line {line}: wants a phase, offline or online, and a grad_step; fill them in"
-            )
+            raise InputError(f"{where}: wants a phase, offline or online, and a grad_step; fill them in")
     return rows
 
 

@@ -2,9 +2,9 @@
 
 A run table is a folder with `runs.json`, a list of {"run": name, "done": bool, "config": …}, and `evaluations.csv` and,
 if runs have them, `training.csv` and `slices.csv`: the rows of all runs' eval.csv, train.csv and slice.csv with a first
-column `run`. Every report writes a run table next to its tables, so it contains its raw rows. In runs.json, `"like": name` means that the
-configuration is that of an earlier run with the objects under "config" merged into it and the paths under "without"
-left out.
+column `run`. Every report writes a run table next to its tables, so it contains its raw rows. In runs.json,
+`"like": name` means that the configuration is that of an earlier run with the objects under "config" merged into it and
+the paths under "without" left out.
 """
 
 from __future__ import annotations

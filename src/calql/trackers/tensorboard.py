@@ -28,8 +28,8 @@ def package() -> None:
 class TensorBoard:
     """Writes the rows of a run as scalars.
 
-    At every start, the files of the start before are emptied, and new ones get all rows that the run has kept: nothing is
-    there twice, also where a run continues from a checkpoint before its last row. A new file begins with a purge, so
+    At every start, the files of the start before are emptied, and new ones get all rows that the run has kept: nothing
+    is there twice, also where a run continues from a checkpoint before its last row. A new file begins with a purge, so
     that a TensorBoard that is open forgets the old one.
     """
 
