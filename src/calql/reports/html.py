@@ -54,9 +54,14 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> 
         *(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in GLOSSARY.items()),
         "</dl>",
     ]
+    return document(title, "\n".join(body))
+
+
+def document(title: str, body: str) -> str:
+    """A self-contained HTML file with this markup as its body."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{CSS}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
 def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
@@ -69,12 +74,12 @@ def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row],
         _method_table(mine, runs),
     ]
     for number, (_, title, caption, svg, folded) in enumerate(figure for figure in figures if figure.task == group):
-        drawing = _inline(svg, f"{slug(group)}-{number}-", title)
+        drawing = inline(svg, f"{slug(group)}-{number}-", title)
         shown = f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
-        parts.append(_details(title, shown) if folded else f"<h3>{escape(title)}</h3>{shown}")
+        parts.append(folding(title, shown) if folded else f"<h3>{escape(title)}</h3>{shown}")
     if group != ALL_TASKS:
-        parts += [_details("Every run", _seed_table(runs)), _details("Settings", _settings(runs))]
-        parts += [_details("Data, versions and code", _provenance(runs)), _details("Commands", _commands(runs))]
+        parts += [folding("Every run", _seed_table(runs)), folding("Settings", _settings(runs))]
+        parts += [folding("Data, versions and code", _provenance(runs)), folding("Commands", _commands(runs))]
     return "\n".join(parts)
 
 
@@ -134,7 +139,7 @@ def _seed_table(runs: Sequence[Run]) -> str:
         numbers = [text(key, value)[0] for key, value in alone.items()]
         wall = "–" if seconds is None else f"{seconds / 60:.1f}"
         lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.name])
-    return _table(["method", "seed", *MEASURES.values(), "wall time [min]", "finished", "folder"], lines, "runs")
+    return table_of(["method", "seed", *MEASURES.values(), "wall time [min]", "finished", "folder"], lines, "runs")
 
 
 def _settings(runs: Sequence[Run]) -> str:
@@ -144,7 +149,7 @@ def _settings(runs: Sequence[Run]) -> str:
     out = []
     if names:
         lines = [[name, *(_value(chosen[label].get(name)) for label in chosen)] for name in names]
-        out.append("<h3>Different between methods</h3>" + _table(["setting", *chosen], lines))
+        out.append("<h3>Different between methods</h3>" + table_of(["setting", *chosen], lines))
     deviations: dict[tuple, dict[str, None]] = {}
     for run in runs:
         for name, pair in run.record.differs.items():
@@ -152,10 +157,10 @@ def _settings(runs: Sequence[Run]) -> str:
     lines = [[*key, "all" if len(labels) == len(chosen) else ", ".join(labels)] for key, labels in deviations.items()]
     if lines:
         out.append("<h3>Different from the paper</h3>")
-        out.append(_table(["setting", "paper", "here", "methods"], lines, "left"))
+        out.append(table_of(["setting", "paper", "here", "methods"], lines, "left"))
     common = next(iter(chosen.values()))
     lines = [[name, _value(value)] for name, value in common.items() if name not in names]
-    return "".join([*out, "<h3>Common to all</h3>", _table(["setting", "value"], lines, "left")])
+    return "".join([*out, "<h3>Common to all</h3>", table_of(["setting", "value"], lines, "left")])
 
 
 def _provenance(runs: Sequence[Run]) -> str:
@@ -170,7 +175,7 @@ def _provenance(runs: Sequence[Run]) -> str:
         kinds = list(dict.fromkeys(values))
         several = "; ".join(f"{kind} ({counted(values.count(kind), 'run')})" for kind in kinds)
         lines.append([name, kinds[0] if len(kinds) == 1 else several])
-    return _table(["what", "value"], lines, "left")
+    return table_of(["what", "value"], lines, "left")
 
 
 def _commands(runs: Sequence[Run]) -> str:
@@ -179,7 +184,7 @@ def _commands(runs: Sequence[Run]) -> str:
     return "<pre>" + escape("\n".join(lines)) + "</pre>"
 
 
-def _inline(svg: str, prefix: str, title: str) -> str:
+def inline(svg: str, prefix: str, title: str) -> str:
     """An SVG for use inside the page: themed ink, no background, ids that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = svg.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
@@ -187,11 +192,14 @@ def _inline(svg: str, prefix: str, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def _details(title: str, body: str) -> str:
+def folding(title: str, body: str) -> str:
+    """Markup that is shown when its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
+def table_of(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
+    """A table; `kind`: its class in the style sheet."""
+
     def row(tag: str, cells: Sequence[Any]) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
 

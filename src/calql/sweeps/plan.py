@@ -19,7 +19,8 @@ A plan file (TOML) can express what a command line cannot: options for single me
     runs = ["cal-ql", "iql,iql_temperature=10"]
 
 A `set` before the first [[runs]] holds for all of them, and none of them may set the same option again. [[figures]] say
-what `calql report --plan` draws, each for some of the runs, which are named by their folders.
+what `calql report --plan` draws, each for some of the runs, which are named by their folders. `trackers` are those of
+all runs. [space] says what `calql tune` searches (`calql.sweeps.space`).
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ import dataclasses
 import itertools
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
+from calql.sweeps.space import Space, read_space
 from calql.tasks import nearest
 from calql.trackers import factories
 from calql.training import store
@@ -129,6 +131,8 @@ class Plan:
     trackers: tuple[str, ...] = ()
     """Trackers of all runs."""
     figures: tuple[Comparison, ...] = ()
+    space: Space = dataclasses.field(default_factory=dict)
+    """What `calql tune` searches; {}: a sweep."""
 
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
         """(seed, task, variant) → run directory below `out`.
@@ -170,6 +174,7 @@ class _File(_Table):
     set: Texts = ()
     trackers: Texts = ()
     figures: tuple[_Figure, ...] = ()
+    space: dict[str, Any] = {}
 
 
 def read_plan(path: Path) -> Plan:
@@ -194,7 +199,11 @@ def read_plan(path: Path) -> Plan:
             raise nearest(unknown[0], known, "run of the plan")
         chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in figure.runs)
         figures.append(Comparison(figure.title, figure.draws, frozenset(chosen)))
-    return dataclasses.replace(plan, figures=tuple(figures))
+    try:
+        space = read_space(file.space)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return dataclasses.replace(plan, figures=tuple(figures), space=space)
 
 
 def _what_is_wrong(said: str) -> str:
@@ -214,6 +223,8 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
     directory that holds a different run, and a tracker that cannot be used.
     """
     factories(plan.trackers)
+    if plan.space:
+        raise InputError("the plan has a [space] to be searched: use calql tune --plan, or leave [space] out")
     if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep only its task")
     options = {variant: (*variant.options, *plan.options) for variant in plan.variants}
