@@ -88,7 +88,7 @@ def _show(search, trials: int, workers: int | None) -> None:
             under_way = 0.0
             for number, jobs in poll.running.items():
                 states = [common.run_progress(job.out) for job in jobs]
-                done, total = (sum(state[i] or 0 for state in states) for i in (0, 1))
+                done, total = sum(state[0] for state in states), sum(state[1] or 0 for state in states)
                 under_way += done / total if total else 0.0
                 if number not in bars:
                     bars[number] = progress.add_task(f"trial {number}", total=None, note="")

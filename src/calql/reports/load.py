@@ -89,7 +89,7 @@ class Run:
         steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
         if phase == TRAINING and len(steps) > LONGEST:
             starts = np.arange(0, len(steps), -(-len(steps) // LONGEST))
-            counts = np.diff([*starts, len(steps)])
+            counts = np.diff(starts, append=len(steps))
             return steps[starts + counts - 1], np.add.reduceat(values, starts) / counts
         return steps, values
 

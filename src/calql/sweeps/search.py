@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from calql.training.options import experiment
 from calql.training.run_dir import RunDir
 from calql.types import InputError, RunError
 
-OBJECTIVES = {
+OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
     "regret": "minimize",
     "dip": "minimize",
     "wall_s": "minimize",
@@ -147,16 +147,16 @@ class Search:
         """Be the only search in the folder. Raises InputError if there is another, or the folder holds other things."""
         with needed_for("a search"):
             import optuna
-        storage = optuna.storages
+            from optuna.storages import JournalStorage
+            from optuna.storages.journal import JournalFileBackend
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = self.out / STUDY
         if self.out.exists() and (not self.out.is_dir() or (list(self.out.glob("[!.]*")) and not file.exists())):
             raise InputError(f"{self.out} exists and holds no search; choose another --out")
         with RunDir(self.out).lock():
             _drop_incomplete_line(file)
-            backend = storage.journal.JournalFileBackend(str(file))
             study = optuna.create_study(
-                storage=storage.JournalStorage(backend),
+                storage=JournalStorage(JournalFileBackend(str(file))),
                 study_name="calql",
                 direction=OBJECTIVES[self.objective],
                 load_if_exists=True,
@@ -245,8 +245,9 @@ class Search:
             self._fail(one.trial, f"{failed[0].name}: {_last_line(failed[0])} (log: {log_path(failed[0])})")
             return True
         if status is None:
-            values = [_summary(job).get(self.objective) for job in one.jobs]
-            if None in values:
+            found = [_summary(job).get(self.objective) for job in one.jobs]
+            values = [float(value) for value in found if value is not None]
+            if len(values) < len(found):
                 self._fail(one.trial, f"{self.objective} was not measured")
             else:
                 one.trial.set_user_attr("values", values)
@@ -311,8 +312,9 @@ class Search:
 
 def best_first(outcomes: Sequence[Outcome], objective: str) -> list[Outcome]:
     """The complete trials, the best first."""
-    complete = [one for one in outcomes if one.state == "complete" and one.value is not None]
-    return sorted(complete, key=lambda one: one.value, reverse=OBJECTIVES[objective] == "maximize")
+    complete = [(one.value, one.number, one) for one in outcomes if one.state == "complete" and one.value is not None]
+    sign = -1 if OBJECTIVES[objective] == "maximize" else 1
+    return [one for *_, one in sorted(complete, key=lambda found: (sign * found[0], found[1]))]
 
 
 def _refuse_unmeasured(made: Sequence[Any], objective: str) -> None:

@@ -60,20 +60,23 @@ class TensorBoard:
 
     def _write(self, row: Row) -> None:
         # Not through a SummaryWriter: its thread ends at a full disk, unnoticed, and the run then waits for it.
-        from tensorboardX.proto import event_pb2, summary_pb2
-
         if row.phase not in self._files:
             self._files[row.phase] = self._opened(self._folder / row.phase)
-        values = [summary_pb2.Summary.Value(tag=name, simple_value=x) for name, x in row.numbers.items()]
-        event = event_pb2.Event(wall_time=time.time(), step=row.step, summary=summary_pb2.Summary(value=values))
-        self._files[row.phase].write_event(event)
+        values = [{"tag": name, "simple_value": number} for name, number in row.numbers.items()]
+        self._files[row.phase].write_event(_event(step=row.step, summary={"value": values}))
 
     def _opened(self, folder: Path) -> Any:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
         file = EventsWriter(str(folder / "events"))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        file.write_event(event_pb2.Event(wall_time=time.time(), step=0, session_log=start))
+        file.write_event(_event(step=0, session_log={"status": "START"}))
         return file
+
+
+def _event(**fields: Any) -> Any:
+    """An entry of TensorBoard's files."""
+    from tensorboardX.proto import event_pb2
+
+    modules: Any = event_pb2  # generated: its names are not in its source
+    return modules.Event(wall_time=time.time(), **fields)

@@ -45,8 +45,7 @@ class WandB:
 
     def __call__(self, event: Event) -> None:
         """Log the rows of an event that are not in W&B yet."""
-        if self._run is None:
-            self._begin()
+        self._run = self._run or self._begin()
         for row in self._rows.of(event):
             self._run.log({**row.numbers, **row.place})
         self._keep()
@@ -60,12 +59,13 @@ class WandB:
             self._run.summary.update({name: x for name, x in summary.items() if x is not None})
         self._run.finish()
 
-    def _begin(self) -> None:
+    def _begin(self) -> Any:
+        """Start, or join, the W&B run."""
         file, e = self._run_dir.path / STATE, self._experiment
         state = json.loads(file.read_text()) if file.exists() else {"id": uuid.uuid4().hex[:8], "newest": {}}
         self._id, self._rows.newest = state["id"], state["newest"]
         self._keep()  # the id, before W&B knows it
-        self._run = package().init(
+        run = package().init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=self._id,
             resume="allow",
@@ -76,7 +76,8 @@ class WandB:
             settings=package().Settings(console="off", silent=True),
         )
         for group, clock in {"train/*": "grad_step", "eval/*": "grad_step", "online/*": "env_step"}.items():
-            self._run.define_metric(group, step_metric=clock)
+            run.define_metric(group, step_metric=clock)
+        return run
 
     def _keep(self) -> None:
         # Whole, but not synced to the disk each time: after a power cut some rows may be logged twice.
