@@ -360,5 +360,5 @@ def test_the_line_below_the_bars_tells_loss_return_and_success(tmp_path, capsys)
     common.show(tiny.made(), tmp_path / "run", events(tiny.made(), tmp_path / "run", tiny.DATA))
     said = capsys.readouterr().out.splitlines()
     last = [line for line in said if line.startswith("online")][-1]
-    for word in ("score", "critic_loss", "actor_loss", "q_data", "return", "success", "newest episodes"):
+    for word in ("score", "critic_loss", "actor_loss", "q_data", "return", "success", "(last 6)"):
         assert word in last

@@ -36,14 +36,13 @@ class Live:
             self._metrics = {name: event.info[name] for name in names}
 
     def __str__(self) -> str:
-        parts = [f"{name} {value:.3g}" for name, value in self._metrics.items()]
+        parts = []
         if self._episodes:
             parts.append(f"return {np.mean([episode['return'] for episode in self._episodes]):.3g}")
             told = [episode["success"] for episode in self._episodes if episode["success"] is not None]
-            parts[-1] += f", success {np.mean(told):.0%}" if told else ""
-            count = len(self._episodes)
-            parts[-1] += f" ({count} newest episodes)" if count > 1 else " (newest episode)"
-        return "   ".join(parts)
+            parts[0] += f", success {np.mean(told):.0%}" if told else ""
+            parts[0] += f" (last {len(self._episodes)})"
+        return "   ".join([*parts, *(f"{name} {value:.3g}" for name, value in self._metrics.items())])
 
 
 class Bars(Progress):
