@@ -24,6 +24,9 @@ EXTRAS = {
     "onnxruntime": ("ONNX Runtime", "export"),
     "imageio": ("imageio", "video"),
     "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
+    "tensorboardX": ("tensorboardX", "tracking"),
+    "wandb": ("wandb", "tracking"),
+    "optuna": ("Optuna", "tune"),
 }
 """Top-level module → (the package's own name, calql's extra). The core imports none of them before it is used."""
 

@@ -33,7 +33,7 @@ def finished_run(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "eval", "data", "sweep", "report", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["", "demo", "train", "eval", "data", "sweep", "tune", "report", "bench", "doctor"])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -229,7 +229,7 @@ PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
         ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks': Expected `array`, got `str`"),
         (
             'tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]',
-            "`seed`; valid names here: data, figures, runs, scale, seeds, set, tasks",
+            "`seed`; valid names here: data, figures, runs, scale, seeds, set, space, tasks, trackers",
         ),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'runs[0].set[1]': Expected `str`"),
         ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale': Expected `str`"),

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from tyro.extras import SubcommandApp
 
-    from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train
+    from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train, tune
     from calql.cli.signals import Stopped, terminating
     from calql.export import actor
     from calql.types import InputError, RunError, one_line
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         "act": actor.act,
         "data": data.data,
         "sweep": sweep.sweep,
+        "tune": tune.tune,
         "report": report.report,
         "theory": theory.theory,
         "bench": bench.bench,

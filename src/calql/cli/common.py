@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from calql import trackers as tracking
+from calql.cli.live import Bars, Live
 from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
 from calql.data.load import missing_from
@@ -82,9 +83,9 @@ def build(
         )
 
 
-def bar(remaining: bool = True) -> Progress:
+def bar(remaining: bool = True) -> Bars:
     """The progress bar of every long command; `remaining`: each row tells the time to its own end."""
-    return Progress(
+    return Bars(
         TextColumn("{task.description:>22}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
@@ -96,7 +97,8 @@ def bar(remaining: bool = True) -> Progress:
 
 
 def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_names: Sequence[str] = ()) -> None:
-    """Do a run with a progress bar (one line per evaluation if the output is no terminal)."""
+    """Do a run with a progress bar and a line on its newest losses and episodes; if the output is no terminal, with one
+    line per evaluation."""
     trackers = tracking.open_trackers(tracker_names, experiment, out)
     try:
         with bar(remaining=False) as progress:
@@ -104,11 +106,12 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
             for phase in experiment.phases:
                 title = f"{phase.name} ({'gradient' if phase.name == 'offline' else 'env'} steps)"
                 rows[phase.name] = progress.add_task(title, total=phase.length, note="")
-            said, pace = "", Pace(experiment)
+            said, pace, live = "", Pace(experiment), Live()
             how_to_continue = command_line("train", "--resume", "--out", out)
             for event in until_stopped(pace.timed(events), events.close, how_to_continue):
-                for tracker in trackers:
-                    tracker(event)
+                for failure in trackers.tell(event):
+                    note(failure)
+                live.saw(event)
                 if event.kind == "evaluation":
                     said = scored(event.info["score_mean"])
                 elif event.kind == "notice":
@@ -116,14 +119,16 @@ def show(experiment: Experiment, out: Path, events: Generator[Event], tracker_na
                 left = pace.left()
                 now = f"{said}   {spoken(left)} left" if left else said
                 if event.kind == "evaluation" and not console.is_terminal:
-                    print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}", flush=True)
+                    print(f"{event.phase:8s}{event.step:9d} / {event.total}   {now}   {live}".rstrip(), flush=True)
                 for phase in experiment.phases[: [p.name for p in experiment.phases].index(event.phase)]:
                     progress.update(rows[phase.name], completed=phase.length)  # before a run that was resumed
                 over = event.step == event.total  # of this phase: its row stays as it is
+                progress.below = str(live)
                 progress.update(rows[event.phase], completed=event.step, note=said if over else now)
     finally:
         events.close()  # whatever stopped the run: close the environments, release the lock
-        tracking.close(trackers)
+        for failure in trackers.close():
+            note(failure)
 
 
 def print_summary(run_dir: RunDir) -> None:

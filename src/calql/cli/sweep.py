@@ -26,6 +26,7 @@ def sweep(
     workers: int | None = None,
     eval_workers: int = 0,
     options: Settings = (),
+    trackers: Texts = (),
     print_config: tyro.conf.FlagCreatePairsOff[bool] = False,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -45,6 +46,8 @@ def sweep(
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
         eval_workers: Processes per run that evaluate copies of its policy while training goes on; 0: it waits.
         options: Any option by name, for all runs (applied after the plan's).
+        trackers: tensorboard, wandb, or package.module:factory, for all runs, besides the plan's (see
+            docs/trackers.md).
         print_config: Print the resolved settings of every task × method, and stop.
         dry_run: List the runs, which of them are done, and stop.
     """
@@ -60,7 +63,8 @@ def sweep(
         raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
     asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
     given = {name: value for name, value in {"seeds": flat(seeds), "scale": scale, "data": data}.items() if value}
-    asked = dataclasses.replace(asked, **given, options=(*asked.options, *flat(options)))
+    added = {"options": (*asked.options, *flat(options)), "trackers": (*asked.trackers, *flat(trackers))}
+    asked = dataclasses.replace(asked, **given, **added)
     jobs = make_jobs(asked, out, eval_workers)
     if print_config:
         for job in jobs[: len(asked.tasks) * len(asked.variants)]:

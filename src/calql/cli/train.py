@@ -58,7 +58,8 @@ def train(
         episodes_from: Folder of online episodes that another process collects (see calql act), with the policy that the
             run publishes as policy.npz in its directory.
         options: Any option by name, e.g. --set cql_alpha=10 discount=0.98 (see --print-config and --explain).
-        trackers: package.module:factory of a consumer of the run's events (see docs/extend.md).
+        trackers: tensorboard, wandb, or package.module:factory of your own consumer of the run's events (see
+            docs/trackers.md).
         explain: Print an option's value in this run, its meaning, who set it and the paper's value, and stop.
         print_config: Print the resolved settings and what differs from the paper, and stop.
         dry_run: Check task, data and environment, print what would run and how long it would take, measured in a short
@@ -71,6 +72,7 @@ def train(
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD
     from calql.paper.tasks import DEFAULT_TASK, get_task
+    from calql.trackers import factories
     from calql.training.options import differs_from_paper, explained, read_options
     from calql.training.options import experiment as make
     from calql.training.record import read_record
@@ -104,6 +106,7 @@ def train(
     if print_config:
         common.print_config(experiment, row)
         return 0
+    factories(flat(trackers))  # before the data are built: it may take long
     if not there and not dry_run:
         run_dir.refuse_what_is_there()
     try:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from calql.evaluation.aggregate import FEWEST_RUNS, bootstrap_interval, iqm, performance_profile
-from calql.reports.load import Run
+from calql.reports.load import STEP, TRAINING, Run
 from calql.reports.style import HERO, INK, LOOK, PAPER, styles
 from calql.reports.tables import Estimate, method_rows, spread_text, summary_matrix
 
@@ -26,6 +26,10 @@ PHASES = {
     "offline": ("offline pre-training", "gradient steps"),
     "online": ("online fine-tuning", "environment steps"),
 }
+NOT_METRICS = {"phase", *STEP.values()}
+"""Columns of train.csv that say where a row belongs."""
+COLUMNS = 3
+"""Panels side by side in a figure of training metrics."""
 DOTTED = (0, (1, 1))
 DATA = {"color": INK, "linestyle": DOTTED, "linewidth": 1.4}
 """Line of what belongs to the data, not to a method."""
@@ -45,6 +49,41 @@ def q_figure(runs: Sequence[Run]) -> Figure | None:
 def bounding_figure(runs: Sequence[Run]) -> Figure | None:
     """Bounding rate against step (Fig. 8 of the paper)."""
     return _curves(runs, "bounding_rate", "bounding rate", ylim=(-0.02, 1.02))
+
+
+@mpl.rc_context(LOOK)
+def training_figure(runs: Sequence[Run]) -> Figure | None:
+    """Every training metric of one method against gradient steps, a panel each, losses first; None without a log."""
+    names = dict.fromkeys(name for run in runs for row in run.training for name in row if name not in NOT_METRICS)
+    names = [name for name in names if any(len(run.curve(TRAINING, name)[0]) for run in runs)]
+    names.sort(key=lambda name: not name.endswith("loss"))
+    if not names:
+        return None
+    rows = -(-len(names) // COLUMNS)
+    height = 0.35 + 1.5 * rows
+    figure = Figure(figsize=(8, height))
+    panels = figure.subplots(rows, COLUMNS, sharex=True, squeeze=False).flat
+    top, bottom = 1 - 0.25 / height, 0.45 / height
+    figure.subplots_adjust(left=0.075, right=0.98, top=top, bottom=bottom, wspace=0.32, hspace=0.32)
+    ((_, _, look),) = _methods(runs)
+    ends = [row["grad_step"] for run in runs for row in run.training if row["phase"] == "offline"]
+    for number, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        _draw(axes, runs, TRAINING, name, look)
+        axes.set_title(name)
+        axes.grid(True, axis="y")
+        axes.tick_params(length=3)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.margins(y=0.06)
+        if ends and any(row["phase"] == "online" for run in runs for row in run.training):
+            axes.axvline(max(ends), color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+        if number + COLUMNS >= len(names):
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("gradient steps")
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    _note(figure, "band", runs, y=0.995, va="top")
+    return figure
 
 
 @mpl.rc_context(LOOK)

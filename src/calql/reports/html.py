@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,20 @@ from calql.reports.verdict import border, calibration, verdict, wins
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 
 
-def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple[str, str, str, str]]) -> str:
-    """The whole report. `figures` are (task, title, caption, SVG text); ALL_TASKS is a task."""
+class Drawn(NamedTuple):
+    """A figure of the page."""
+
+    task: str
+    """ALL_TASKS is one, too."""
+    title: str
+    caption: str
+    svg: str
+    folded: bool = False
+    """Shown when it is asked for."""
+
+
+def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
+    """The whole report."""
     titles = {run.task: run.record.task_title for run in runs}
     tasks = list(titles.values())
     methods = list(dict.fromkeys(run.label for run in runs))
@@ -42,12 +54,17 @@ def page(runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple[str, 
         *(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in GLOSSARY.items()),
         "</dl>",
     ]
+    return document(title, "\n".join(body))
+
+
+def document(title: str, body: str) -> str:
+    """A self-contained HTML file with this markup as its body."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{CSS}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[tuple]) -> str:
+def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
     """Verdict, table, figures and details of one task, or verdict, table and figures of all tasks."""
     mine = [row for row in rows if row.task == group]
     why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
@@ -56,12 +73,13 @@ def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row],
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',
         _method_table(mine, runs),
     ]
-    for number, (_, title, caption, svg) in enumerate(figure for figure in figures if figure[0] == group):
-        drawing = _inline(svg, f"{slug(group)}-{number}-", title)
-        parts.append(f"<h3>{escape(title)}</h3><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>")
+    for number, (_, title, caption, svg, folded) in enumerate(figure for figure in figures if figure.task == group):
+        drawing = inline(svg, f"{slug(group)}-{number}-", title)
+        shown = f"<figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
+        parts.append(folding(title, shown) if folded else f"<h3>{escape(title)}</h3>{shown}")
     if group != ALL_TASKS:
-        parts += [_details("Every run", _seed_table(runs)), _details("Settings", _settings(runs))]
-        parts += [_details("Data, versions and code", _provenance(runs)), _details("Commands", _commands(runs))]
+        parts += [folding("Every run", _seed_table(runs)), folding("Settings", _settings(runs))]
+        parts += [folding("Data, versions and code", _provenance(runs)), folding("Commands", _commands(runs))]
     return "\n".join(parts)
 
 
@@ -121,7 +139,7 @@ def _seed_table(runs: Sequence[Run]) -> str:
         numbers = [text(key, value)[0] for key, value in alone.items()]
         wall = "–" if seconds is None else f"{seconds / 60:.1f}"
         lines.append([run.label, run.seed, *numbers, wall, "yes" if run.done else "no", run.name])
-    return _table(["method", "seed", *MEASURES.values(), "wall time [min]", "finished", "folder"], lines, "runs")
+    return table_of(["method", "seed", *MEASURES.values(), "wall time [min]", "finished", "folder"], lines, "runs")
 
 
 def _settings(runs: Sequence[Run]) -> str:
@@ -131,7 +149,7 @@ def _settings(runs: Sequence[Run]) -> str:
     out = []
     if names:
         lines = [[name, *(_value(chosen[label].get(name)) for label in chosen)] for name in names]
-        out.append("<h3>Different between methods</h3>" + _table(["setting", *chosen], lines))
+        out.append("<h3>Different between methods</h3>" + table_of(["setting", *chosen], lines))
     deviations: dict[tuple, dict[str, None]] = {}
     for run in runs:
         for name, pair in run.record.differs.items():
@@ -139,10 +157,10 @@ def _settings(runs: Sequence[Run]) -> str:
     lines = [[*key, "all" if len(labels) == len(chosen) else ", ".join(labels)] for key, labels in deviations.items()]
     if lines:
         out.append("<h3>Different from the paper</h3>")
-        out.append(_table(["setting", "paper", "here", "methods"], lines, "left"))
+        out.append(table_of(["setting", "paper", "here", "methods"], lines, "left"))
     common = next(iter(chosen.values()))
     lines = [[name, _value(value)] for name, value in common.items() if name not in names]
-    return "".join([*out, "<h3>Common to all</h3>", _table(["setting", "value"], lines, "left")])
+    return "".join([*out, "<h3>Common to all</h3>", table_of(["setting", "value"], lines, "left")])
 
 
 def _provenance(runs: Sequence[Run]) -> str:
@@ -157,7 +175,7 @@ def _provenance(runs: Sequence[Run]) -> str:
         kinds = list(dict.fromkeys(values))
         several = "; ".join(f"{kind} ({counted(values.count(kind), 'run')})" for kind in kinds)
         lines.append([name, kinds[0] if len(kinds) == 1 else several])
-    return _table(["what", "value"], lines, "left")
+    return table_of(["what", "value"], lines, "left")
 
 
 def _commands(runs: Sequence[Run]) -> str:
@@ -166,7 +184,7 @@ def _commands(runs: Sequence[Run]) -> str:
     return "<pre>" + escape("\n".join(lines)) + "</pre>"
 
 
-def _inline(svg: str, prefix: str, title: str) -> str:
+def inline(svg: str, prefix: str, title: str) -> str:
     """An SVG for use inside the page: themed ink, no background, ids that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = svg.replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
@@ -174,11 +192,14 @@ def _inline(svg: str, prefix: str, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def _details(title: str, body: str) -> str:
+def folding(title: str, body: str) -> str:
+    """Markup that is shown when its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
+def table_of(head: Sequence[str], lines: Iterable[Sequence[Any]], kind: str = "") -> str:
+    """A table; `kind`: its class in the style sheet."""
+
     def row(tag: str, cells: Sequence[Any]) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
 

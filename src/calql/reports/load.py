@@ -20,11 +20,15 @@ from calql.reports.stored import Rows, Stored, find_runs
 from calql.reports.style import HERO
 from calql.types import InputError
 
-STEP = {"offline": "grad_step", "online": "env_step"}
+TRAINING = "training"
+"""Both phases of the log of the training, on one clock."""
+STEP = {"offline": "grad_step", "online": "env_step", TRAINING: "grad_step"}
 """Phase → the column that counts its progress."""
 NEEDED = ("phase", "env_step", "grad_step", "score_mean")
 OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_rate")
 """Columns of eval.csv that are read; others are ignored."""
+LONGEST = 200
+"""Points of a curve of a training metric, at most: of a longer log, each is the mean of several rows."""
 SLICE = ("action", "q", "return_mean", "return_sem", "return_deterministic")
 """Columns of slice.csv."""
 
@@ -43,6 +47,8 @@ class Run:
     """[N, SLICE]: Q against rollouts at one state; None if the run has not compared them."""
     label: str
     """Display name of the method, with the settings that differ from other variants of the same method."""
+    training: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Rows of train.csv: `phase` is text, the steps and all metrics floats (nan: not measured)."""
 
     @property
     def task(self) -> str:
@@ -75,10 +81,17 @@ class Run:
         return summarise(self.rows)
 
     def curve(self, phase: str, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values), both [N], of the evaluations in a phase that measured `column`."""
-        points = [(row[STEP[phase]], row[column]) for row in self.rows if row["phase"] == phase]
+        """(steps, values), both [N], of the evaluations in a phase, or of the log of the TRAINING, that measured
+        `column`."""
+        rows = self.training if phase == TRAINING else [row for row in self.rows if row["phase"] == phase]
+        points = [(row[STEP[phase]], row.get(column, math.nan)) for row in rows]
         steps, values = np.array(points, float).reshape(-1, 2).T
-        return steps[np.isfinite(values)], values[np.isfinite(values)]
+        steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+        if phase == TRAINING and len(steps) > LONGEST:
+            starts = np.arange(0, len(steps), -(-len(steps) // LONGEST))
+            counts = np.diff(starts, append=len(steps))
+            return steps[starts + counts - 1], np.add.reduceat(values, starts) / counts
+        return steps, values
 
 
 def load_runs(paths: Iterable[Path | str], only: Collection[str] | None = None) -> list[Run]:
@@ -112,7 +125,9 @@ def _read(stored: Stored) -> Run:
     """The validated run. Raises InputError, one line with file, cause and fix, if it cannot be used."""
     record = read_record(stored.config, stored.config_path)
     curves = None if stored.slice is None else _check_slice(stored.slice)
-    return Run(record, stored, _check_rows(stored.evaluations, stored.done, record.bounded), curves, record.title)
+    rows = _check_rows(stored.evaluations, stored.done, record.bounded)
+    training = [] if stored.training is None else _check_training(stored.training)
+    return Run(record, stored, rows, curves, record.title, training)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -142,6 +157,23 @@ def _check_rows(table: Rows, done: bool, bounded: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_training(table: Rows) -> list[dict[str, Any]]:
+    """The rows of train.csv."""
+    needed = ("phase", "env_step", "grad_step")
+    if table.columns and (missing := [name for name in needed if name not in table.columns]):
+        raise InputError(f"{table.path}: lacks the column(s) {', '.join(missing)}; add them, or delete the file")
+    rows = []
+    for line, cells in table.rows:
+        where = f"{table.path} line {line}"
+        try:
+            rows.append({name: cell if name == "phase" else float(cell or math.nan) for name, cell in cells.items()})
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{where}: wants numbers ({error}); correct or delete the line") from error
+        if cells["phase"] not in ("offline", "online") or not math.isfinite(rows[-1]["grad_step"]):
+            raise InputError(f"{where}: wants a phase, offline or online, and a grad_step; fill them in")
+    return rows
+
+
 def _check_slice(table: Rows) -> np.ndarray:
     try:
         return np.array([[float(cells[name]) for name in SLICE] for _, cells in table.rows]).reshape(-1, len(SLICE))
@@ -155,7 +187,7 @@ def _check_row(row: Mapping[str | None, Any], where: str, bounded: bool) -> dict
     """One row with its numbers as floats; error messages start with `where`. `bounded`: scores lie in [0, 1]."""
     if None in row or None in row.values():
         raise InputError(f"{where}: has more or fewer cells than the header; correct or delete the line")
-    if row["phase"] not in STEP:
+    if row["phase"] not in ("offline", "online"):
         raise InputError(f"{where}: phase is '{row['phase']}'; write offline or online")
     numbers: dict[str, Any] = {"phase": row["phase"]}
     for name in (*NEEDED[1:], *OPTIONAL):

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from calql.reports import figures, tables
-from calql.reports.html import page, slug
+from calql.reports.html import Drawn, page, slug
 from calql.reports.load import Run, labelled, load_runs
 from calql.reports.stored import run_table
 from calql.sweeps import Comparison
@@ -56,6 +56,13 @@ PROFILE: Drawing = (
     "Performance profile",
     "Of all runs, the share that does better than a threshold: higher is better, everywhere on the axis.",
 )
+TRAINING: Drawing = (
+    "training",
+    figures.training_figure,
+    "Training metrics",
+    "Means over intervals of gradient steps (train.csv); dashed: the end of pre-training. {lines}.",
+)
+"""Of each method on each task, folded."""
 
 
 def write_report(
@@ -67,7 +74,8 @@ def write_report(
     """Read every run in or below `paths`, or those named `only`; write the report into `out`; return its page's path.
 
     `comparisons` replace the curves of all runs, on the tasks of their runs. Besides the page:
-    table.{csv,md,tex}, runs.csv, figures/<task>-<name>.{png,svg}, and the run table (see `calql.reports.stored`), from
+    table.{csv,md,tex}, runs.csv, figures/<task>-<name>.{png,svg}, training metrics among them unless there are
+    comparisons, and the run table (see `calql.reports.stored`), from
     which the report can be made again. Raises InputError for runs that cannot be used, for unknown drawings, and for
     an `out` that cannot be written.
     """
@@ -96,22 +104,31 @@ def write_report(
     return out / "report.html"
 
 
-def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Draw and save every figure that has data; yields (task, title, caption, SVG text)."""
+def _draw(runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path) -> Iterator[Drawn]:
+    """Draw and save every figure that has data."""
     tasks = list(dict.fromkeys(run.task for run in runs))
     plan = [(tables.ALL_TASKS, runs, PROFILE)] if len(tasks) > 1 else []
     for task in tasks:
         mine = [run for run in runs if run.task == task]
         chosen = list(_compared(mine, comparisons))
         plan += [(task, mine, drawing) for drawing in (DRAWINGS[:1] if chosen else DRAWINGS)]
-        plan += [(task, *one) for one in chosen]
+        plan += [(task, *one) for one in chosen] or [(task, *one) for one in _by_method(mine)]
     for task, group, (name, draw, title, caption) in plan:
         figure = draw(group)
         if figure is not None:
             svg = figures.save(figure, folder / slug(f"{task}-{name}"))
             note = figures.spread_note(group)
             lines = LINES + (f"; band: {note}" if note else "")
-            yield task, title, caption.format(lines=lines, spread=f"; bars: {note}" if note else ""), svg
+            said = caption.format(lines=lines, spread=f"; bars: {note}" if note else "")
+            yield Drawn(task, title, said, svg, folded=draw is figures.training_figure)
+
+
+def _by_method(runs: Sequence[Run]) -> Iterator[tuple[list[Run], Drawing]]:
+    """The training metrics of every method."""
+    name, draw, title, caption = TRAINING
+    for label in dict.fromkeys(run.label for run in runs):
+        group = [run for run in runs if run.label == label]
+        yield group, (f"{name}-{label}", draw, f"{title}: {label}", caption)
 
 
 def _compared(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Iterator[tuple[list[Run], Drawing]]:

@@ -1,10 +1,10 @@
 """Runs as they are stored: a directory per run, or many in one *run table*. Nothing is validated yet.
 
 A run table is a folder with `runs.json`, a list of {"run": name, "done": bool, "config": …}, and `evaluations.csv` and,
-if runs have one, `slices.csv`: the rows of all runs' eval.csv and slice.csv with a first column `run`. Every
-report writes a run table next to its tables, so it contains its raw rows. In runs.json, `"like": name` means that the
-configuration is that of an earlier run with the objects under "config" merged into it and the paths under "without"
-left out.
+if runs have them, `training.csv` and `slices.csv`: the rows of all runs' eval.csv, train.csv and slice.csv with a first
+column `run`. Every report writes a run table next to its tables, so it contains its raw rows. In runs.json,
+`"like": name` means that the configuration is that of an earlier run with the objects under "config" merged into it and
+the paths under "without" left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from calql.types import InputError
 
-RUNS, EVALUATIONS, SLICES = "runs.json", "evaluations.csv", "slices.csv"
+RUNS, EVALUATIONS, TRAINING, SLICES = "runs.json", "evaluations.csv", "training.csv", "slices.csv"
 Cells = dict[str | None, Any]
 """Column → text, as csv.DictReader gives them."""
 
@@ -50,9 +50,11 @@ class Stored:
     evaluations: Rows
     slice: Rows | None
     """None if the run has not compared Q with rollouts."""
+    training: Rows | None = None
+    """None if there is no log of the training."""
 
     def same(self, other: Stored) -> bool:
-        """Whether both are copies of one run."""
+        """Whether both are copies of one run; older copies may lack the log of the training."""
 
         def cells(rows: Rows | None) -> list[Cells] | None:
             """Rows without empty cells: rows of a table have the columns of all of its runs."""
@@ -95,11 +97,14 @@ def _below(path: Path, name: str) -> Iterator[Path]:
 
 
 def _read_directory(folder: Path, name: str) -> Stored:
-    config, evaluations, slices = (folder / name for name in ("config.json", "eval.csv", "slice.csv"))
+    files = ("config.json", "eval.csv", "slice.csv", "train.csv")
+    config, evaluations, slices, log = (folder / name for name in files)
     done = (folder / "DONE").exists()
     rows = _read_csv(evaluations, done) if done or evaluations.exists() else Rows(evaluations, ())
     curves = _read_csv(slices) if slices.exists() else None
-    return Stored(folder, name if name != "." else folder.name, _read_json(config), config, done, rows, curves)
+    training = _read_csv(log, done) if log.exists() else None
+    name = name if name != "." else folder.name
+    return Stored(folder, name, _read_json(config), config, done, rows, curves, training)
 
 
 def _read_table(folder: Path) -> list[Stored]:
@@ -116,10 +121,21 @@ def _read_table(folder: Path) -> list[Stored]:
             raise InputError(f"{path}: '{name}' is like '{like}', which does not stand before it; correct 'like'")
         configs[name] = entry.get("config") if like is None else _patched(configs[like], entry)
     evaluations = _split(folder / EVALUATIONS, configs)
-    slices = _split(folder / SLICES, configs) if (folder / SLICES).exists() else {}
+    slices, training = (
+        _split(folder / file, configs) if (folder / file).exists() else {} for file in (SLICES, TRAINING)
+    )
     empty = Rows(folder / EVALUATIONS, ())
     return [
-        Stored(folder / name, name, config, path, entry["done"], evaluations.get(name, empty), slices.get(name))
+        Stored(
+            folder / name,
+            name,
+            config,
+            path,
+            entry["done"],
+            evaluations.get(name, empty),
+            slices.get(name),
+            training.get(name),
+        )
         for entry, (name, config) in zip(listed, configs.items(), strict=True)
     ]
 
@@ -168,8 +184,11 @@ def run_table(runs: Sequence[Stored]) -> dict[str, str]:
         RUNS: json.dumps(list(_entries(runs)), indent=1, ensure_ascii=False) + "\n",
         EVALUATIONS: _to_csv((run.name, run.evaluations) for run in runs),
     }
-    slices = [(run.name, run.slice) for run in runs if run.slice is not None]
-    return files | ({SLICES: _to_csv(slices)} if slices else {})
+    optional = {
+        SLICES: [(run.name, run.slice) for run in runs if run.slice is not None],
+        TRAINING: [(run.name, run.training) for run in runs if run.training is not None],
+    }
+    return files | {name: _to_csv(parts) for name, parts in optional.items() if parts}
 
 
 def _entries(runs: Sequence[Stored]) -> Iterator[dict[str, Any]]:

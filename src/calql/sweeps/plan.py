@@ -19,7 +19,8 @@ A plan file (TOML) can express what a command line cannot: options for single me
     runs = ["cal-ql", "iql,iql_temperature=10"]
 
 A `set` before the first [[runs]] holds for all of them, and none of them may set the same option again. [[figures]] say
-what `calql report --plan` draws, each for some of the runs, which are named by their folders.
+what `calql report --plan` draws, each for some of the runs, which are named by their folders. `trackers` are those of
+all runs. [space] says what `calql tune` searches (`calql.sweeps.space`).
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ import dataclasses
 import itertools
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
+from calql.sweeps.space import Space, read_space
 from calql.tasks import nearest
+from calql.trackers import factories
 from calql.training import store
 from calql.training.experiment import Experiment, before_fine_tuning, differences, refuse_seed
 from calql.training.options import experiment
@@ -54,6 +57,8 @@ class Job:
     """Run directories of the plan whose pre-training is the same."""
     eval_workers: int = 0
     """Processes that evaluate the run's policies (see `calql.events`)."""
+    trackers: tuple[str, ...] = ()
+    """Names of its trackers (`calql.trackers.factories`)."""
 
     @property
     def name(self) -> str:
@@ -71,6 +76,7 @@ class Job:
         If a sibling has finished the same pre-training by then, it is reused: the run is the same, but faster.
         """
         apart = ["--eval-workers", str(self.eval_workers)] if self.eval_workers else []
+        apart += ["--trackers", *self.trackers] if self.trackers else []
         if (self.out / "config.json").exists():
             return ["train", "--resume", "--out", str(self.out), *apart]
         e = self.experiment
@@ -122,7 +128,11 @@ class Plan:
     """Data URI; None: the task's own."""
     options: tuple[str, ...] = ()
     """Options of all runs."""
+    trackers: tuple[str, ...] = ()
+    """Trackers of all runs."""
     figures: tuple[Comparison, ...] = ()
+    space: Space = dataclasses.field(default_factory=dict)
+    """What `calql tune` searches; {}: a sweep."""
 
     def folders(self, out: Path) -> dict[tuple[int, str, Variant], Path]:
         """(seed, task, variant) → run directory below `out`.
@@ -162,7 +172,9 @@ class _File(_Table):
     scale: Text = Plan.scale
     data: Text | None = None
     set: Texts = ()
+    trackers: Texts = ()
     figures: tuple[_Figure, ...] = ()
+    space: dict[str, Any] = {}
 
 
 def read_plan(path: Path) -> Plan:
@@ -180,14 +192,18 @@ def read_plan(path: Path) -> Plan:
     common = {option.partition("=")[0] for option in file.set}
     if twice := sorted(own & common):
         raise InputError(f"{path}: '{twice[0]}' is set both for all runs and for some; set it in one place")
-    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set)
+    plan = Plan(file.tasks, variants, file.seeds, file.scale, file.data, file.set, file.trackers)
     known, figures = [variant.folder for variant in variants], []
     for figure in file.figures:
         if unknown := sorted(set(figure.runs) - set(known)):
             raise nearest(unknown[0], known, "run of the plan")
         chosen = (place for (_, _, v), place in plan.folders(Path()).items() if v.folder in figure.runs)
         figures.append(Comparison(figure.title, figure.draws, frozenset(chosen)))
-    return dataclasses.replace(plan, figures=tuple(figures))
+    try:
+        space = read_space(file.space)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return dataclasses.replace(plan, figures=tuple(figures), space=space)
 
 
 def _what_is_wrong(said: str) -> str:
@@ -204,8 +220,11 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
     """Every combination, in the plan's order.
 
     Each task and variant is resolved once, so a wrong name or option is an InputError before anything runs, and so is a
-    directory that holds a different run.
+    directory that holds a different run, and a tracker that cannot be used.
     """
+    factories(plan.trackers)
+    if plan.space:
+        raise InputError("the plan has a [space] to be searched: use calql tune --plan, or leave [space] out")
     if plan.data and len(plan.tasks) > 1:
         raise InputError("--data names one data set; sweep only its task")
     for seed in plan.seeds:
@@ -223,7 +242,7 @@ def make_jobs(plan: Plan, out: Path, eval_workers: int = 0) -> list[Job]:
         first = before_fine_tuning(made[task, variant])
         same = [v for v in plan.variants if v != variant and before_fine_tuning(made[task, v]) == first]
         siblings = tuple(folders[seed, task, v] for v in same)
-        jobs.append(Job(mine, options[variant], here, siblings, eval_workers))
+        jobs.append(Job(mine, options[variant], here, siblings, eval_workers, plan.trackers))
     return jobs
 
 

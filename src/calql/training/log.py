@@ -52,12 +52,14 @@ class Log:
         fix = "--set target_q_clamp=true" if clamps else "a smaller critic_lr"
         return f"mean Q is {q:.4g}, beyond ±{limit:.4g}: values diverge; consider a new run with {fix}"
 
-    def flush(self, where: Mapping[str, Any]) -> None:
-        """Write a row of train.csv with the means since the last row, if there were any updates."""
-        if self.summed:
-            row = {name: total / self.summed for name, total in self.sums.items()}
-            self._append("train.csv", {**where, **row}, TRAIN_COLUMNS)
-            self.sums, self.summed = {}, 0
+    def flush(self, where: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Write a row of train.csv with the means since the last row; returns it. None if there were no updates."""
+        if not self.summed:
+            return None
+        row = {**where, **{name: total / self.summed for name, total in self.sums.items()}}
+        self._append("train.csv", row, TRAIN_COLUMNS)
+        self.sums, self.summed = {}, 0
+        return row
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
         """Write a row of eval.csv."""

@@ -30,6 +30,9 @@ class Event(NamedTuple):
     """End of the phase on that clock."""
     info: dict[str, Any]
     """Metrics of an update, outcome of an episode, row of an evaluation, or text of a notice."""
+    row: dict[str, Any] | None = None
+    """The row that was added with it: to eval.csv by an evaluation, to episodes.csv by an episode, to train.csv by some
+    updates (their means since the row before)."""
 
 
 def run(training: Training) -> Iterator[Event]:
@@ -80,7 +83,7 @@ def evaluated(t: Training, rows: Iterable[dict[str, Any]]) -> Iterator[Event]:
     for row in t.written(rows):
         (phase,) = (phase for phase in t.experiment.phases if phase.name == row["phase"])
         step = row["env_step" if phase.name == "online" else "grad_step"]
-        yield Event("evaluation", phase.name, step, phase.length, row)
+        yield Event("evaluation", phase.name, step, phase.length, row, row)
         if int(row["episodes"]) and row["score_mean"] in (None, "") and not t.log.told_unmeasured:
             t.log.told_unmeasured = True
             yield Event("notice", phase.name, step, phase.length, {"text": NOT_MEASURED})
@@ -106,8 +109,9 @@ def collect(t: Training) -> Iterator[Event]:
     t.replay = add_episode(t.replay, padded(rows, t.example, task.horizon), jnp.int32(episode.length))
     t.counters = t.schedule.after_episode(t.counters, episode.length)
     outcome = episode_row(task, episode) | {"return": float(rows.rewards.sum())}
-    t.log.episode({"episode": index, "env_step": t.counters.env_step, "file": file} | outcome)
-    yield event(t, "episode", outcome)
+    row = {"episode": index, "env_step": t.counters.env_step, "file": file} | outcome
+    t.log.episode(row)
+    yield event(t, "episode", outcome, row)
 
 
 def update(t: Training) -> Iterator[Event]:
@@ -119,9 +123,8 @@ def update(t: Training) -> Iterator[Event]:
     t.state, sums = train_steps(*settings, t.state, t.replay, key, *numbers)
     metrics = t.log.updates(sums, count, c.total_grad_step)
     t.counters = t.schedule.after_updates(c, count)
-    if t.schedule.logs(t.counters):
-        t.log.flush(t.where())
-    yield event(t, "update", metrics)
+    row = t.log.flush(t.where()) if t.schedule.logs(t.counters) else None
+    yield event(t, "update", metrics, row)
     yield from evaluated(t, t.pending(wait=False))
     if alarm := t.log.implausible(metrics, t.q_bounds, hasattr(t.phase.algorithm, "target_q_range")):
         yield event(t, "notice", {"text": alarm})
@@ -131,8 +134,8 @@ def update(t: Training) -> Iterator[Event]:
 
 
 def end_phase(t: Training) -> Iterator[Event]:
-    """Write the last row of train.csv, the comparison of Q with rollouts if asked for, and a lasting checkpoint."""
-    t.log.flush(t.where())
+    """Write the comparison of Q with rollouts if asked for, and a lasting checkpoint."""
+    t.log.flush(t.where())  # of a run that an earlier version left here
     dimension, rule = t.experiment.measurement.slice_dimension, t.phase.algorithm
     if dimension is not None and t.phase.name == "offline" and isinstance(rule, HasValues):
         yield event(t, "notice", {"text": "comparing Q with rollouts at one state (slice.csv)"})
@@ -142,6 +145,6 @@ def end_phase(t: Training) -> Iterator[Event]:
     t.save(milestone=True)
 
 
-def event(t: Training, kind: str, info: dict[str, Any]) -> Event:
+def event(t: Training, kind: str, info: dict[str, Any], row: dict[str, Any] | None = None) -> Event:
     """An event at this point of the run."""
-    return Event(kind, t.phase.name, t.now, t.phase.length, info)
+    return Event(kind, t.phase.name, t.now, t.phase.length, info, row)

@@ -94,8 +94,9 @@ class Schedule:
         )
 
     def logs(self, c: Counters) -> bool:
-        """Whether a row of train.csv is due after an update."""
-        return c.total_grad_step % self.experiment.measurement.log_every == 0
+        """Whether a row of train.csv is due after an update; the last update of a phase always has one."""
+        due = c.total_grad_step % self.experiment.measurement.log_every == 0
+        return due or self.now(c) >= self.phase(c).length
 
     def saves(self, c: Counters) -> bool:
         """Whether a checkpoint is due after an update; the end of a phase always has one."""
