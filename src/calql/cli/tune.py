@@ -40,7 +40,7 @@ def tune(
         dry_run: Check the plan, print what would be searched, and stop.
     """
     from calql.cli import common
-    from calql.machine import refuse_process_count
+    from calql.machine import refuse_workers
     from calql.sweeps import read_plan
     from calql.sweeps.search import Search
 
@@ -49,7 +49,7 @@ def tune(
     if trials < 1:
         raise InputError(f"trials is {trials}; it must be at least 1")
     if workers is not None:
-        refuse_process_count("workers", workers)
+        refuse_workers("workers", workers)
     asked = read_plan(plan)
     asked = dataclasses.replace(asked, options=(*asked.options, *flat(options)))
     search = Search(asked, out, objective, seed, pruning)
