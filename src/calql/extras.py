@@ -24,6 +24,8 @@ EXTRAS = {
     "onnxruntime": ("ONNX Runtime", "export"),
     "imageio": ("imageio", "video"),
     "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
+    "submitit": ("submitit", "slurm"),
+    "ray": ("Ray", "ray"),
 }
 """Top-level module → (the package's own name, calql's extra). The core imports none of them before it is used."""
 

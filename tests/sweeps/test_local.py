@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from calql import machine
-from calql.sweeps import local
+from calql.sweeps import local, process
 
 RUN = """
 import os, sys, time
@@ -42,8 +42,10 @@ class Job:
     siblings: tuple = ()
     done: bool = False
 
-    def arguments(self):
-        return [str(self.out)]
+    program: str = RUN
+
+    def command(self):
+        return [sys.executable, "-c", self.program, str(self.out)]
 
     def wait(self) -> tuple[int, str, list[int]]:
         """(process, settings, cores) of the run, once it is under way."""
@@ -70,8 +72,7 @@ def lives(process: int) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def small_programs(monkeypatch, tmp_path):
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-c", RUN))
+def nothing_is_set(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.delenv(name, raising=False)
@@ -83,7 +84,7 @@ def jobs(tmp_path):
 
 
 def engine(jobs, workers=None):
-    return closing(local.run_local(jobs, workers, poll_s=0.01))
+    return closing(local.Local(workers, poll_s=0.01).run(jobs))
 
 
 def test_all_jobs_run_and_their_ends_are_told(tmp_path, jobs):
@@ -158,14 +159,13 @@ def test_closing_the_engine_stops_what_runs(jobs):
 
 
 def test_a_run_that_does_not_stop_is_ended(monkeypatch, jobs):
-    monkeypatch.setattr(local, "GRACE_S", 0.2)
-    monkeypatch.setattr(
-        local, "PROGRAM", (sys.executable, "-c", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{RUN}")
-    )
-    with engine(jobs[:1]) as runs:
+    monkeypatch.setattr(process, "GRACE_S", 0.2)
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{RUN}"
+    job = dataclasses.replace(jobs[0], program=deaf)
+    with engine([job]) as runs:
         next(runs)
-        process = jobs[0].wait()[0]
-    assert not lives(process)
+        number = job.wait()[0]
+    assert not lives(number)
 
 
 SWEEP = """
@@ -173,10 +173,9 @@ import sys
 from pathlib import Path
 from test_local import Job
 from calql.cli.signals import terminating
-from calql.sweeps import local
-local.PROGRAM = (sys.executable, "-c", sys.argv[1])
+from calql.sweeps.local import Local
 with terminating():
-    for _ in local.run_local([Job(Path(sys.argv[2]))], 1):
+    for _ in Local(1).run([Job(Path(sys.argv[2]), program=sys.argv[1])]):
         pass
 """
 CHILD = """

@@ -184,6 +184,7 @@ def _grade(
     from calql.paper.methods import GRADING, get_method
     from calql.reports.grade import grade, write_grades
     from calql.sweeps import Plan, Variant, make_jobs
+    from calql.sweeps.local import Local
 
     task, uri = _task_and_data(what, name)
     if idle := [method for method in methods if get_method(method).offline is None]:
@@ -191,7 +192,7 @@ def _grade(
     out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
     plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "grade", uri, options)
     jobs = make_jobs(plan, out)
-    run_jobs(jobs, workers)
+    run_jobs(jobs, Local(workers))
     grades = grade(out, jobs[0].experiment.task)
     written = write_grades(grades, jobs[0].experiment.task, out)
 

@@ -29,6 +29,7 @@ def demo(
     from calql.paper.tasks import DEFAULT_TASK, TASKS
     from calql.reports.report import write_report
     from calql.sweeps import Plan, Variant, make_jobs
+    from calql.sweeps.local import Local
 
     task, hero, rival = TASKS[DEFAULT_TASK], METHODS[DEFAULT_METHOD], METHODS[RIVAL]
     chosen = flat(seeds) or (0, 1, 2)
@@ -37,7 +38,7 @@ def demo(
         f"Seeds {', '.join(map(str, chosen))}: pre-train on the data, then fine-tune in the environment."
     )
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale)
-    run_jobs(make_jobs(plan, out), workers)
+    run_jobs(make_jobs(plan, out), Local(workers))
     page = write_report([out], out / "report")
     common.console.print(f"\nreport: {page}\nnext: open it, then try other methods on the same data:")
     others = [method for method in METHODS if method not in (hero.id, rival.id)]

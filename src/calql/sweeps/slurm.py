@@ -1,0 +1,149 @@
+"""The SLURM engine: one job array by submitit, whose jobs save and are queued again when they are told to leave."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from calql import files
+from calql.extras import needed_for
+from calql.sweeps.engine import Status, read_engine_options
+from calql.sweeps.plan import Job
+from calql.sweeps.process import GRACE_S, Run, add_to_log, running, stop, under_way
+from calql.types import InputError, RunError
+
+TIMEOUTS = 1000
+"""How often a job may reach its time limit and be queued again: each time it goes on from where it was."""
+
+
+class Task:
+    """What a job of the array does. At submitit's signal `checkpoint` is called, and the job is queued again."""
+
+    process: Run | None = None
+
+    def __call__(self, job: Job, folder: str) -> int:
+        """Do the run; returns its exit code."""
+        signal.signal(signal.SIGTERM, self._stop)  # submitit would ignore it
+        threads = {"OMP_NUM_THREADS": os.environ.get("SLURM_CPUS_PER_TASK", "1")} | os.environ
+        with running(job, folder, threads) as self.process:
+            code = self.process.wait()
+        if code == 128 + signal.SIGTERM:  # cancelled or preempted, and the run has saved
+            time.sleep(GRACE_S)  # until SLURM ends this job, or submitit's signal queues it again
+            sys.exit(code)
+        return code
+
+    def _stop(self, *_: object) -> None:
+        if self.process:
+            self.process.ask_to_stop()
+
+    def checkpoint(self, job: Job, folder: str) -> Any:
+        """Save the run; what is left to do is the same."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.process:
+            stop([self.process])
+        return DelayedSubmission(Task(), job, folder)
+
+
+@dataclasses.dataclass
+class Slurm:
+    """Runs as jobs of one array, which live on without this process: the same plan, started again, finds its jobs.
+
+    Raises InputError if submitit or SLURM is missing, or for an option that is not one of submitit's parameters.
+    """
+
+    options: Sequence[str]
+    """`name=value` texts: parameters of sbatch as submitit names them; `cluster=local` rehearses on this machine."""
+    folder: Path
+    """Where submitit keeps its files, on a file system that all machines see. jobs.json: the job of each run."""
+    workers: int | None = None
+    """Number of parallel runs; None: as many as SLURM allows."""
+    cores: int = 1
+    """Cores that a run uses."""
+    poll_s: float = 5.0
+    """Seconds between two looks at the jobs."""
+
+    def __post_init__(self) -> None:
+        with needed_for("--engine slurm"):
+            import submitit
+        known = submitit.SlurmExecutor._valid_parameters() | {"cluster"}
+        given = {"time": 240, "job_name": "calql", "cpus_per_task": self.cores, "srun_args": []}
+        given |= {"array_parallelism": self.workers} if self.workers else {}
+        given |= read_engine_options(self.options, known, "slurm")
+        for name in ("setup", "teardown", "srun_args"):  # lists, and one text is a list of one
+            given |= {name: [given[name]]} if isinstance(given.get(name), str) else {}
+        given["srun_args"].append(f"--cpus-per-task={given['cpus_per_task']}")  # since SLURM 22.05 not sbatch's own
+        self.cluster, minutes = given.pop("cluster", "slurm"), given.pop("time")
+        try:
+            self.executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=TIMEOUTS)
+            self.executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": given[name] for name in given})
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            said = str(error).partition("\n")[0]
+            raise InputError(f"--engine slurm: {said}; correct --engine-options, or use another --engine") from error
+        self.ids: set[str] = set()
+
+    def left(self) -> str:
+        """See `Engine.left`."""
+        end = f"scancel {' '.join(sorted(self.ids))}"
+        return f"the jobs stay in the queue, and the same command shows them again; to end them (they save): {end}"
+
+    def run(self, jobs: Sequence[Job]) -> Generator[Status, None, None]:
+        """See `Engine.run`."""
+        ended = {job: 0 for job in jobs if job.done}
+        queue = self._queued([job for job in jobs if not job.done])
+        queue |= self._submit([job for job in jobs if not job.done and job not in queue])
+        self.ids = {place.job_id.partition("_")[0] for place in queue.values()}
+        while queue:
+            for job, place in list(queue.items()):
+                if job.done or place.done():
+                    ended[job] = 0 if job.done else _exit_code(job, place)
+                    del queue[job]
+            yield Status([job for job in queue if under_way(job)], dict(ended))
+            time.sleep(self.poll_s)
+
+    def _queued(self, jobs: Sequence[Job]) -> dict[Job, Any]:
+        """Jobs that an earlier call has submitted, and that wait or run."""
+        if self.cluster != "slurm":
+            return {}
+        from submitit.slurm.slurm import SlurmJob
+
+        known, watcher = self._known(), SlurmJob.watcher
+        found = {job: SlurmJob(self.folder, known[_key(job)]) for job in jobs if _key(job) in known}
+        watcher.update()
+        states = {job: watcher.get_state(place.job_id, "cache") for job, place in found.items()}
+        lives = {job for job, s in states.items() if s != "UNKNOWN" and not watcher.is_done(found[job].job_id, "cache")}
+        return {job: place for job, place in found.items() if job in lives}
+
+    def _submit(self, jobs: Sequence[Job]) -> dict[Job, Any]:
+        try:
+            places = self.executor.map_array(Task(), jobs, [os.getcwd()] * len(jobs)) if jobs else []
+        except (RuntimeError, OSError) as error:
+            said = str(error).strip().splitlines()[-1:]
+            raise RunError(f"SLURM took no jobs: {''.join(said)}; correct --engine-options, then try again") from error
+        queue = dict(zip(jobs, places, strict=True))
+        known = self._known() | {_key(job): place.job_id for job, place in queue.items()}
+        files.write(self.folder / "jobs.json", json.dumps(known, indent=2) + "\n")
+        return queue
+
+    def _known(self) -> dict[str, str]:
+        path = self.folder / "jobs.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _key(job: Job) -> str:
+    return os.path.abspath(job.out)
+
+
+def _exit_code(job: Job, place: Any) -> int:
+    try:
+        return place.result()
+    except RuntimeError:  # submitit's: the job was ended, or never began
+        add_to_log(job, f"SLURM job {place.job_id} ended early ({place.state}); see {place.paths.stderr}")
+        return 1
