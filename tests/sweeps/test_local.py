@@ -7,68 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from small_jobs import RUN, Job, lives, until
 
 from calql import machine
 from calql.sweeps import local, process
-
-RUN = """
-import os, sys, time
-from pathlib import Path
-out = Path(sys.argv[1])
-out.mkdir()
-names = ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
-settings = " ".join(os.environ.get(name, "unset") for name in names)
-time.sleep(0.2)  # until it is pinned
-cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-(out / "found.tmp").write_text(f"{os.getpid()}\\n{settings}\\n{cores}\\n")
-(out / "found.tmp").rename(out / "found")
-while not (out.parent / "go").exists():
-    time.sleep(0.02)
-sys.exit(3 if out.name == "bad" else 0)
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the engine asks of a job."""
-
-    out: Path
-    siblings: tuple = ()
-    done: bool = False
-
-    program: str = RUN
-
-    def command(self):
-        return [sys.executable, "-c", self.program, str(self.out)]
-
-    def wait(self) -> tuple[int, str, list[int]]:
-        """(process, settings, cores) of the run, once it is under way."""
-        until(lambda: (self.out / "found").exists())
-        process, settings, cores = (self.out / "found").read_text().splitlines()
-        return int(process), settings, [int(n) for n in cores.strip("[]").split(",") if n]
-
-
-def until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()  # dead, and nobody asked how it ended
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:  # no /proc, or gone by now
-        return sys.platform != "linux"
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +118,7 @@ def test_a_run_that_does_not_stop_is_ended(monkeypatch, jobs):
 SWEEP = """
 import sys
 from pathlib import Path
-from test_local import Job
+from small_jobs import Job
 from calql.cli.signals import terminating
 from calql.sweeps.local import Local
 with terminating():
@@ -188,7 +135,7 @@ threading.Thread(target=child.stop_with_parent, daemon=True).start()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_a_sweep_however_it_ends(jobs, number):
     code = [sys.executable, "-c", SWEEP, CHILD + RUN, str(jobs[0].out)]
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(code, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE) as sweep:
         process = jobs[0].wait()[0]
         sweep.send_signal(number)

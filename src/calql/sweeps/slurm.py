@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -16,40 +14,12 @@ from calql import files
 from calql.extras import needed_for
 from calql.sweeps.engine import Status, read_engine_options
 from calql.sweeps.plan import Job
-from calql.sweeps.process import GRACE_S, Run, add_to_log, running, stop, under_way
+from calql.sweeps.process import add_to_log, under_way
+from calql.sweeps.slurm_task import Task
 from calql.types import InputError, RunError
 
 TIMEOUTS = 1000
-"""How often a job may reach its time limit and be queued again: each time it goes on from where it was."""
-
-
-class Task:
-    """What a job of the array does. At submitit's signal `checkpoint` is called, and the job is queued again."""
-
-    process: Run | None = None
-
-    def __call__(self, job: Job, folder: str) -> int:
-        """Do the run; returns its exit code."""
-        signal.signal(signal.SIGTERM, self._stop)  # submitit would ignore it
-        threads = {"OMP_NUM_THREADS": os.environ.get("SLURM_CPUS_PER_TASK", "1")} | os.environ
-        with running(job, folder, threads) as self.process:
-            code = self.process.wait()
-        if code == 128 + signal.SIGTERM:  # cancelled or preempted, and the run has saved
-            time.sleep(GRACE_S)  # until SLURM ends this job, or submitit's signal queues it again
-            sys.exit(code)
-        return code
-
-    def _stop(self, *_: object) -> None:
-        if self.process:
-            self.process.ask_to_stop()
-
-    def checkpoint(self, job: Job, folder: str) -> Any:
-        """Save the run; what is left to do is the same."""
-        from submitit.helpers import DelayedSubmission
-
-        if self.process:
-            stop([self.process])
-        return DelayedSubmission(Task(), job, folder)
+"""How often a job may reach its time limit, and be queued again to go on."""
 
 
 @dataclasses.dataclass
@@ -81,6 +51,8 @@ class Slurm:
             given |= {name: [given[name]]} if isinstance(given.get(name), str) else {}
         given["srun_args"].append(f"--cpus-per-task={given['cpus_per_task']}")  # since SLURM 22.05 not sbatch's own
         self.cluster, minutes = given.pop("cluster", "slurm"), given.pop("time")
+        if not isinstance(minutes, int):
+            raise InputError(f"time is {minutes}; give a whole number of minutes, as in time=240")
         try:
             self.executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=TIMEOUTS)
             self.executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": given[name] for name in given})
@@ -117,13 +89,14 @@ class Slurm:
         known, watcher = self._known(), SlurmJob.watcher
         found = {job: SlurmJob(self.folder, known[_key(job)]) for job in jobs if _key(job) in known}
         watcher.update()
-        states = {job: watcher.get_state(place.job_id, "cache") for job, place in found.items()}
-        lives = {job for job, s in states.items() if s != "UNKNOWN" and not watcher.is_done(found[job].job_id, "cache")}
-        return {job: place for job, place in found.items() if job in lives}
+        gone = {x for x in known.values() if watcher.is_done(x, "cache") or watcher.get_state(x, "cache") == "UNKNOWN"}
+        return {job: place for job, place in found.items() if place.job_id not in gone}
 
     def _submit(self, jobs: Sequence[Job]) -> dict[Job, Any]:
+        if not jobs:
+            return {}
         try:
-            places = self.executor.map_array(Task(), jobs, [os.getcwd()] * len(jobs)) if jobs else []
+            places = self.executor.map_array(Task(), jobs, [os.getcwd()] * len(jobs))
         except (RuntimeError, OSError) as error:
             said = str(error).strip().splitlines()[-1:]
             raise RunError(f"SLURM took no jobs: {''.join(said)}; correct --engine-options, then try again") from error
@@ -145,5 +118,6 @@ def _exit_code(job: Job, place: Any) -> int:
     try:
         return place.result()
     except RuntimeError:  # submitit's: the job was ended, or never began
-        add_to_log(job, f"SLURM job {place.job_id} ended early ({place.state}); see {place.paths.stderr}")
+        said = (place.stderr() or "").strip().splitlines()[-1:]
+        add_to_log(job, f"SLURM job {place.job_id} ended early ({place.state}): {''.join(said)} ({place.paths.stderr})")
         return 1
