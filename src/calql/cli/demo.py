@@ -24,6 +24,7 @@ def demo(
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
     """
     from calql.cli import common
+    from calql.cli.hints import next_look, or_step
     from calql.cli.sweep import run_jobs
     from calql.paper.methods import DEFAULT_METHOD, METHODS, RIVAL
     from calql.paper.tasks import DEFAULT_TASK, TASKS
@@ -40,8 +41,8 @@ def demo(
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale)
     run_jobs(make_jobs(plan, out), Local(workers))
     page = write_report([out], out / "report")
-    common.console.print(f"\nreport: {page}\nnext: open it, then try other methods on the same data:")
+    common.console.print(f"\nreport: {page}; other methods on the same data:", soft_wrap=True)
+    next_look(page)
     others = [method for method in METHODS if method not in (hero.id, rival.id)]
-    line = ("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
-    common.console.print(f"  {common.command_line(*line)}", highlight=False, soft_wrap=True)
+    or_step("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
     return 0

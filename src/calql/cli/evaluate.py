@@ -30,6 +30,7 @@ def evaluate(
         video: Also record the first episode to this MP4 file (needs the [video] extra).
     """
     from calql.cli.common import console, note
+    from calql.cli.hints import next_step
     from calql.envs.make import make_env
     from calql.envs.rollout import film
     from calql.training import policy as library
@@ -57,4 +58,6 @@ def evaluate(
         film(camera, policy.task, policy.side_by_side(1), library.evaluation_seeds(seed, episodes)[0], video)
         if not as_json:
             console.print(f"video: {video}")
+    if not as_json:
+        next_step("export", run_dir, "--step", step, "--out", "policy.npz")
     return 0

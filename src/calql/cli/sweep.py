@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from calql.cli.hints import next_step, without
 from calql.cli.options import Numbers, Settings, Texts, flat
 from calql.types import InputError, RunError
 
@@ -78,10 +79,11 @@ def sweep(
     if dry_run:
         for job in jobs:
             print("done " if job.done else "to do", common.command_line(*job.arguments()))
+        next_step(*without("--dry-run"))
     if chosen is None:
         return 0
     run_jobs(jobs, chosen)
-    common.console.print(f"next: {common.command_line('report', out, '--out', 'report')}", soft_wrap=True)
+    next_step("report", out, "--out", "report")
     return 0
 
 
