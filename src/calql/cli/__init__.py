@@ -65,20 +65,8 @@ def application() -> SubcommandApp:
     """All commands."""
     from tyro.extras import SubcommandApp
 
-    from calql.cli import (
-        bench,
-        completions,
-        data,
-        demo,
-        doctor,
-        evaluate,
-        export,
-        listing,
-        report,
-        sweep,
-        theory,
-        train,
-    )
+    from calql.cli import bench, data, demo, doctor, evaluate, export, listing, report, sweep, theory, train
+    from calql.cli.completions import completions_of
     from calql.export import actor
 
     app = SubcommandApp()
@@ -95,7 +83,7 @@ def application() -> SubcommandApp:
         "theory": theory.theory,
         "bench": bench.bench,
         "doctor": doctor.doctor,
-        "completions": completions.completions,
+        "completions": completions_of(app),
     }.items():
         app.command(name=name)(function)
     return app
