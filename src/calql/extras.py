@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,6 +40,18 @@ def missing(what: str, error: BaseException) -> MissingPackage | None:
     return MissingPackage(
         f"{what} needs {title}; pip install 'calql[{extra}]' (in a checkout of calql: pip install -e '.[{extra}]')"
     )
+
+
+def refuse_missing(what: str, *modules: str) -> None:
+    """Raise MissingPackage that names all the packages that are not installed, before any work is begun."""
+    absent = [EXTRAS[module] for module in modules if not importlib.util.find_spec(module)]
+    if absent:
+        titles, extras = (", ".join(dict.fromkeys(names)) for names in zip(*absent, strict=True))
+        extras = extras.replace(" ", "")
+        raise MissingPackage(
+            f"{what} needs {titles}; pip install 'calql[{extras}]' (in a checkout of calql: pip install -e "
+            f"'.[{extras}]', or uvx --from '.[{extras}]' calql demo)"
+        )
 
 
 @contextmanager

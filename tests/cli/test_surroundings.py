@@ -135,3 +135,15 @@ def test_odd_numbers_of_eval_moved_data_and_a_report_of_odd_folders(said, tmp_pa
     (tmp_path / "a run" / "config.json").write_text('{"architectures": []}')
     code, text = said("report", "a run", "--out", "report")
     assert (code, "not the configuration of a run" in text) == (2, True)
+
+
+def test_the_demo_names_all_that_it_lacks_before_it_begins(said, monkeypatch, tmp_path):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    absent = ("minari", "matplotlib")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more))
+    code, text = said("demo", "--scale", "smoke", "--seeds", "0")
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert "the demo needs Minari, Matplotlib; pip install 'calql[formats,report]'" in text
+    assert not list(tmp_path.iterdir())

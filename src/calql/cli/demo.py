@@ -23,6 +23,9 @@ def demo(
         scale: laptop, or smoke for a quick check that everything works.
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
     """
+    from calql.extras import refuse_missing
+
+    refuse_missing("the demo", "minari", "h5py", "matplotlib")
     from calql.cli import common
     from calql.cli.hints import next_look, or_step
     from calql.cli.sweep import run_jobs
