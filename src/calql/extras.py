@@ -42,15 +42,13 @@ def missing(what: str, error: BaseException) -> MissingPackage | None:
     )
 
 
-def refuse_missing(what: str, *modules: str) -> None:
-    """Raise MissingPackage that names all the packages that are not installed, before any work is begun."""
-    absent = [EXTRAS[module] for module in modules if not importlib.util.find_spec(module)]
-    if absent:
-        titles, extras = (", ".join(dict.fromkeys(names)) for names in zip(*absent, strict=True))
-        extras = extras.replace(" ", "")
+def refuse_missing(what: str, extras: str, *modules: str) -> None:
+    """Raise MissingPackage, before any work is begun, that names all modules which are not installed, and the extras
+    (`paper,report`) that bring them."""
+    if absent := [EXTRAS[module][0] for module in modules if not importlib.util.find_spec(module)]:
         raise MissingPackage(
-            f"{what} needs {titles}; pip install 'calql[{extras}]' (in a checkout of calql: pip install -e "
-            f"'.[{extras}]', or uvx --from '.[{extras}]' calql demo)"
+            f"{what} needs {', '.join(absent)}; pip install 'calql[{extras}]' (in a checkout of calql: pip install -e "
+            f"'.[{extras}]', or without installing: uvx --from '.[{extras}]' calql demo)"
         )
 
 

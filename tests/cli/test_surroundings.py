@@ -145,5 +145,5 @@ def test_the_demo_names_all_that_it_lacks_before_it_begins(said, monkeypatch, tm
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more))
     code, text = said("demo", "--scale", "smoke", "--seeds", "0")
     assert (code, len(text.splitlines())) == (2, 1)
-    assert "the demo needs Minari, Matplotlib; pip install 'calql[formats,report]'" in text
+    assert "the demo needs Minari, Matplotlib; pip install 'calql[paper,report]'" in text
     assert not list(tmp_path.iterdir())

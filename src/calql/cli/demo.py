@@ -25,7 +25,7 @@ def demo(
     """
     from calql.extras import refuse_missing
 
-    refuse_missing("the demo", "minari", "h5py", "matplotlib")
+    refuse_missing("the demo", "paper,report", "mujoco", "minari", "h5py", "matplotlib")
     from calql.cli import common
     from calql.cli.hints import next_look, or_step
     from calql.cli.sweep import run_jobs
