@@ -1,4 +1,4 @@
-"""A SLURM of one machine for tests: sbatch, srun, sacct, scancel and scontrol, by the name that this file is called by.
+"""A SLURM of one machine for tests: sbatch, srun, squeue, scancel and scontrol, by the name of the file.
 
 `install(folder)` puts the commands there. A job of an array is a session of processes; `FOLDER/jobs/ID_INDEX` holds its
 state and the process of its step. As SLURM does, a signal goes to the step alone, and the end (KILL) to all.
@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS = ("sbatch", "srun", "sacct", "scancel", "scontrol")
-KILL_WAIT_S = 20.0
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+KILL_WAIT_S = 6.0
 
 
 def install(folder: Path) -> None:
@@ -83,10 +83,19 @@ def srun(*words: str) -> None:
     os.execvp(words[0], words)
 
 
-def sacct(*_: str) -> None:
-    print("JobID|State|NodeList")
-    for path in sorted(jobs().glob("[0-9]*")):
-        print(f"{path.name}|{state(path.name)[0]}|here")
+def squeue(*_: str) -> None:
+    """Jobs that wait, run, or are completing."""
+    for path in jobs().glob("[0-9]*"):
+        word, step = state(path.name)
+        if word in ("PENDING", "RUNNING", "REQUEUED") or lives(int(step)):
+            print(path.name)
+
+
+def lives(process: int) -> bool:
+    try:
+        return process > 0 and b") Z " not in Path(f"/proc/{process}/stat").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def scancel(which: str, *more: str) -> None:

@@ -305,7 +305,8 @@ def test_demo(tmp_path, capfd):
     *_, look, other = capfd.readouterr().out.splitlines()
     assert look.startswith("next: ")
     assert look.endswith(f"-m webbrowser {tmp_path / 'demo' / 'report' / 'report.html'}")
-    assert other.startswith("or:   calql sweep ")
+    assert other.startswith("or:   ")
+    assert " sweep --tasks " in other
 
 
 def test_python_dash_m():

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import fake_slurm
-import numpy as np
 import pytest
+from long_runs import LONG, saved, write_files
 from small_jobs import until
-from test_signals import LONG, TASK, saved
 
 from calql.training.run_dir import RunDir
 
@@ -23,17 +22,7 @@ pytest.importorskip("submitit")
 
 @pytest.mark.slow
 def test_a_sweep_goes_on_under_another_engine(tmp_path, monkeypatch):
-    steps = np.arange(200)
-    rng = np.random.default_rng(0)
-    np.savez(
-        tmp_path / "data.npz",
-        observations=rng.normal(size=(200, 1)).astype(np.float32),
-        actions=rng.uniform(-1, 1, (200, 1)).astype(np.float32),
-        rewards=(steps % 20 == 19).astype(np.float32),
-        terminals=steps % 20 == 19,
-        timeouts=np.zeros(200, bool),
-    )
-    (tmp_path / "lines.py").write_text(TASK)
+    write_files(tmp_path)
     fake_slurm.install(tmp_path / "bin")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -41,6 +30,7 @@ def test_a_sweep_goes_on_under_another_engine(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = Path("runs/lines.task/bc/seed-0")
     what = ["--tasks", "lines:task", "--methods", "bc", "--seeds", "0", "--out", "runs", *LONG]
+    log = run.with_name("seed-0.log")
     steps_done = []
     for engine, end in (("slurm", signal.SIGKILL), ("ray", signal.SIGTERM), ("local", signal.SIGINT)):
         before = saved(run)[-1:]
@@ -52,8 +42,7 @@ def test_a_sweep_goes_on_under_another_engine(tmp_path, monkeypatch):
                 sweep.wait(120)
         if engine == "slurm":  # the job outlives the sweep
             subprocess.run(["scancel", "1"], check=True)
-        until(lambda: not (run / ".lock").exists())
-        assert "all work is saved" in Path("runs/lines.task/bc/seed-0.log").read_text().splitlines()[-1]
+        until(lambda: log.read_text().count("all work is saved") == len(steps_done) + 1)
         steps_done.append(saved(run)[-1])
     rows = [int(row["grad_step"]) for row in RunDir(run).read_rows("train.csv")]
     assert rows == sorted(set(rows))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from calql import files
 from calql.extras import needed_for
 from calql.sweeps.engine import Status, read_engine_options
 from calql.sweeps.plan import Job
-from calql.sweeps.process import add_to_log, under_way
-from calql.sweeps.slurm_task import Task
+from calql.sweeps.process import under_way
+from calql.sweeps.slurm_jobs import Task, ended_early, in_the_queue
 from calql.types import InputError, RunError
 
 TIMEOUTS = 1000
-"""How often a job may reach its time limit, and be queued again to go on."""
+"""How often a job may reach its time limit and be queued again."""
 
 
 @dataclasses.dataclass
@@ -37,7 +37,7 @@ class Slurm:
     """Number of parallel runs; None: as many as SLURM allows."""
     cores: int = 1
     """Cores that a run uses."""
-    poll_s: float = 5.0
+    poll_s: float = 10.0
     """Seconds between two looks at the jobs."""
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class Slurm:
             given |= {name: [given[name]]} if isinstance(given.get(name), str) else {}
         given["srun_args"].append(f"--cpus-per-task={given['cpus_per_task']}")  # since SLURM 22.05 not sbatch's own
         self.cluster, minutes = given.pop("cluster", "slurm"), given.pop("time")
-        if not isinstance(minutes, int):
-            raise InputError(f"time is {minutes}; give a whole number of minutes, as in time=240")
+        if not isinstance(minutes, int) or minutes < 5:  # the warning comes up to 150 seconds before the end
+            raise InputError(f"time is {minutes}; give a whole number of minutes, at least 5, as in time=240")
         try:
             self.executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=TIMEOUTS)
             self.executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": given[name] for name in given})
@@ -72,25 +72,37 @@ class Slurm:
         queue = self._queued([job for job in jobs if not job.done])
         queue |= self._submit([job for job in jobs if not job.done and job not in queue])
         self.ids = {place.job_id.partition("_")[0] for place in queue.values()}
+        gone: set[Job] = set()
         while queue:
+            before, gone = gone, {job for job, lives in self._living(queue).items() if not lives}
             for job, place in list(queue.items()):
-                if job.done or place.done():
-                    ended[job] = 0 if job.done else _exit_code(job, place)
+                result = place.paths.result_pickle.exists()
+                if job.done or result or job in gone & before:  # at the second look: a result may come late
+                    ended[job] = 0 if job.done else place.result() if result else ended_early(job, place)
                     del queue[job]
             yield Status([job for job in queue if under_way(job)], dict(ended))
             time.sleep(self.poll_s)
+
+    def _living(self, places: Mapping[Job, Any]) -> dict[Job, bool]:
+        """Whether the jobs wait or run."""
+        if self.cluster != "slurm":
+            return {job: not place.done() for job, place in places.items()}
+        told = in_the_queue()
+        return {job: told is None or place.job_id in told for job, place in places.items()}
 
     def _queued(self, jobs: Sequence[Job]) -> dict[Job, Any]:
         """Jobs that an earlier call has submitted, and that wait or run."""
         if self.cluster != "slurm":
             return {}
-        from submitit.slurm.slurm import SlurmJob
+        from submitit import SlurmJob
 
-        known, watcher = self._known(), SlurmJob.watcher
-        found = {job: SlurmJob(self.folder, known[_key(job)]) for job in jobs if _key(job) in known}
-        watcher.update()
-        gone = {x for x in known.values() if watcher.is_done(x, "cache") or watcher.get_state(x, "cache") == "UNKNOWN"}
-        return {job: place for job, place in found.items() if place.job_id not in gone}
+        known = self._known()
+        found = {
+            job: SlurmJob(self.folder, known[str(job.out.absolute())])
+            for job in jobs
+            if str(job.out.absolute()) in known
+        }
+        return {job: found[job] for job, lives in self._living(found).items() if lives}
 
     def _submit(self, jobs: Sequence[Job]) -> dict[Job, Any]:
         if not jobs:
@@ -101,23 +113,10 @@ class Slurm:
             said = str(error).strip().splitlines()[-1:]
             raise RunError(f"SLURM took no jobs: {''.join(said)}; correct --engine-options, then try again") from error
         queue = dict(zip(jobs, places, strict=True))
-        known = self._known() | {_key(job): place.job_id for job, place in queue.items()}
+        known = self._known() | {str(job.out.absolute()): place.job_id for job, place in queue.items()}
         files.write(self.folder / "jobs.json", json.dumps(known, indent=2) + "\n")
         return queue
 
     def _known(self) -> dict[str, str]:
         path = self.folder / "jobs.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _key(job: Job) -> str:
-    return os.path.abspath(job.out)
-
-
-def _exit_code(job: Job, place: Any) -> int:
-    try:
-        return place.result()
-    except RuntimeError:  # submitit's: the job was ended, or never began
-        said = (place.stderr() or "").strip().splitlines()[-1:]
-        add_to_log(job, f"SLURM job {place.job_id} ended early ({place.state}): {''.join(said)} ({place.paths.stderr})")
-        return 1

@@ -1,15 +1,16 @@
-"""What a job of the SLURM engine does on its machine."""
+"""Jobs of SLURM: what one does on its machine, and which there are."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
 
 from calql.sweeps.plan import Job
-from calql.sweeps.process import GRACE_S, Run, running, stop
+from calql.sweeps.process import GRACE_S, Run, add_to_log, running, stop
 
 
 class Task:
@@ -40,3 +41,22 @@ class Task:
         if self.process:
             stop([self.process])
         return DelayedSubmission(Task(), job, folder)
+
+
+def in_the_queue() -> set[str] | None:
+    """Ids of this user's jobs that wait or run; None if SLURM does not answer now.
+
+    submitit asks SLURM's accounting instead, which many clusters do not have.
+    """
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+    try:
+        return {*subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def ended_early(job: Job, place: Any) -> int:
+    """Say in the run's log that its job (submitit's, at `place`) ended without a result; returns an exit code."""
+    said = (place.stderr() or "").strip().splitlines()[-1:]
+    add_to_log(job, f"SLURM job {place.job_id} ended early: {''.join(said)} ({place.paths.stderr})")
+    return 1
