@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ EXTRAS = {
     "tensorboardX": ("tensorboardX", "tracking"),
     "wandb": ("wandb", "tracking"),
     "optuna": ("Optuna", "tune"),
+    "submitit": ("submitit", "slurm"),
+    "ray": ("Ray", "ray"),
 }
 """Top-level module → (the package's own name, calql's extra). The core imports none of them before it is used."""
 
@@ -40,6 +43,16 @@ def missing(what: str, error: BaseException) -> MissingPackage | None:
     return MissingPackage(
         f"{what} needs {title}; pip install 'calql[{extra}]' (in a checkout of calql: pip install -e '.[{extra}]')"
     )
+
+
+def refuse_missing(what: str, extras: str, *modules: str) -> None:
+    """Raise MissingPackage, before any work is begun, that names all modules which are not installed, and the extras
+    (`paper,report`) that bring them."""
+    if absent := [EXTRAS[module][0] for module in modules if not importlib.util.find_spec(module)]:
+        raise MissingPackage(
+            f"{what} needs {', '.join(absent)}; pip install 'calql[{extras}]' (in a checkout of calql: pip install -e "
+            f"'.[{extras}]', or without installing: uvx --from '.[{extras}]' calql demo)"
+        )
 
 
 @contextmanager

@@ -33,7 +33,10 @@ def finished_run(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "eval", "data", "sweep", "tune", "report", "bench", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "demo", "train", "eval", "data", "sweep", "tune", "report", "list", "bench", "doctor", "completions"],
+)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -272,7 +275,7 @@ def test_options_given_twice_add_up(times, tmp_path, monkeypatch, capfd):
         cut = {"once": [several], "each": [[value] for value in several], "mixed": [several[:1], several[1:]]}[times]
         arguments += [word for some in cut if some for word in (name, *some)]
     calql("sweep", *arguments, "--scale", "smoke", "--dry-run")
-    said = [line.split() for line in capfd.readouterr().out.splitlines()]
+    said = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("to do")]
     found = {(line[line.index("--method") + 1], line[line.index("--seed") + 1]) for line in said}
     assert found == {(method, str(seed)) for method in values["--methods"] for seed in values["--seeds"]}
     for line in said:
@@ -299,7 +302,11 @@ def test_sweep_names_the_run_that_failed(tmp_path, capfd):
 def test_demo(tmp_path, capfd):
     calql("demo", "--scale", "smoke", "--seeds", 0, "--out", tmp_path / "demo")
     assert (tmp_path / "demo" / "report" / "report.html").exists()
-    assert "next:" in capfd.readouterr().out
+    *_, look, other = capfd.readouterr().out.splitlines()
+    assert look.startswith("next: ")
+    assert look.endswith(f"-m webbrowser {tmp_path / 'demo' / 'report' / 'report.html'}")
+    assert other.startswith("or:   ")
+    assert " sweep --tasks " in other
 
 
 def test_python_dash_m():

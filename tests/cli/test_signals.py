@@ -8,51 +8,18 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
+from long_runs import LONG, saved, write_files
 
 from calql.training.run_dir import RunDir
 
-TASK = """
-import gymnasium
-import numpy as np
-from calql.tasks import Task
-
-class Line(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x = 0.0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.x += 0.1 * float(action[0])
-        won = self.x > 0.5
-        return np.array([self.x], np.float32), float(won), won, False, {"success": won}
-
-def task():
-    return Task(id="line", env=Line, horizon=20, data=None)
-"""
-LONG = ("--data", "npz:data.npz", "--scale", "smoke", "--set", "offline_steps=400000", "eval_every_offline=4000",
-        "eval_episodes=1", "checkpoint_every=1000")  # fmt: skip
 CALQL = (sys.executable, "-m", "calql")
 
 
 @pytest.fixture
 def start(tmp_path):
     """Starts a command in a folder that has a task and its data; whatever still runs in the end is killed."""
-    rng, steps = np.random.default_rng(0), np.arange(200)
-    np.savez(
-        tmp_path / "data.npz",
-        observations=rng.normal(size=(200, 1)).astype(np.float32),
-        actions=rng.uniform(-1, 1, (200, 1)).astype(np.float32),
-        rewards=(steps % 20 == 19).astype(np.float32),
-        terminals=steps % 20 == 19,
-        timeouts=np.zeros(200, bool),
-    )
-    (tmp_path / "lines.py").write_text(TASK)
+    write_files(tmp_path)
     started = []
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
 
@@ -75,12 +42,8 @@ def until(condition, seconds=120.0):
         time.sleep(0.05)
 
 
-def saved(run) -> list[str]:
-    return sorted(path.name for path in run.glob("checkpoints/step-*"))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_training_that_is_stopped_saves_and_says_how_to_go_on(start, tmp_path, number):
     run, out = tmp_path / "run", ("--out", "run")
     first = start("train", "--task", "lines:task", "--method", "bc", *out, *LONG)

@@ -221,3 +221,15 @@ def test_a_deleted_folder_and_closed_streams(tmp_path, line, code, told):
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert told in done.stderr
+
+
+def test_the_demo_names_all_that_it_lacks_before_it_begins(said, monkeypatch, tmp_path):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    absent = ("minari", "matplotlib")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more))
+    code, text = said("demo", "--scale", "smoke", "--seeds", "0")
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert "the demo needs Minari, Matplotlib; pip install 'calql[paper,report]'" in text
+    assert not list(tmp_path.iterdir())

@@ -7,71 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from small_jobs import RUN, Job, lives, until
 
 from calql import machine
-from calql.sweeps import local
-
-RUN = """
-import os, sys, time
-from pathlib import Path
-out = Path(sys.argv[1])
-out.mkdir()
-names = ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
-settings = " ".join(os.environ.get(name, "unset") for name in names)
-time.sleep(0.2)  # until it is pinned
-cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-(out / "found.tmp").write_text(f"{os.getpid()}\\n{settings}\\n{cores}\\n")
-(out / "found.tmp").rename(out / "found")
-while not (out.parent / "go").exists():
-    time.sleep(0.02)
-sys.exit(3 if out.name == "bad" else 0)
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the engine asks of a job."""
-
-    out: Path
-    siblings: tuple = ()
-    done: bool = False
-
-    def arguments(self):
-        return [str(self.out)]
-
-    def wait(self) -> tuple[int, str, list[int]]:
-        """(process, settings, cores) of the run, once it is under way."""
-        until(lambda: (self.out / "found").exists())
-        process, settings, cores = (self.out / "found").read_text().splitlines()
-        return int(process), settings, [int(n) for n in cores.strip("[]").split(",") if n]
-
-
-def until(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()  # dead, and nobody asked how it ended
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:  # no /proc, or gone by now
-        return sys.platform != "linux"
+from calql.sweeps import local, process
 
 
 @pytest.fixture(autouse=True)
-def small_programs(monkeypatch, tmp_path):
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-c", RUN))
+def nothing_is_set(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.delenv(name, raising=False)
@@ -83,7 +31,7 @@ def jobs(tmp_path):
 
 
 def engine(jobs, workers=None):
-    return closing(local.run_local(jobs, workers, poll_s=0.01))
+    return closing(local.Local(workers, poll_s=0.01).run(jobs))
 
 
 def test_all_jobs_run_and_their_ends_are_told(tmp_path, jobs):
@@ -158,25 +106,23 @@ def test_closing_the_engine_stops_what_runs(jobs):
 
 
 def test_a_run_that_does_not_stop_is_ended(monkeypatch, jobs):
-    monkeypatch.setattr(local, "GRACE_S", 0.2)
-    monkeypatch.setattr(
-        local, "PROGRAM", (sys.executable, "-c", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{RUN}")
-    )
-    with engine(jobs[:1]) as runs:
+    monkeypatch.setattr(process, "GRACE_S", 0.2)
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{RUN}"
+    job = dataclasses.replace(jobs[0], program=deaf)
+    with engine([job]) as runs:
         next(runs)
-        process = jobs[0].wait()[0]
-    assert not lives(process)
+        number = job.wait()[0]
+    assert not lives(number)
 
 
 SWEEP = """
 import sys
 from pathlib import Path
-from test_local import Job
+from small_jobs import Job
 from calql.cli.signals import terminating
-from calql.sweeps import local
-local.PROGRAM = (sys.executable, "-c", sys.argv[1])
+from calql.sweeps.local import Local
 with terminating():
-    for _ in local.run_local([Job(Path(sys.argv[2]))], 1):
+    for _ in Local(1).run([Job(Path(sys.argv[2]), program=sys.argv[1])]):
         pass
 """
 CHILD = """
@@ -189,7 +135,7 @@ threading.Thread(target=child.stop_with_parent, daemon=True).start()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_a_sweep_however_it_ends(jobs, number):
     code = [sys.executable, "-c", SWEEP, CHILD + RUN, str(jobs[0].out)]
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(code, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE) as sweep:
         process = jobs[0].wait()[0]
         sweep.send_signal(number)

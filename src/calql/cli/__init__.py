@@ -6,8 +6,12 @@ import errno
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from calql import __version__
+
+if TYPE_CHECKING:
+    from tyro.extras import SubcommandApp
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,11 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 128 + N stopped by signal N (Ctrl-C: 130).
     """
-    from tyro.extras import SubcommandApp
-
-    from calql.cli import bench, data, demo, doctor, evaluate, export, report, sweep, theory, train, tune
+    from calql.cli import hints
     from calql.cli.signals import Stopped, terminating
-    from calql.export import actor
     from calql.types import InputError, RunError, one_line
 
     _open_streams()
@@ -28,32 +29,17 @@ def main(arguments: list[str] | None = None) -> None:
     except FileNotFoundError:
         print("calql: the current folder does not exist any more; change to another one", file=sys.stderr)
         sys.exit(2)
+    hints.typed[:] = sys.argv[1:] if arguments is None else arguments
     sys.path.insert(0, "")  # so that --task package.module:factory finds the user's own files
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not end a run
-    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    if hints.typed == ["--version"]:
         print(f"calql {__version__}")
         return
-    app = SubcommandApp()
-    for name, function in {
-        "demo": demo.demo,
-        "train": train.train,
-        "eval": evaluate.evaluate,
-        "export": export.export,
-        "act": actor.act,
-        "data": data.data,
-        "sweep": sweep.sweep,
-        "tune": tune.tune,
-        "report": report.report,
-        "theory": theory.theory,
-        "bench": bench.bench,
-        "doctor": doctor.doctor,
-    }.items():
-        app.command(name=name)(function)
     try:
         with terminating():
-            code = app.cli(prog="calql", description=HELP, args=arguments)
+            code = application().cli(prog="calql", description=HELP, args=arguments)
             sys.stdout.flush()
     except InputError as error:
         print(f"calql: {error}", file=sys.stderr)
@@ -105,6 +91,35 @@ def _fix(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many files are open: raise the limit, ulimit -n"
     return "check the path and its permissions, or choose another"
+
+
+def application() -> SubcommandApp:
+    """All commands."""
+    from tyro.extras import SubcommandApp
+
+    from calql.cli import bench, data, demo, doctor, evaluate, export, listing, report, sweep, theory, train, tune
+    from calql.cli.completions import completions_of
+    from calql.export import actor
+
+    app = SubcommandApp()
+    for name, function in {
+        "demo": demo.demo,
+        "train": train.train,
+        "eval": evaluate.evaluate,
+        "export": export.export,
+        "act": actor.act,
+        "data": data.data,
+        "sweep": sweep.sweep,
+        "tune": tune.tune,
+        "report": report.report,
+        "list": listing.listing,
+        "theory": theory.theory,
+        "bench": bench.bench,
+        "doctor": doctor.doctor,
+        "completions": completions_of(app),
+    }.items():
+        app.command(name=name)(function)
+    return app
 
 
 HELP = "Pre-train on logged data, fine-tune online, without unlearning. Start with: calql demo"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from calql.cli.hints import next_step
 from calql.types import InputError
 
 
@@ -53,6 +54,7 @@ def bench(
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(dumps({"machine": here} | measured, indent=2) + "\n")
+    next_step("train", "--dry-run") if methods else next_step("bench", "--methods", "all")
     return 0
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.table import Table
 
 from calql import trackers as tracking
+from calql.cli.hints import next_step, or_step
 from calql.cli.live import Bars, Live
 from calql.cli.signals import until_stopped
 from calql.data.episodes import Episodes
@@ -142,8 +143,8 @@ def print_summary(run_dir: RunDir) -> None:
     unknown = summary["score_before"] is None and summary["score_after"] is None
     measured = "score not measured" if unknown else f"{measured}   dip {number('dip')}"
     console.print(f"\n{measured}   in {summary['wall_s']:.0f} s\nrun directory: {run_dir.path}", soft_wrap=True)
-    report = command_line("report", run_dir.path, "--out", "report")
-    console.print(f"next: {report}    (or: {command_line('eval', run_dir.path)})", soft_wrap=True)
+    next_step("report", run_dir.path, "--out", "report")
+    or_step("eval", run_dir.path)
 
 
 def print_config(experiment: Experiment, task: Task | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from calql.cli.hints import next_step
 from calql.cli.options import Numbers, Settings, Texts, flat
 from calql.data.readers import FORMS
 from calql.tasks import Task
@@ -92,7 +93,7 @@ def _list() -> int:
 
     from calql.cli.common import console
     from calql.data.readers.minari import list_local, root
-    from calql.paper.tasks import TASKS
+    from calql.paper.tasks import DEFAULT_TASK, TASKS
 
     table = Table("URI", "episodes", "steps", "size")
     for found in list_local():
@@ -100,6 +101,7 @@ def _list() -> int:
     console.print(f"data sets in {root()}:")
     console.print(table if table.row_count else "  none yet")
     console.print("can be built here: " + ", ".join(task.id for task in TASKS.values() if task.builder))
+    next_step("data", "check", DEFAULT_TASK)
     return 0
 
 
@@ -109,8 +111,8 @@ def _build(name: str, seed: int, transitions: int | None, workers: int | None, o
 
     task = with_data(name)
     made = common.build(task, seed, transitions, workers, options)
-    look = common.command_line("data", "check", task.data or f"minari:{made}")
-    common.console.print(f"built minari:{made}; look at it with: {look}", soft_wrap=True)
+    common.console.print(f"built minari:{made}", soft_wrap=True)
+    next_step("data", "check", task.data)
     return 0
 
 
@@ -118,7 +120,7 @@ def _convert(what: str, to: str | None) -> int:
     from calql.cli.common import console, note
     from calql.data.convert import TARGETS, convert
     from calql.data.load import load
-    from calql.paper.tasks import TASKS
+    from calql.paper.tasks import TASKS, with_data
 
     if to is None:
         raise InputError(f"calql data convert needs a place to write to: --to {TARGETS}")
@@ -128,6 +130,8 @@ def _convert(what: str, to: str | None) -> int:
     written = convert(episodes, to)
     about = f"{episodes.num_episodes} episodes, {episodes.num_transitions} transitions"
     console.print(f"wrote {about} to {written}; use it as --data {to}", soft_wrap=True, markup=False)
+    task = what if what in TASKS else with_data(what).id if what.startswith("local:") else "TASK"
+    next_step("data", "check", to, "--task", task)
     return 0
 
 
@@ -148,7 +152,14 @@ def _judge(
         from calql.reports.data_figures import draw_data
 
         print(f"drew {draw_data(episodes, made.task, figures, made.discount, made.data.tail_bootstrap)}")
-    return 2 if report.errors else 0
+    if report.errors:
+        return 2
+    asked = (*(("--data", uri) if uri != made.task.data else ()), *(("--set", *options) if options else ()))
+    if with_env:
+        next_step("train", "--task", name or made.task.id, *asked, "--out", "runs/first")
+    else:
+        next_step("data", "check", what, *(("--task", name) if name else ()), *(("--set", *options) if options else ()))
+    return 0
 
 
 def _task_and_data(what: str, name: str | None) -> tuple[Task, str]:
@@ -174,11 +185,12 @@ def _grade(
 ) -> int:
     from rich.table import Table
 
-    from calql.cli.common import command_line, console
+    from calql.cli.common import console
     from calql.cli.sweep import run_jobs
     from calql.paper.methods import GRADING, get_method
     from calql.reports.grade import grade, write_grades
     from calql.sweeps import Plan, Variant, make_jobs
+    from calql.sweeps.local import Local
 
     task, uri = _task_and_data(what, name)
     if idle := [method for method in methods if get_method(method).offline is None]:
@@ -186,7 +198,7 @@ def _grade(
     out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
     plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "grade", uri, options)
     jobs = make_jobs(plan, out)
-    run_jobs(jobs, workers)
+    run_jobs(jobs, Local(workers))
     grades = grade(out, jobs[0].experiment.task)
     written = write_grades(grades, jobs[0].experiment.task, out)
 
@@ -202,6 +214,6 @@ def _grade(
     for found in grades:
         for row in found.endings():
             console.print(f"{row['method']}: {row['share']:.0%} {row['ending']}, progress {row['progress']:.2f}")
-    next_command = command_line("report", out, "--out", out / "report")
-    console.print(f"written: {', '.join(map(str, written))}\nnext: {next_command}", soft_wrap=True)
+    console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    next_step("report", out, "--out", out / "report")
     return 0

@@ -23,12 +23,17 @@ def demo(
         scale: laptop, or smoke for a quick check that everything works.
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU.
     """
+    from calql.extras import refuse_missing
+
+    refuse_missing("the demo", "paper,report", "mujoco", "minari", "h5py", "matplotlib")
     from calql.cli import common
+    from calql.cli.hints import next_look, or_step
     from calql.cli.sweep import run_jobs
     from calql.paper.methods import DEFAULT_METHOD, METHODS, RIVAL
     from calql.paper.tasks import DEFAULT_TASK, TASKS
     from calql.reports.report import write_report
     from calql.sweeps import Plan, Variant, make_jobs
+    from calql.sweeps.local import Local
 
     task, hero, rival = TASKS[DEFAULT_TASK], METHODS[DEFAULT_METHOD], METHODS[RIVAL]
     chosen = flat(seeds) or (0, 1, 2)
@@ -37,10 +42,10 @@ def demo(
         f"Seeds {', '.join(map(str, chosen))}: pre-train on the data, then fine-tune in the environment."
     )
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale)
-    run_jobs(make_jobs(plan, out), workers)
+    run_jobs(make_jobs(plan, out), Local(workers))
     page = write_report([out], out / "report")
-    common.console.print(f"\nreport: {page}\nnext: open it, then try other methods on the same data:")
+    common.console.print(f"\nreport: {page}; other methods on the same data:", soft_wrap=True)
+    next_look(page)
     others = [method for method in METHODS if method not in (hero.id, rival.id)]
-    line = ("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
-    common.console.print(f"  {common.command_line(*line)}", highlight=False, soft_wrap=True)
+    or_step("sweep", "--tasks", task.id, "--methods", hero.id, *others[:5], "--seeds", 0, 1, 2, "--out", "runs")
     return 0

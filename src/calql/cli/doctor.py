@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calql.machine import from_here, has_accelerator, threads, visible_gpus
+from calql.cli.hints import next_step
+from calql.machine import cache, from_here, has_accelerator, threads, visible_gpus
 
 STYLES = {"ok": "green", "warn": "yellow", "broken": "bold red", "": "dim"}
 RENDER = """
@@ -62,7 +63,9 @@ def doctor() -> int:
     for row in rows:
         if row.fix:  # not in the table, whose line breaks would spoil a command to be copied
             console.print(f"{row.what}: {row.fix}", soft_wrap=True, markup=False, highlight=False)
-    return int(any(row.status == "broken" for row in rows))
+    broken = any(row.status == "broken" for row in rows)
+    next_step("doctor" if broken else "demo")
+    return int(broken)
 
 
 def _packages() -> Iterator[Row]:
@@ -75,6 +78,22 @@ def _packages() -> Iterator[Row]:
         yield _package(need, extra)
         for further in _asked_by_extras(need):  # imageio[ffmpeg] requires imageio-ffmpeg
             yield _package(further, extra)
+
+
+def _extras() -> Iterator[Row]:
+    """Which extras are complete; how to install each package of the others is said in its own row."""
+    complete: dict[str, bool] = {}
+    for need in map(Requirement, metadata.requires("calql") or []):
+        for extra in re.findall(r'extra == "([\w-]+)"', str(need.marker)):
+            there = all(_package(package, extra).status == "ok" for package in (need, *_asked_by_extras(need)))
+            complete[extra] = complete.get(extra, True) and there
+    here, absent = ([name for name, there in complete.items() if there is wanted] for wanted in (True, False))
+    yield Row(
+        "extras", "ok", f"{', '.join(here) or 'none'}" + (f"; not installed: {', '.join(absent)}" if absent else "")
+    )
+    if found := [name for name in ("sbatch", "srun") if shutil.which(name)]:
+        fix = "" if "slurm" in here else "for calql sweep --engine slurm, install the packages for slurm"
+        yield Row("SLURM", "ok" if "slurm" in here else "warn", f"{', '.join(found)} on the PATH", fix)
 
 
 def _asked_by_extras(need: Requirement) -> Iterator[Requirement]:
@@ -157,6 +176,7 @@ def _data() -> Iterator[Row]:
 
 def _runs() -> Iterator[Row]:
     yield _free("disk for runs", Path("runs"), "choose another --out")
+    yield _free("disk for compiled programs", cache(), "set XDG_CACHE_HOME")
 
 
 def _free(what: str, folder: Path, elsewhere: str) -> Row:
@@ -172,6 +192,7 @@ def _existing(folder: Path) -> Path:
 
 CHECKS = {
     "packages": _packages,
+    "extras": _extras,
     "JAX devices": _accelerator,
     "rendering": _gl,
     "data sets": _data,

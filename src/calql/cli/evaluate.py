@@ -30,6 +30,7 @@ def evaluate(
         video: Also record the first of these episodes to this MP4 file (needs the [video] extra).
     """
     from calql.cli.common import console, note
+    from calql.cli.hints import next_step
     from calql.training import policy as library
     from calql.training.record import read_record
     from calql.training.run_dir import RunDir
@@ -52,4 +53,5 @@ def evaluate(
         )
         if video is not None:
             console.print(f"video: {video}", markup=False, soft_wrap=True)
+        next_step("export", run_dir, "--step", step, "--out", "policy.npz")
     return 0

@@ -30,6 +30,7 @@ def export(
         as_json: Print the contract as JSON instead of text.
     """
     from calql.cli.common import console, note
+    from calql.cli.hints import next_step
     from calql.export.policy import form_of, load, time_per_action
     from calql.export.write import refuse_taken, write_reader
     from calql.training.export import export_run
@@ -52,4 +53,5 @@ def export(
         f"worst error {check['worst_error']:.2g} at {check['states']} states of {check['from']}\n"
         f"{1e6 * seconds.median:.0f} µs per action on this machine (99 % within {1e6 * seconds.p99:.0f} µs)"
     )
+    next_step("act", out, "--episodes", 3, "--out", "episodes")
     return 0

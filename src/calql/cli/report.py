@@ -29,6 +29,7 @@ def report(
             ask for.
         out: Folder of the report.
     """
+    from calql.cli.hints import next_look
     from calql.reports.report import write_report
     from calql.sweeps import read_plan
 
@@ -39,4 +40,5 @@ def report(
     names = [path.as_posix() for p in plans for path in p.folders(Path()).values()]
     page = write_report(paths, out, comparisons, list(dict.fromkeys(names)) if plans else None)
     print(f"wrote {page} (open it in a browser), with tables and figures beside it")
+    next_look(page)
     return 0

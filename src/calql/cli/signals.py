@@ -1,4 +1,4 @@
-"""SIGTERM (SLURM, systemd, timeout), a closed terminal and Ctrl-C: clean up, save, and say how to continue."""
+"""SIGTERM and warnings (SLURM, systemd, timeout), a closed terminal and Ctrl-C: clean up, save, say how to continue."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TypeVar
 
 from calql.types import RunError
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""What schedulers send some time before the end, if asked to (sbatch --signal); left alone, they would kill."""
+ASKING = (signal.SIGTERM, signal.SIGHUP, *WARNINGS)
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], object]
 
@@ -26,12 +29,12 @@ class Stopped(RunError):
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as an exception does (SystemExit), so that every `finally` runs."""
+    """SIGTERM, SIGHUP and warnings end the block as an exception does (SystemExit), so that every `finally` runs."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    with _handling((signal.SIGTERM, signal.SIGHUP), leave):
+    with _handling(ASKING, leave):
         yield
 
 
@@ -41,9 +44,7 @@ def until_stopped(events: Iterable[T], save: Callable[[], None], how_to_continue
     A run is consistent only between two events. A second signal does not wait, and nothing is saved.
     """
     asked: list[int] = []
-    with _handling(
-        (signal.SIGTERM, signal.SIGHUP, signal.SIGINT), lambda number, frame: asked.append(number), once=True
-    ):
+    with _handling((*ASKING, signal.SIGINT), lambda number, frame: asked.append(number), once=True):
         for event in events:
             yield event
             if asked:

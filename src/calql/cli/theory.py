@@ -29,6 +29,7 @@ def theory(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from calql.cli import common
+    from calql.cli.hints import next_look
     from calql.reports.theory import write_theory
     from calql.tasks import nearest
     from calql.theory import LEARNERS, WORLDS, run, settings
@@ -57,4 +58,5 @@ def theory(
     common.console.print(f"{below} of {runs * len(named)} runs of Algorithm 2 stay below the bound of Eq. E.20")
     common.console.print(f"tables: table.md, table.csv, regret.csv in {out}; figures:", markup=False)
     common.console.print("\n".join(f"  {path}" for path in figures), markup=False, highlight=False)
+    next_look(figures[0])
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from calql.cli.hints import next_step, without
 from calql.cli.options import Settings, Texts, flat
 from calql.data.readers import FORMS
 from calql.data.readers.files import NoSuchFile
@@ -99,7 +100,8 @@ def train(
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, uri=data))
         refuse_other(run_dir, saved.experiment, experiment)
         if run_dir.done and experiment == saved.experiment:
-            print(f"{out} is already finished; see it with: {common.command_line('report', out, '--out', 'report')}")
+            print(f"{out} is already finished")
+            next_step("report", run_dir.path, "--out", "report")
             return 0
     else:
         saved, experiment = None, make(*asked)
@@ -116,6 +118,7 @@ def train(
     common.enable_compilation_cache()
     if dry_run:
         common.print_plan(experiment, episodes, run_dir)
+        next_step(*without("--dry-run"))
         return 0
     differs = differs_from_paper(experiment, row or experiment.task.id, experiment.method)
     told = {"options": read_options(changes), "differs_from_paper": differs}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -32,7 +33,7 @@ from calql.export.policy import load
 from calql.export.recorder import Actor
 from calql.files import temporary_name
 from calql.limits import Limits
-from calql.machine import before_all_others
+from calql.machine import before_all_others, program
 from calql.tasks import Task, load_attribute
 from calql.types import InputError, RunError
 
@@ -140,16 +141,19 @@ def act(
             )  # fmt: skip
             if real_time:
                 before_all_others()
+            last = out
             while episodes is None or actor.episodes < episodes:
                 if (problem := actor.reload()) is not None:
                     print(f"note {problem}", flush=True)
-                path, episode = actor.episode()
+                last, episode = actor.episode()
                 actor.write_report()
                 error = actor.pace.report()["error_ms"]
                 kept = (
                     "" if error is None else f"   {hz:g} Hz within {error['p99']:.2f} ms (99 %), {actor.pace.late} late"
                 )
-                print(f"{path}   {episode.length} steps   return {episode.rewards.sum():.2f}{kept}", flush=True)
+                print(f"{last}   {episode.length} steps   return {episode.rewards.sum():.2f}{kept}", flush=True)
+            command = [*program(), "data", "info", f"npz:{last}", "--task", env or task["id"]]
+            print(f"next: {shlex.join(command)}", flush=True)
         finally:
             machine.env.close()
     return 0

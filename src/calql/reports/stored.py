@@ -72,10 +72,10 @@ def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
     searched inside a run directory or below a run table. Raises InputError for files that cannot be read, and for
     names that do not exist.
     """
-    directories = list(_below(path, "config.json")) if only is None else [path / name for name in only]
+    directories = list(below(path, "config.json")) if only is None else [path / name for name in only]
     directories = [folder for folder in directories if (folder / "config.json").is_file()]
     found = [_read_directory(folder, folder.relative_to(path).as_posix()) for folder in directories]
-    for folder in [] if found else _below(path, RUNS):
+    for folder in [] if found else below(path, RUNS):
         above = folder.relative_to(path)
         found += [dataclasses.replace(run, name=(above / run.name).as_posix()) for run in _read_table(folder)]
     if only is None:
@@ -87,13 +87,13 @@ def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
     return [by_name[name] for name in only]
 
 
-def _below(path: Path, name: str) -> Iterator[Path]:
+def below(path: Path, name: str) -> Iterator[Path]:
     """The outermost folders that contain a file of this name."""
     if (path / name).is_file():
         yield path
     elif path.is_dir():
         for child in sorted(path.iterdir()):
-            yield from _below(child, name)
+            yield from below(child, name)
 
 
 def _read_directory(folder: Path, name: str) -> Stored:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +87,10 @@ class Job:
         donor = next((path for path in self.siblings if pretrained(path)), None)
         arguments += ["--pretrained", str(donor)] if donor else []
         return arguments + apart + (["--set", *self.options] if self.options else [])
+
+    def command(self) -> list[str]:
+        """The command of this machine that does so: `calql`, except that it ends with the process that started it."""
+        return [sys.executable, "-m", "calql.cli.child", *self.arguments()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,8 +23,10 @@ import numpy as np
 from calql.evaluation.metrics import summarise
 from calql.extras import needed_for
 from calql.machine import has_accelerator, threads
-from calql.sweeps.local import Status, log_path, run_local
+from calql.sweeps.engine import Status
+from calql.sweeps.local import Local
 from calql.sweeps.plan import Job, Plan, make_jobs
+from calql.sweeps.process import log_path
 from calql.sweeps.space import dimensions
 from calql.tasks import nearest
 from calql.training.experiment import Experiment, before_fine_tuning, encode
@@ -223,7 +225,7 @@ class Search:
             return None
         workers = min(len(jobs), free)
         known = set(self._trials()[trial.number].intermediate_values)
-        return _Running(trial, jobs, workers, run_local(jobs, workers, poll_s=0.0), known)
+        return _Running(trial, jobs, workers, Local(workers, poll_s=0.0).run(jobs), known)
 
     def _with_donors(self, jobs: list[Job]) -> list[Job]:
         """The jobs of a trial, each with the runs of earlier trials as siblings whose pre-training is the same."""
