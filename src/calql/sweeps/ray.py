@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import time
@@ -21,10 +22,7 @@ OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "s
 
 
 def do(job: Job, folder: str, settings: Mapping[str, str], pinned: bool) -> int:
-    """The task: do the run in `folder`, with `settings` of the environment and, if `pinned`, on a core of its own.
-
-    Returns the exit code of the run. An exception, as which cancelling comes, stops the run, which saves.
-    """
+    """The task: do the run in `folder`, with `settings` of the environment, pinned or not; returns its exit code."""
     with running(job, folder, settings, take_core() if pinned else None) as run:
         while run.poll() is None:
             time.sleep(0.2)  # not `wait`, which Ray cannot interrupt
@@ -66,7 +64,7 @@ class Ray:
         waiting = [job for job in jobs if not job.done]
         ours = not ray.is_initialized() and self._connect()
         try:
-            given = {"num_gpus": 1 if ray.cluster_resources().get("GPU") else 0} | self.given
+            given: dict[str, Any] = {"num_gpus": 1 if ray.cluster_resources().get("GPU") else 0} | self.given
             try:
                 how = os.getcwd(), _settings(**given), given["num_cpus"] == 1 and not given["num_gpus"]
                 task = ray.remote(**given)(do)
@@ -95,7 +93,7 @@ class Ray:
         here = {} if self.address else {"num_cpus": threads(), "include_dashboard": False}
         ours = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(self.address, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, **here)
         except (ConnectionError, ValueError) as error:
             said = str(error).partition("\n")[0]
             raise InputError(f"no Ray cluster at {self.address} ({said}); start one: ray start --head") from error
@@ -113,9 +111,10 @@ def _settings(num_cpus: float, num_gpus: float, **_: object) -> dict[str, str]:
 
 def _exit_code(job: Job, task: Any) -> int:
     import ray
+    from ray.exceptions import RayError
 
     try:
         return ray.get(task)
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         add_to_log(job, f"Ray: {str(error).strip().splitlines()[-1]}")
         return 1
