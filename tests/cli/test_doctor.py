@@ -78,6 +78,21 @@ def test_every_extra_of_the_metadata_is_reported(monkeypatch):
     }
 
 
+def test_the_extras_are_summed_up(monkeypatch, tmp_path):
+    needs = ['a>=1; extra == "one"', 'b>=2; extra == "one"', 'c>=1; extra == "slurm"', 'd>=1; extra == "two"', "e>=1"]
+    monkeypatch.setattr(metadata, "requires", lambda name: needs if name == "calql" else [])
+    without(monkeypatch, "b", "c", a="1.0", d="1.0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = rows(module._extras)
+    assert found["extras"].found == "two; not installed: one, slurm"
+    assert "SLURM" not in found
+    (tmp_path / "sbatch").write_text("")
+    (tmp_path / "sbatch").chmod(0o755)
+    row = rows(module._extras)["SLURM"]
+    assert (row.status, row.found) == ("warn", "sbatch on the PATH")
+    assert "--engine slurm" in row.fix
+
+
 @pytest.mark.parametrize("pip", [True, False])
 def test_the_fix_installs_into_this_environment_what_can_be_had(monkeypatch, pip):
     without(monkeypatch, "imageio")

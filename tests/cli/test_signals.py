@@ -11,6 +11,7 @@ import time
 import pytest
 from long_runs import LONG, saved, write_files
 
+from calql.cli import child
 from calql.training.run_dir import RunDir
 
 CALQL = (sys.executable, "-m", "calql")
@@ -84,3 +85,31 @@ def test_the_runs_of_a_sweep_that_is_stopped_save_and_stop(start, tmp_path, numb
     until(lambda: not (run / ".lock").exists())
     assert "stopped by SIGTERM" in log.read_text().splitlines()[-1]
     assert child != sweep.pid
+
+
+HOLDER = """
+import sys, time
+from calql.training.run_dir import RunDir
+with RunDir(sys.argv[1]).lock():
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("seconds", "patience", "free"), [(1.5, 30.0, True), (30.0, 0.5, False)])
+def test_a_run_that_is_started_again_waits_for_its_last_process(tmp_path, monkeypatch, seconds, patience, free):
+    """As long as that one saves, or a file server keeps the lock of a lost machine; not for ever."""
+    monkeypatch.setattr(child, "PATIENCE_S", patience)
+    run_dir = RunDir(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path, str(seconds)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        child.wait_for_others(run_dir)
+        assert (tmp_path / ".lock").exists() is not free
+        holder.kill()
+
+
+def test_a_lock_file_that_nobody_holds_is_not_waited_for(tmp_path):
+    (tmp_path / ".lock").write_text("process 1 on a machine that crashed\n")
+    begun = time.monotonic()
+    child.wait_for_others(RunDir(tmp_path))
+    assert time.monotonic() - begun < 1

@@ -22,10 +22,7 @@ OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "s
 
 
 def do(job: Job, folder: str, settings: Mapping[str, str], pinned: bool) -> int:
-    """The task: do the run in `folder`, with `settings` of the environment and, if `pinned`, on a core of its own.
-
-    Returns the exit code of the run. An exception, as which cancelling comes, stops the run, which saves.
-    """
+    """The task: do the run in `folder`, with `settings` of the environment, pinned or not; returns its exit code."""
     with running(job, folder, settings, take_core() if pinned else None) as run:
         while run.poll() is None:
             time.sleep(0.2)  # not `wait`, which Ray cannot interrupt
@@ -67,7 +64,7 @@ class Ray:
         waiting = [job for job in jobs if not job.done]
         ours = not ray.is_initialized() and self._connect()
         try:
-            given: Any = {"num_gpus": 1 if ray.cluster_resources().get("GPU") else 0} | self.given
+            given: dict[str, Any] = {"num_gpus": 1 if ray.cluster_resources().get("GPU") else 0} | self.given
             try:
                 how = os.getcwd(), _settings(**given), given["num_cpus"] == 1 and not given["num_gpus"]
                 task = ray.remote(**given)(do)

@@ -18,9 +18,6 @@ from calql.sweeps.process import under_way
 from calql.sweeps.slurm_jobs import Task, ended_early, in_the_queue
 from calql.types import InputError, RunError
 
-TIMEOUTS = 1000
-"""How often a job may reach its time limit and be queued again."""
-
 
 @dataclasses.dataclass
 class Slurm:
@@ -53,8 +50,8 @@ class Slurm:
         self.cluster, minutes = given.pop("cluster", "slurm"), given.pop("time")
         if not isinstance(minutes, int) or minutes < 5:  # the warning comes up to 150 seconds before the end
             raise InputError(f"time is {minutes}; give a whole number of minutes, at least 5, as in time=240")
-        try:
-            self.executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=TIMEOUTS)
+        try:  # 1000: how often a job may reach its time limit and be queued again
+            self.executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, slurm_max_num_timeout=1000)
             self.executor.update_parameters(timeout_min=minutes, **{f"slurm_{name}": given[name] for name in given})
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             said = str(error).partition("\n")[0]
