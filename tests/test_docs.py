@@ -88,7 +88,7 @@ def test_the_readme_shows_every_command():
     with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main(["--help"])
     (listed,) = re.findall(r"\{([\w,]+)\}", out.getvalue())
-    shown = {command[0] for command in commands(README.read_text())}
+    shown = set(re.findall(r"calql (\w+)", README.read_text()))
     assert set(listed.split(",")) - shown <= {"demo"}  # which is its first command, by make
 
 
