@@ -316,7 +316,7 @@ TASKS: dict[str, Task] = {
             recipe={"transitions": 40_000, "policy": "improved", "noise": (0.1, 0.4)},
             online_steps=300_000,
         ),
-        _adroit("door", 200, 30_000, "a 24-joint hand opens a latched door", recipe={"transitions": 15_000}),
+        _adroit("door", 200, 30_000, "a 24-joint hand opens a latched door"),
         _adroit("relocate", 200, 3_000, "a 24-joint hand carries a ball to a given place"),
         _visual("pick-place", "a small arm puts one of five objects, and none of five others, into a bowl"),
         _visual(
