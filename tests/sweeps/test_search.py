@@ -13,8 +13,9 @@ import pytest
 
 from calql.cli import main
 from calql.reports.search import write_search
-from calql.sweeps import local, make_jobs, read_plan
+from calql.sweeps import make_jobs, read_plan
 from calql.sweeps import search as searching
+from calql.sweeps.plan import Job
 from calql.sweeps.search import Search, best_first
 from calql.training.run_dir import RunDir
 from calql.types import InputError, RunError
@@ -60,9 +61,14 @@ cql_alpha = { low = 0.5, high = 9.0, log = true }
 """
 
 
+def runs_as(monkeypatch, program):
+    """Runs are this small program."""
+    monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-S", "-c", program, *job.arguments()])
+
+
 @pytest.fixture(autouse=True)
 def small_programs(monkeypatch, tmp_path):
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", "-c", RUN))
+    runs_as(monkeypatch, RUN)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -124,7 +130,7 @@ def test_another_objective_is_maximised(plan, tmp_path):
 
 def test_a_trial_that_is_worse_than_the_median_is_stopped(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(searching, "UNCOMPARED", 3)
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", "-c", RUN.replace("alpha > 10", "alpha > 6")))
+    runs_as(monkeypatch, RUN.replace("alpha > 10", "alpha > 6"))
     out = tmp_path / "tuned"
     search = searched(plan, out, 4, queue=(1.0, 2.0, 3.0, 8.0))  # the last would never end
     assert [one.state for one in search.over()] == ["complete"] * 3 + ["pruned"]
@@ -138,7 +144,7 @@ def test_a_trial_that_is_worse_than_the_median_is_stopped(plan, tmp_path, monkey
 
 def test_no_more_runs_than_workers_at_a_time_and_no_idle_ones(plan, tmp_path, monkeypatch):
     slow = RUN.replace("eval_csv.flush()", "eval_csv.flush(); time.sleep(0.2)")
-    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", "-c", slow))
+    runs_as(monkeypatch, slow)
     out = tmp_path / "tuned"
     searched(plan, out, 4, workers=3)  # the third works on the next trial
     most, now, together = 0, set(), set()

@@ -60,6 +60,7 @@ def tune(
         each = "1 run" if runs == 1 else f"{runs} runs"
         print(f"{trials} trials of {each}, {search.evaluations + 1} evaluations per run, by {objective}")
         return 0
+    from calql.cli.hints import next_step, or_step
     from calql.reports.search import write_search  # before the search: it needs an extra
 
     with search.open():
@@ -69,10 +70,9 @@ def tune(
             _show(search, trials, workers)
         finally:
             commands = write_search(search, out)
-    console = common.console
-    for command in commands:
-        console.print(f"next: {common.command_line(*command)}", soft_wrap=True)
-    console.print(f"all trials: {out / 'tune.html'}, {out / 'trials.csv'}", soft_wrap=True)
+    common.console.print(f"all trials: {out / 'tune.html'}, {out / 'trials.csv'}", soft_wrap=True)
+    for say, command in zip((next_step, *[or_step] * len(commands)), commands, strict=False):
+        say(*command)
     return 0
 
 

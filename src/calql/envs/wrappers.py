@@ -50,7 +50,7 @@ def control_rate(env: gymnasium.Env) -> float | None:
 
     Raises InputError if that is no positive number.
     """
-    rate = env.metadata.get("render_fps")
+    rate = _stated(env).get("render_fps")
     if rate is None:
         return None
     if isinstance(rate, bool) or not isinstance(rate, SupportsFloat) or not 0.0 < float(rate) < math.inf:
@@ -60,12 +60,17 @@ def control_rate(env: gymnasium.Env) -> float | None:
     return float(rate)
 
 
+def _stated(env: Any) -> Mapping[str, Any]:
+    """The environment's metadata; empty for one that has none, or states None."""
+    return getattr(env, "metadata", None) or {}
+
+
 def action_names(env: gymnasium.Env) -> tuple[str, ...] | None:
     """Names of the action's components that the environment states in `metadata["action_names"]`; None if it does not.
 
     Raises InputError unless there is one text for each.
     """
-    names, space = env.metadata.get("action_names"), env.action_space
+    names, space = _stated(env).get("action_names"), env.action_space
     if names is None:
         return None
     if isinstance(names, str) or not all(isinstance(name, str) for name in names) or (len(names),) != space.shape:
