@@ -136,6 +136,7 @@ def test_from_my_log_to_my_robot(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.delitem(sys.modules, "policy", raising=False)
+    monkeypatch.setattr("calql.machine.after_others", lambda: None)  # it would last for all tests after this one
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *filter(None, sys.path))))}
     text, said = ROBOT.read_text(), {}
 

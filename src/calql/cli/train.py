@@ -69,7 +69,7 @@ def train(
     from calql.machine import after_others
 
     if episodes_from:
-        after_others()  # before the imports below, which take seconds
+        after_others()  # one of them may move a robot; before the imports below, which take seconds
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD
     from calql.paper.tasks import DEFAULT_TASK, get_task

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calql.data.episodes import Episodes
-from calql.machine import after_others, refuse_unusable_jax
+from calql.machine import refuse_unusable_jax
 from calql.training import loop
 from calql.training.background import Background
 from calql.training.elsewhere import Elsewhere
@@ -50,7 +50,7 @@ def events(
             results are the same.
         episodes_from: a folder that another process drops whole episodes in (`calql act`), with the policy that the
             run publishes as policy.npz in `out`; the environment is opened only to check the data, when the run begins,
-            and never moved. This process lets others of the machine go first (nice 10), as one may move a robot.
+            and never moved.
         told: further entries of config.json: the user's `options`, and what `differs_from_paper`.
 
     Raises:
@@ -72,8 +72,6 @@ def events(
             raise InputError(
                 f"with eval_from={m.eval_from} nothing is evaluated in processes; leave --eval-workers out"
             )
-        if episodes_from:
-            after_others()
         background = None
         if eval_workers:
             background = Background(experiment.task, eval_workers, m.eval_envs, m.eval_episodes)
