@@ -150,7 +150,7 @@ def before_all_others() -> None:
 
 
 def after_others() -> None:
-    """Let all other programs of the machine run before this process, which gets what they leave; that needs no rights."""
+    """Let all other programs of the machine run before this process, which gets what they leave. It needs no rights."""
     if not hasattr(os, "SCHED_IDLE"):  # macOS: the lowest priority is what there is
         os.nice(20)
         return
