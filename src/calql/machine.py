@@ -149,15 +149,14 @@ def before_all_others() -> None:
         ) from error
 
 
-def after_others(priority: int = 10) -> None:
-    """Let other processes of the machine run before this one and its threads, which needs no rights (`nice`)."""
-    if not Path("/proc/self/task").is_dir():  # macOS: one priority per process
-        os.setpriority(os.PRIO_PROCESS, 0, max(priority, os.getpriority(os.PRIO_PROCESS, 0)))
+def after_others() -> None:
+    """Let all other programs of the machine run before this process, which gets what they leave. It needs no rights."""
+    if not hasattr(os, "SCHED_IDLE"):  # macOS: the lowest priority is what there is
+        os.nice(20)
         return
-    for thread in Path("/proc/self/task").iterdir():  # Linux has one per thread, which later threads take over
+    for thread in Path("/proc/self/task").iterdir():  # later threads and processes take it over
         with suppress(OSError):  # the thread has ended
-            number = int(thread.name)
-            os.setpriority(os.PRIO_PROCESS, number, max(priority, os.getpriority(os.PRIO_PROCESS, number)))
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
 def refuse_unusable_jax(devices: bool = True) -> None:

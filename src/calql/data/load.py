@@ -88,7 +88,7 @@ def open_data(
         InputError: there are no data, they belong to another task, cannot be read, or (if `strict`) cannot be used.
     """
     from calql.envs.make import make_env  # here, because importing Gymnasium is slow
-    from calql.envs.wrappers import action_bounds, action_names, control_rate
+    from calql.envs.wrappers import action_bounds
 
     uri = uri or task.data
     if uri is None:
@@ -107,11 +107,18 @@ def open_data(
         how = {"action_unit": action_unit, "updates": updates, "normalised": normalised, "clone": clone}
         report = check(episodes, task, env, discount, target_rate, tail_bootstrap, **how)
         if env is not None:
-            rate, names = control_rate(env) or episodes.rate, action_names(env) or episodes.action_names
-            episodes = dataclasses.replace(episodes, rate=rate, action_names=names)
+            episodes = with_statements_of(env, episodes)
     if strict and report.errors:
         raise InputError("; ".join(report.errors))
     return episodes, report
+
+
+def with_statements_of(env: Any, episodes: Episodes) -> Episodes:
+    """The episodes with the rate and names of actions that the environment states, or else those of the recording."""
+    from calql.envs.wrappers import action_names, control_rate  # here, because importing Gymnasium is slow
+
+    rate, names = control_rate(env) or episodes.rate, action_names(env) or episodes.action_names
+    return dataclasses.replace(episodes, rate=rate, action_names=names)
 
 
 def missing_from(task: Task, uri: str | None = None) -> Task | None:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from calql.envs.make import RENDERING, reason
+from calql.envs.wrappers import control_rate
 from calql.extras import needed_for
 from calql.types import InputError
 
@@ -74,8 +75,7 @@ class Filmed(gymnasium.Wrapper):
     def _begin(self, shape: tuple[int, ...]) -> None:
         import imageio.v2 as imageio
 
-        told = self.env.metadata.get("render_fps")
-        fps = told if isinstance(told, int | float) and 0 < told < np.inf else FRAMES_PER_SECOND
+        fps = control_rate(self.env) or FRAMES_PER_SECOND
         self._writer, self._shape = imageio.get_writer(self.path, fps=fps, macro_block_size=1), shape
 
 

@@ -12,9 +12,9 @@ from calql.algorithms.protocol import HasValues
 from calql.data.actions import in_unit
 from calql.data.check.describe import Report
 from calql.data.episodes import Episodes
-from calql.data.load import open_data
+from calql.data.load import open_data, with_statements_of
 from calql.envs.make import make_env
-from calql.envs.wrappers import action_bounds, action_names, control_rate
+from calql.envs.wrappers import action_bounds
 from calql.training import checkpoint, store
 from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, differences, name_of
 from calql.training.options import changed, read_options
@@ -63,11 +63,10 @@ def for_environment(experiment: Experiment, episodes: Episodes) -> Episodes:
     if episodes.unit_actions:
         return episodes
     env = make_env(experiment.task)
-    bounds, rate, names = action_bounds(env), control_rate(env), action_names(env)
+    bounds, episodes = action_bounds(env), with_statements_of(env, episodes)
     env.close()
     assert bounds is not None  # `make_env` refuses others
-    episodes = in_unit(episodes, bounds, experiment.data.action_unit)
-    return dataclasses.replace(episodes, rate=rate or episodes.rate, action_names=names or episodes.action_names)
+    return in_unit(episodes, bounds, experiment.data.action_unit)
 
 
 def begin(
