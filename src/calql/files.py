@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,21 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def reserve(beside: Path, size: int) -> None:
+    """Raise OSError unless the file system would let the file `beside` (it need not exist) grow by `size` bytes now.
+
+    For libraries that do not survive a failed write, as HDF5, which ends in a crash of the process. It writes zeros to
+    a file of its own and deletes it: quotas, limits of this process and full disks are found alike.
+    """
+    block = bytes(1 << 20)
+    with tempfile.TemporaryFile(dir=beside.parent, buffering=0) as spare:
+        spare.seek(beside.stat().st_size if beside.exists() else 0)
+        for begin in range(0, size, len(block)):
+            written = spare.write(block[: size - begin])
+            if written < min(len(block), size - begin):  # the next write tells why
+                spare.write(block)
 
 
 def temporary_name(path: Path) -> Path:

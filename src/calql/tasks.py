@@ -134,10 +134,14 @@ class Task:
 
 def nearest(name: str, known: Iterable[str], kind: str) -> InputError:
     """The error for an unknown name, one line that lists the most similar known names."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
+    near = close(name, known)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
     return InputError(f"unknown {kind} '{name}'; {hint}")
+
+
+def close(name: str, known: Iterable[str]) -> list[str]:
+    """The names that are most similar, the best first; none if none is."""
+    return difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
 
 
 def import_name(thing: Any) -> str:

@@ -66,7 +66,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "ROUNDS", 2)
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "deep" / "bench.json"
-    assert bench(("tiny",), seconds=0.05, json=file) == 0
+    assert bench((("tiny",),), seconds=0.05, json=file) == 0
     printed = capsys.readouterr().out
     for word in ("tiny", "updates/s", "GFLOP", "peak", "share", "memory", "threads", "conservative term", "targets"):
         assert word in printed
@@ -89,7 +89,7 @@ def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsy
     monkeypatch.setitem(SCALES, "laptop", SCALES["laptop"] | SMALL)
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "bench.json"
-    assert bench(methods=("bc", "odt", "rlpd"), seconds=0.02, json=file) == 0
+    assert bench(methods=(("bc", "odt"), ("rlpd",)), seconds=0.02, json=file) == 0
     printed = capsys.readouterr().out
     rows = json.loads(file.read_text())["rows"]
     assert [row["method"] for row in rows] == ["bc", "odt", "rlpd"]
@@ -98,7 +98,7 @@ def test_every_method_is_measured_against_the_first(tmp_path, monkeypatch, capsy
     assert rows[0]["relative"] == 1.0
     assert 3 < rows[2]["updates_per_step"] < 4  # four, but for the random steps at first
     with pytest.raises(InputError, match="cal-ql"):
-        bench(methods=("calql",))
+        bench(methods=(("calql",),))
 
 
 def test_images_are_measured_with_their_share_and_refused_by_odt(tmp_path, monkeypatch, capsys):
@@ -107,7 +107,7 @@ def test_images_are_measured_with_their_share_and_refused_by_odt(tmp_path, monke
     monkeypatch.setattr(module, "synthetic", lambda spec: synthetic(spec, 64))
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "bench.json"
-    assert bench(methods=("bc", "odt"), task="visual-pick-place", seconds=0.02, json=file) == 0
+    assert bench(methods=(("bc", "odt"),), task="visual-pick-place", seconds=0.02, json=file) == 0
     bc, odt = json.loads(file.read_text())["rows"]
     assert 0.3 < bc["encoder_share"] < 1
     assert "does not take images" in odt["refused"]
@@ -115,7 +115,7 @@ def test_images_are_measured_with_their_share_and_refused_by_odt(tmp_path, monke
     assert f"{bc['encoder_share']:.0%}" in printed
     assert odt["refused"] in printed
     with pytest.raises(InputError, match="images"):
-        bench(methods=("odt",), task="visual-pick-place")
+        bench(methods=(("odt",),), task="visual-pick-place")
     with pytest.raises(InputError, match="--methods"):
         bench(task="visual-pick-place")
 
@@ -129,12 +129,16 @@ def test_latents_stand_for_images():
 
 
 @pytest.mark.parametrize(
-    ("configs", "seconds", "message"),
-    [(("adroid",), 1.0, "adroit"), ((), 1.0, "--configs"), (("laptop",), 0.0, "--seconds")],
+    ("config", "seconds", "message"),
+    [
+        ("adroid", 1.0, "adroit"),
+        ("laptop", 0.0, "seconds is 0.0"),
+        ("laptop", float("nan"), "must be a finite number greater than 0"),
+    ],
 )
-def test_bad_input_is_named(configs, seconds, message):
+def test_bad_input_is_named(config, seconds, message):
     with pytest.raises(InputError, match=message):
-        bench(configs, seconds)
+        bench(((config,),), seconds)
 
 
 # -- the trick that the numbers rest on --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Odd surroundings and odd numbers: one line with the fix, and never a finished run that counts as failed."""
 
+import contextlib
 import errno
 import io
 import json
@@ -8,15 +9,19 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import jax
 import numpy as np
 import pytest
+import tyro
 
 import calql
-from calql.cli import main
+from calql.cli import commands, main
+from calql.cli.options import refuse_repeated
 from calql.paper.tasks import TASKS
 from calql.training.run_dir import RunDir
+from calql.types import InputError
 
 TASK = next(iter(TASKS))
 QUICK = ("--task", TASK, "--method", "bc", "--scale", "smoke", "--set", "offline_steps=2", "eval_episodes=1")
@@ -72,6 +77,8 @@ def log(path="log.npz"):
         (("train", "--task", "pendulum"), "or name a Gymnasium id, or your own package.module:factory"),
         (("train", "--task", "nowhere:env"), "looked in"),
         (("train", "--task", TASK, "--set", "score=return"), "score_range=LOW,HIGH"),
+        (("report", "a", "--out", "x", "--out=y"), "--out is given 2 times, and takes one value; leave it once"),
+        (("sweep", "--plan", "a", "--plan", "a", "--seeds", 0, "--seeds", 1), "--plan is given 2 times"),
     ],
 )
 def test_odd_arguments(said, arguments, cause):
@@ -187,6 +194,38 @@ def test_what_the_system_refuses_is_one_line(said, monkeypatch, error, code, tol
     found, text = said("data", "list")
     assert (found, len(text.splitlines())) == (code, 1)
     assert told in text
+
+
+@pytest.mark.parametrize("command", commands())
+def test_options_of_one_value_are_refused_twice_and_those_of_several_add_up(command):
+    function = commands()[command]
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if name == "return" or tyro.conf.Positional in marks:
+            continue
+        option = next((mark.name for mark in marks if getattr(mark, "name", None)), name)
+        typed = [command, f"--{option.replace('_', '-')}", "1", f"--{option}=2"]
+        refused = contextlib.nullcontext() if "tuple" in str(hint) else pytest.raises(InputError, match="given 2 times")
+        with refused:
+            refuse_repeated(function, [word.replace("_", "-") for word in typed])
+
+
+@pytest.mark.parametrize("place", ["factory", "reset", "reader"])
+def test_code_that_ends_the_program_is_named(said, tmp_path, place):
+    Path("leaving.py").write_text(
+        "import sys, gymnasium\n"
+        f"def factory(render_mode=None):\n    {'sys.exit()' if place == 'factory' else 'return Env()'}\n"
+        "class Env(gymnasium.Env):\n"
+        "    observation_space = gymnasium.spaces.Box(-9, 9, (4,))\n"
+        "    action_space = gymnasium.spaces.Box(-1, 1, (2,))\n"
+        "    def reset(self, **_): sys.exit('no robot')\n"
+        "def reader(path): sys.exit(0)\n"
+    )
+    data = "leaving:reader:x" if place == "reader" else log()
+    code, text = said("data", "check", data, "--task", "leaving:factory")
+    assert code == 1
+    assert "leaving.py:" in text.splitlines()[-1]
+    assert "ended the program (SystemExit(" in text
 
 
 def test_other_errors_are_not_hidden(monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import resource
 
 import gymnasium
 import numpy as np
@@ -176,3 +177,20 @@ def test_interventions_are_known_under_these_names(tmp_path, name):
     np.savez(tmp_path / "log.npz", **rows, **{name: [0, 1, 0]})
     (episode,) = load(f"npz:{tmp_path / 'log.npz'}").episodes
     assert episode.interventions.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("limit", [0, 1_000, 100_000, 5_000_000, 5_500_000, 6_500_000])
+def test_a_disk_that_is_full_at_any_time_is_one_error_and_leaves_nothing(root, limit):
+    """HDF5 does not survive a failed write (it crashes the process), so none may reach it. The set has 7 MB."""
+    rng = np.random.default_rng(0)
+    episodes = [an_episode(10, terminated=True, seed=k) for k in range(2)]
+    width = (11, 20_000)
+    episodes = [e._replace(observations=rng.normal(size=width).astype("f4")) for e in (*episodes, *episodes)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*my-v0 \(File too large\); choose another place"):
+            convert(Episodes(tuple(episodes)), "minari:my-v0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*(root / "minari").iterdir()]

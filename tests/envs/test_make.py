@@ -106,6 +106,14 @@ def test_an_environment_that_cannot_be_made_is_named():
         make_env(Task(id="toy", env="calql.nowhere:make", horizon=5, data=None))
 
 
+def test_several_environments_in_one_are_refused():
+    def three(render_mode=None):
+        return gymnasium.make_vec("Pendulum-v1", num_envs=3)
+
+    with pytest.raises(InputError, match=r"made 3 at once .*; let it return one, as gymnasium.make does"):
+        make_env(Task(id="toy", env=three, horizon=5))
+
+
 def test_missing_gl_is_named_when_the_environment_is_made_to_be_drawn(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
 

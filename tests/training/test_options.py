@@ -17,6 +17,7 @@ from calql.rewards import Rewards
 from calql.tasks import Task
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, decode, differences, encode
 from calql.training.options import changed, differs_from_paper, experiment, explained, leaves, matching, resolve
+from calql.training.synonyms import SYNONYMS
 from calql.types import InputError
 
 OWN = Task(id="own", env="calql.paper.envs.pointmaze:make", horizon=50, rewards=Rewards(low=0.0, high=1.0))
@@ -175,6 +176,25 @@ def test_unknown_names_are_answered_with_the_nearest_ones():
     ):
         with pytest.raises(InputError, match=hint):
             call()
+
+
+@pytest.mark.parametrize("name", SYNONYMS)
+def test_names_of_other_libraries_are_answered_with_those_of_here(name):
+    here = SYNONYMS[name]
+    with pytest.raises(InputError, match=f"unknown option '{name}'; here it is {', '.join(here)} "):
+        experiment(DEFAULT_TASK, "cal-ql", options={name: 1})
+    for option in here:
+        assert matching(experiment(DEFAULT_TASK, "cal-ql"), option)
+
+
+@pytest.mark.parametrize("number", [1e300, -1e300, 1e-300])
+def test_no_option_takes_a_number_that_jax_would_round_to_nothing_or_to_infinity(number):
+    made = experiment(OWN, "cal-ql")
+    floats = [leaf for leaf in leaves(made) if type(leaf.value) is float]
+    assert len(floats) > 20
+    for leaf in floats:
+        with pytest.raises(InputError, match=f"option '{leaf.name}' cannot be"):
+            changed(made, {leaf.name: number})
 
 
 def test_a_row_may_name_what_this_method_does_not_read_but_not_what_none_does():

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import tyro
+
+import calql
 from calql import __version__
 
 if TYPE_CHECKING:
@@ -19,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit codes: 0 done, 1 the run failed, 2 the input cannot be used, 128 + N stopped by signal N (Ctrl-C: 130).
     """
-    from calql.cli import hints
+    from calql.cli import hints, options
     from calql.cli.signals import Stopped, terminating
     from calql.types import InputError, RunError, one_line
 
@@ -39,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         with terminating():
+            options.refuse_repeated(commands().get((hints.typed or [""])[0]), hints.typed)
             code = application().cli(prog="calql", description=HELP, args=arguments)
             sys.stdout.flush()
     except InputError as error:
@@ -47,6 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
     except RunError as error:
         print(f"calql: {error}", file=sys.stderr)
         code = error.code if isinstance(error, Stopped) else 1
+    except SystemExit as error:
+        if (place := _users(error)) is None:
+            raise
+        print(
+            f"calql: {place} ended the program ({one_line(repr(error))}); let it raise an error, or return",
+            file=sys.stderr,
+        )
+        code = 1
     except KeyboardInterrupt:
         print(
             "calql: interrupted; run the same command again to continue what was saved (calql train: add --resume)",
@@ -86,6 +102,15 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(handle, "r" if number == 0 else "w"))
 
 
+def _users(error: SystemExit) -> str | None:
+    """File and line of code that is not calql's and called `sys.exit`; None: it was calql's."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(calql.__file__).parent, Path(tyro.__file__).parent, Path(argparse.__file__)
+    return (
+        None if any(Path(frame.filename).is_relative_to(path) for path in ours) else f"{frame.filename}:{frame.lineno}"
+    )
+
+
 def _fix(error: OSError) -> str:
     """What to do about a file or folder that the system refuses."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -93,16 +118,12 @@ def _fix(error: OSError) -> str:
     return "check the path and its permissions, or choose another"
 
 
-def application() -> SubcommandApp:
-    """All commands."""
-    from tyro.extras import SubcommandApp
-
+def commands() -> dict[str, Callable[..., Any]]:
+    """The function of each command, but for `completions`."""
     from calql.cli import bench, data, demo, doctor, evaluate, export, listing, report, sweep, theory, train, tune
-    from calql.cli.completions import completions_of
     from calql.export import actor
 
-    app = SubcommandApp()
-    for name, function in {
+    return {
         "demo": demo.demo,
         "train": train.train,
         "eval": evaluate.evaluate,
@@ -116,8 +137,17 @@ def application() -> SubcommandApp:
         "theory": theory.theory,
         "bench": bench.bench,
         "doctor": doctor.doctor,
-        "completions": completions_of(app),
-    }.items():
+    }
+
+
+def application() -> SubcommandApp:
+    """All commands."""
+    from tyro.extras import SubcommandApp
+
+    from calql.cli.completions import completions_of
+
+    app = SubcommandApp()
+    for name, function in (commands() | {"completions": completions_of(app)}).items():
         app.command(name=name)(function)
     return app
 

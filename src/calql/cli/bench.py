@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from calql.cli.hints import next_step
+from calql.cli.options import Texts, flat
 from calql.types import InputError
 
 
 def bench(
-    configs: tuple[str, ...] = tuple(
-        f"{size}{term}" for size in ("adroit", "antmaze", "laptop") for term in ("", "-estimated")
-    ),
+    configs: Texts = (),
     seconds: float = 5.0,
-    methods: tuple[str, ...] = (),
+    methods: Texts = (),
     task: str | None = None,
     json: Path | None = None,
 ) -> int:
@@ -31,8 +31,9 @@ def bench(
     Example: calql bench --configs laptop --seconds 10 --json bench.json
 
     Args:
-        configs: Sizes to measure: adroit and antmaze (official settings), laptop (small networks); NAME-estimated: with
-            an estimated conservative term (cql_every_nth_state=2, cql_gradient_actions=2).
+        configs: Sizes to measure, by default all of them: adroit and antmaze (official settings), laptop (small
+            networks); NAME-estimated: with an estimated conservative term (cql_every_nth_state=2,
+            cql_gradient_actions=2).
         seconds: Time spent on the gradient steps of each size or method.
         methods: Measure methods instead of sizes: method ids, or `all`, at `laptop` scale, relative to the first one.
         task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.
@@ -42,15 +43,18 @@ def bench(
     from calql.tasks import nearest
     from calql.training.speed import SIZES
 
-    for name in configs:
+    sizes = flat(configs) or tuple(SIZES)
+    for name in sizes:
         if name not in SIZES:
             raise nearest(name, SIZES, "configuration")
-    if not configs or seconds <= 0:
-        raise InputError("nothing to measure; give at least one name to --configs and a positive number to --seconds")
+    if not 0 < seconds < math.inf:
+        raise InputError(f"seconds is {seconds}; it must be a finite number greater than 0")
     if task and not methods:
         raise InputError("--task needs --methods; name some methods, or write --methods all")
     console, here = Console(), machine()
-    measured = _methods(methods, seconds, task, console, here) if methods else _sizes(configs, seconds, console, here)
+    measured = (
+        _methods(flat(methods), seconds, task, console, here) if methods else _sizes(sizes, seconds, console, here)
+    )
     if json is not None:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(dumps({"machine": here} | measured, indent=2) + "\n")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Iterable
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+
+from calql.types import InputError
 
 T = TypeVar("T")
 
@@ -14,6 +18,8 @@ Texts = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.c
 """Names; one tuple per occurrence of the option."""
 Numbers = Annotated[tuple[tuple[int, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="INT …")]
 """Integers; one tuple per occurrence of the option."""
+Paths = Annotated[tuple[tuple[Path, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="PATH …")]
+"""Paths; one tuple per occurrence of the option."""
 Settings = Annotated[
     tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="set", metavar="NAME=VALUE …")
 ]
@@ -23,3 +29,20 @@ Settings = Annotated[
 def flat(given: Iterable[Iterable[T]]) -> tuple[T, ...]:
     """All values of an option, in the order in which they were given."""
     return tuple(itertools.chain.from_iterable(given))
+
+
+def refuse_repeated(command: Callable[..., Any] | None, typed: Sequence[str]) -> None:
+    """Raise InputError for an option that takes one value and is given twice: which of the two was meant?"""
+    if command is None:
+        return
+    hints = get_type_hints(command, include_extras=True)
+    several = {
+        getattr(mark, "name", None) or name
+        for name, hint in hints.items()
+        if tyro.conf.UseAppendAction in getattr(hint, "__metadata__", ())
+        for mark in hint.__metadata__
+    }
+    given = collections.Counter(word.partition("=")[0] for word in typed if word.startswith("--"))
+    for option, times in given.items():
+        if times > 1 and option[2:].replace("-", "_") not in several:
+            raise InputError(f"{option} is given {times} times, and takes one value; leave it once")

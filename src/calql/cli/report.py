@@ -7,12 +7,13 @@ from typing import Annotated
 
 import tyro
 
+from calql.cli.options import Paths, flat
 from calql.types import InputError
 
 
 def report(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
-    plan: tuple[Path, ...] = (),
+    plan: Paths = (),
     out: Path = Path("report"),
 ) -> int:
     """Compare runs: tables (CSV, Markdown, LaTeX), figures (PNG, SVG), and report.html, which opens offline.
@@ -35,7 +36,7 @@ def report(
 
     if not paths:
         raise InputError("nothing to report; name run directories, or folders that contain some: calql report runs")
-    plans = [read_plan(path) for path in plan]
+    plans = [read_plan(path) for path in flat(plan)]
     comparisons = [figure.below(folder) for folder in paths for p in plans for figure in p.figures]
     names = [path.as_posix() for p in plans for path in p.folders(Path()).values()]
     page = write_report(paths, out, comparisons, list(dict.fromkeys(names)) if plans else None)

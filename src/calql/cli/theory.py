@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from calql.cli.options import Texts, flat
+
 
 def theory(
     out: Path = Path("runs/theory"),
     runs: int = 20,
     rounds: int = 300,
     seed: int = 0,
-    worlds: tuple[str, ...] = (),
+    worlds: Texts = (),
 ) -> int:
     """Regret of Algorithm 2 and Hy-Q on small MDPs, its two terms, and the bound of Theorem E.5. Minutes on one core.
 
@@ -35,12 +37,13 @@ def theory(
     from calql.theory import LEARNERS, WORLDS, run, settings
     from calql.types import InputError
 
-    for name in worlds:
+    asked = flat(worlds)
+    for name in asked:
         if name not in WORLDS:
             raise nearest(name, WORLDS, "world")
     if min(runs, rounds) < 1 or seed < 0:
         raise InputError("--runs and --rounds must be at least 1, and --seed at least 0")
-    chosen = [setting for setting in settings() if not worlds or setting.world in worlds]
+    chosen = [setting for setting in settings() if not asked or setting.world in asked]
     results = []
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=common.console, transient=True) as progress:

@@ -46,6 +46,11 @@ def make_env(task: Task, render_mode: str | None = None) -> gymnasium.Env:
         if render_mode is not None and not _takes(factory, render_mode=render_mode, **task.env_options):
             fix = "let its factory take a render_mode, or leave the video out"
         raise InputError(f"cannot make the environment of '{task.id}': {reason(error)}; {fix}") from error
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        raise InputError(
+            f"the factory of '{task.id}' made {env.num_envs} at once ({type(env).__name__}); let it return "
+            "one, as gymnasium.make does"
+        )
     if not isinstance(env, gymnasium.Env):
         raise InputError(f"the factory of '{task.id}' made a {type(env).__name__}; it must return a gymnasium.Env")
     env = executing(env, task.limits, task.before_episode)

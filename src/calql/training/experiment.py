@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+import numpy as np
 
 import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
@@ -40,6 +42,8 @@ Any0 = Annotated[int, msgspec.Meta(ge=0)]
 
 LARGEST = 2**31 - 1
 """Largest whole number that JAX counts with, and so that an option can be."""
+SMALLEST, LARGEST_FLOAT = (float(number) for number in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+"""Numbers that JAX would not round to 0 or to infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,6 +307,8 @@ def unusable(value: Any) -> str | None:
     """Why a number cannot be the value of an option; None if it can."""
     if value != value:
         return "it must be a number"
+    if isinstance(value, float) and not (value == 0 or SMALLEST <= abs(value) <= LARGEST_FLOAT or math.isinf(value)):
+        return f"it must be 0, or between {SMALLEST:.1e} and {LARGEST_FLOAT:.1e}, as numbers of 32 bits are"
     return f"it must be at most {LARGEST}" if isinstance(value, int) and value > LARGEST else None
 
 

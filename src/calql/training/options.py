@@ -31,6 +31,7 @@ from calql.paper.tasks import get_task
 from calql.rewards import Rewards
 from calql.tasks import Task, nearest
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, refuse_seed, unusable
+from calql.training.synonyms import unknown_option
 from calql.types import InputError, Spec
 
 HIDDEN = {
@@ -204,8 +205,8 @@ def chosen(experiment: Experiment, name: str) -> list[Leaf]:
     if not found:
         rules = " and ".join(dict.fromkeys(type(phase.algorithm).__name__ for phase in experiment.phases))
         known = {leaf.path[-1] for leaf in leaves(experiment)} | {leaf.name for leaf in leaves(experiment)}
-        error = nearest(name, known | SHORTHANDS, "option")
-        raise InputError(f"{error} (a run of {rules} reads no option of that name)")
+        told = unknown_option(name, known | SHORTHANDS)
+        raise InputError(f"{told} (a run of {rules} reads no option of that name)")
     alike = len({leaf.path[1:] for leaf in found}) == 1 and {leaf.path[0] for leaf in found} <= {"pretrain", "finetune"}
     if len(found) > 1 and not (alike and all(leaf.value == found[0].value for leaf in found)):
         values = " and ".join(f"{leaf.name} (now {_text(leaf.value)})" for leaf in found)
