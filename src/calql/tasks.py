@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:  # msgspec cannot decode a union that contains a callable
     Factory = Any
 
-Scale = Literal["smoke", "laptop", "grade", "paper"]
+Scale = Literal["smoke", "laptop", "desk", "paper"]
 """Name of a scale, see `calql.paper.scales.SCALES`."""
 PUBLISHED = "minari:D4RL/*"
 """URIs of published data sets whose names state the task and the physics that they were recorded with."""

@@ -129,7 +129,7 @@ def test_a_dry_run_moves_no_machine(method):
 
 def test_the_defaults_of_a_machine_are_options_and_no_other_task_s():
     task = get_task(f"{__name__}:bare")
-    for scale in ("smoke", "laptop", "grade", "paper"):
+    for scale in ("smoke", "laptop", "desk", "paper"):
         m = experiment(task, "cal-ql", scale).measurement
         assert (m.eval_envs, m.eval_untrained) == (1, False)
     assert made(eval_envs=3, eval_untrained=True).measurement.eval_untrained

@@ -33,11 +33,8 @@ def test_every_method_has_a_record_for_every_task_at_every_scale_that_survives_j
         rules = [rule for rule in (method.offline, method.online) if rule]
         assert [type(phase.algorithm) for phase in made.phases] == rules
         for phase in made.phases:
-            if (scale, phase.name) == ("grade", "online"):
-                assert phase.length == 0
-            else:
-                assert 0 < phase.eval_every <= phase.length
-                assert phase.gradient_steps(made.task.horizon) > 0
+            assert 0 < phase.eval_every <= phase.length
+            assert phase.gradient_steps(made.task.horizon) > 0
             hash(phase.algorithm)  # it is a static argument of the compiled loop
         read = decode(json.loads(json.dumps(encode(made), allow_nan=False)))
         assert differences(read, made) == []
@@ -54,10 +51,11 @@ def test_paper_scale_does_not_differ_from_the_paper(task):
 
 @EVERY_TASK
 def test_scales_are_ordered_by_their_budgets(task):
-    budgets = [experiment(task, "cal-ql", scale) for scale in ("smoke", "laptop", "paper")]
+    budgets = [experiment(task, "cal-ql", scale) for scale in SCALES]
     for one, two in itertools.pairwise(budgets):
-        for a, b in zip(one.phases, two.phases, strict=True):
-            assert a.gradient_steps(one.task.horizon) < b.gradient_steps(two.task.horizon)
+        steps = [[phase.gradient_steps(made.task.horizon) for phase in made.phases] for made in (one, two)]
+        assert all(a <= b for a, b in zip(*steps, strict=True))
+        assert sum(steps[0]) < sum(steps[1])
     assert sum(phase.gradient_steps(50) for phase in budgets[0].phases) <= 1000  # seconds
 
 

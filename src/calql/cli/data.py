@@ -196,7 +196,8 @@ def _grade(
     if idle := [method for method in methods if get_method(method).offline is None]:
         raise InputError(f"{', '.join(idle)}: no pre-training; grade methods that learn from data alone")
     out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
-    plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "grade", uri, options)
+    options = ("online_steps=0", *options)
+    plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "desk", uri, options)
     jobs = make_jobs(plan, out)
     run_jobs(jobs, Local(workers))
     grades = grade(out, jobs[0].experiment.task)

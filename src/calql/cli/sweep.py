@@ -48,7 +48,7 @@ def sweep(
         plan: A TOML file with tasks, methods, seeds and options for some of the methods (see results/plans).
         seeds: Seeds; by default the plan's, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
-        scale: smoke, laptop, grade or paper; by default the plan's, or laptop.
+        scale: smoke, laptop, desk or paper; by default the plan's, or laptop.
         data: Data URI; by default the task's own.
         engine: Where the runs are executed: on this machine, as a job array of SLURM, or as tasks of Ray (see
             docs/cluster.md).

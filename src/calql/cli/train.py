@@ -45,8 +45,8 @@ def train(
         task: A task id (see the README), or your own package.module:factory.
         method: A method id (see the README), or your own package.module:row.
         seed: Seed of networks, batches, resets and exploration; 0 by default.
-        scale: smoke (seconds), laptop (minutes on one core; the default), grade (pre-training alone, as `calql data
-            grade` does it) or paper (the official settings).
+        scale: smoke (seconds), laptop (minutes on one core; the default), desk (up to an hour on one core) or paper
+            (the official settings).
         out: Run directory; by default runs/TASK/METHOD/seed-N.
         resume: Continue the run in --out from its newest checkpoint, or start it (from --pretrained or --init-from, if
             given) where there is none yet. With --set online_steps=N a finished run is extended; with --data URI its

@@ -57,7 +57,13 @@ def _antmaze(maze: str, commands: str, summary: str, recipe: Mapping[str, Any] |
                 critic_lr=1e-3,
                 tau=0.01,
             ),
-            "grade": dict(offline_steps=160_000, eval_every_offline=20_000, checkpoint_every=40_000),
+            "desk": dict(
+                offline_steps=160_000,
+                eval_every_offline=20_000,
+                eval_every_online=5_000,
+                checkpoint_every=40_000,
+                cql_alpha=5.0,
+            ),
             "paper": {"cql_target_gap": 0.8} | paper,
         },
     )
@@ -99,7 +105,13 @@ def _kitchen(kind: str, tasks: tuple[str, ...], summary: str, **recipe: Any) -> 
                 tau=0.01,
                 actor_hidden=(256, 256),
             ),
-            "grade": dict(importance_sampling=False, tail_bootstrap=True),
+            "desk": dict(
+                online_steps=100_000,
+                eval_every_online=5_000,
+                mixing=0.25,
+                importance_sampling=False,
+                tail_bootstrap=True,
+            ),
             "paper": dict(
                 horizon=1000,
                 offline_steps=500_000,
@@ -157,7 +169,14 @@ def _adroit(
                 cql_alpha=8.0,
                 num_target_actions=4,
             ),
-            "grade": dict(offline_steps=20_000, eval_every_offline=2_500, checkpoint_every=20_000, cql_alpha=1.0),
+            "desk": dict(
+                offline_steps=20_000,
+                online_steps=100_000,
+                eval_every_offline=2_500,
+                checkpoint_every=20_000,
+                cql_alpha=1.0,
+                num_target_actions=4,
+            ),
             "paper": dict(
                 offline_steps=20_000,
                 eval_every_offline=2_000,
@@ -215,7 +234,7 @@ def _visual(name: str, summary: str, **objects: str) -> Task:
                 critic_lr=1e-3,
                 tau=0.01,
             ),
-            "grade": VISUAL | dict(random_crop=2),
+            "desk": VISUAL | dict(online_steps=6_000, eval_every_online=300, random_crop=2),
             "paper": VISUAL
             | dict(
                 **{"env.image_size": 128},
@@ -264,7 +283,15 @@ TASKS: dict[str, Task] = {
                     cql_alpha=5.0,
                     **{"finetune.cql_alpha": 0.5},
                 ),
-                "grade": dict(offline_steps=20_000, eval_every_offline=2_500, checkpoint_every=20_000, discount=0.97),
+                "desk": dict(
+                    offline_steps=20_000,
+                    online_steps=20_000,
+                    eval_every_offline=2_500,
+                    eval_every_online=1_000,
+                    discount=0.97,
+                    cql_alpha=5.0,
+                    **{"finetune.cql_alpha": 0.5},
+                ),
                 "paper": dict(
                     offline_steps=250_000,
                     online_steps=100_000,

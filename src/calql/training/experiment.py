@@ -27,7 +27,7 @@ import numpy as np
 import calql.algorithms
 from calql.algorithms.protocol import UpdateRule
 from calql.replay.buffer import UNION
-from calql.tasks import OF_TASK, Scale, Task, import_name, load_attribute
+from calql.tasks import OF_TASK, Task, import_name, load_attribute
 from calql.training.run_dir import plain
 from calql.types import InputError
 from calql.units import ActionUnit
@@ -198,8 +198,8 @@ class Experiment:
     """Name of the method that the update rules and their settings come from."""
     title: str = ""
     """Name of the method in tables and figures."""
-    scale: Scale = "laptop"
-    """Name of the scale that the settings come from."""
+    scale: str = "laptop"
+    """Name of the scale that the settings come from; one of an older version may be gone."""
     init_from: InitFrom | None = None
     """Run whose networks this run starts from; None: networks are initialised from the seed."""
 
