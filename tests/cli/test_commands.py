@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +221,34 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "runs"), "--plan", str(plan), "--out", str(tmp_path / "report")])
     assert "unknown drawing 'scores'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ([], {(t, m) for t in ("kitchen-mixed", TASK) for m in ("cql", "cql,utd=2", "iql")}),
+        (["--tasks", TASK], {(TASK, "cql"), (TASK, "cql,utd=2"), (TASK, "iql")}),
+        (["--methods", "cql"], {(t, m) for t in ("kitchen-mixed", TASK) for m in ("cql", "cql,utd=2")}),
+        (["--methods", "cql,utd=2", "--methods", "iql", "--tasks", TASK], {(TASK, "cql,utd=2"), (TASK, "iql")}),
+        (["--methods", "iqll"], "unknown method of the plan 'iqll'; did you mean iql"),
+        (["--tasks", "kitchen-complete"], "unknown task of the plan 'kitchen-complete'"),
+    ],
+)
+def test_a_part_of_a_plan(tmp_path, capfd, named, expected):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        f'tasks = ["kitchen-mixed", "{TASK}"]\n[[runs]]\nmethods = ["cql", "iql"]\n'
+        '[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]\n'
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--plan", str(plan), *named, "--seeds", "0", "--out", str(tmp_path / "o"), "--dry-run"])
+    out, err = capfd.readouterr()
+    if isinstance(expected, str):
+        assert (stop.value.code, expected in err) == (2, True)
+    else:
+        words = [shlex.split(line) for line in out.splitlines() if line.startswith("to do")]
+        places = [Path(line[line.index("--out") + 1]) for line in words]
+        assert {(place.parts[-3], place.parts[-2]) for place in places} == expected
 
 
 PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'

@@ -43,8 +43,8 @@ def sweep(
     Example: calql sweep --tasks pointmaze-medium-narrow --methods cal-ql cql --seeds 0 1 2 --out runs
 
     Args:
-        tasks: Task ids.
-        methods: Method ids.
+        tasks: Task ids; with --plan, only these of its tasks.
+        methods: Method ids; with --plan, only these of its methods.
         plan: A TOML file with tasks, methods, seeds and options for some of the methods (see results/plans).
         seeds: Seeds; by default the plan's, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
@@ -71,9 +71,10 @@ def sweep(
         refuse_workers("workers", workers)
     if plan is None and not (tasks and methods):
         raise InputError("nothing to run; give --tasks and --methods, or --plan FILE.toml")
-    if plan is not None and (tasks or methods):
-        raise InputError("the plan names tasks and methods; leave --tasks and --methods out")
-    asked = read_plan(plan) if plan else Plan(flat(tasks), tuple(map(Variant, flat(methods))))
+    if plan is None:
+        asked = Plan(flat(tasks), tuple(map(Variant, flat(methods))))
+    else:
+        asked = read_plan(plan).only(flat(tasks), flat(methods))
     given = {name: value for name, value in {"seeds": flat(seeds), "scale": scale, "data": data}.items() if value}
     added = {"options": (*asked.options, *flat(options)), "trackers": (*asked.trackers, *flat(trackers))}
     asked = dataclasses.replace(asked, **given, **added)

@@ -29,6 +29,7 @@ import dataclasses
 import itertools
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,6 +149,20 @@ class Plan:
             (seed, task, variant): out / task.replace(":", ".") / variant.folder / f"seed-{seed}"
             for seed, task, variant in itertools.product(self.seeds, self.tasks, self.variants)
         }
+
+    def only(self, tasks: Sequence[str], methods: Sequence[str]) -> Plan:
+        """The part of the plan with these tasks and methods; all of either if none is named.
+
+        A method is its id, or the folder of one of its variants. Raises InputError for names that are not in the plan.
+        """
+        for name in tasks:
+            if name not in self.tasks:
+                raise nearest(name, self.tasks, "task of the plan")
+        for name in methods:
+            if name not in (known := {name for variant in self.variants for name in (variant.method, variant.folder)}):
+                raise nearest(name, known, "method of the plan")
+        kept = tuple(v for v in self.variants if not methods or {v.method, v.folder} & {*methods})
+        return dataclasses.replace(self, tasks=tuple(tasks) or self.tasks, variants=kept)
 
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
