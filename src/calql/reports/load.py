@@ -25,7 +25,8 @@ TRAINING = "training"
 STEP = {"offline": "grad_step", "online": "env_step", TRAINING: "grad_step"}
 """Phase → the column that counts its progress."""
 NEEDED = ("phase", "env_step", "grad_step", "score_mean")
-OPTIONAL = ("wall_s", "score_sem", "q_data_mean", "mc_return_mean", "bounding_rate")
+VALUES = ("q_data_mean", "mc_return_mean", "bounding_rate", "q_policy_mean", "q_random_mean", "mc_return_std")
+OPTIONAL = ("wall_s", "score_sem", *VALUES)
 """Columns of eval.csv that are read; others are ignored."""
 LONGEST = 200
 """Points of a curve of a training metric, at most: of a longer log, each is the mean of several rows."""

@@ -13,7 +13,7 @@ from calql.replay import Replay, random_crop, sample, sample_windows
 from calql.types import PyTree, Spec, Transition, is_image, map_leaves
 
 POLICY_SAMPLES = 4
-"""Policy actions per state for the bounding rate."""
+"""Actions of the policy, and uniform ones, per state whose values are measured."""
 
 
 @partial(jax.jit, static_argnames=("algorithm", "batch_size", "crop"), donate_argnames=("state",))
@@ -58,15 +58,20 @@ def train_steps(
 
 
 @partial(jax.jit, static_argnames=("algorithm",))
-def measure_values(
-    algorithm: HasValues, state: PyTree, batch: Transition, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Mean Q of the data's actions [], and the share [] of (state, policy action) pairs with Q below the return."""
-    q_data = algorithm.q_values(state.critic, batch.observations, batch.actions).mean()
+def measure_values(algorithm: HasValues, state: PyTree, batch: Transition, key: jax.Array) -> dict[str, jax.Array]:
+    """Columns of eval.csv, scalars, at the states of the batch: mean Q of its actions, of the policy's and of uniform
+    ones, and the share of (state, policy action) pairs with Q below the return."""
+    q_data = algorithm.q_values(state.critic, batch.observations, batch.actions)
     keys = jax.random.split(key, POLICY_SAMPLES)
     actions = jnp.stack([algorithm.act(state, batch.observations, k) for k in keys], axis=1)
     q_policy = algorithm.q_values(state.critic, batch.observations, actions)
-    return q_data, (q_policy < batch.returns[None, :, None]).mean()
+    uniform = jax.random.uniform(jax.random.fold_in(key, 1), actions.shape, minval=-1.0)
+    return {
+        "q_data_mean": q_data.mean(),
+        "bounding_rate": (q_policy < batch.returns[None, :, None]).mean(),
+        "q_policy_mean": q_policy.mean(),
+        "q_random_mean": algorithm.q_values(state.critic, batch.observations, uniform).mean(),
+    }
 
 
 def with_normalisation(spec: Spec, observations: PyTree) -> Spec:

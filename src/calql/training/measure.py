@@ -19,7 +19,7 @@ from calql.types import Episode, PyTree, Spec, Transition
 
 EVAL_COLUMNS = (
     "phase", "env_step", "grad_step", "wall_s", "score_mean", "score_sem", "return_mean", "length_mean", "episodes",
-    "q_data_mean", "mc_return_mean", "bounding_rate",
+    "q_data_mean", "mc_return_mean", "bounding_rate", "q_policy_mean", "q_random_mean", "mc_return_std",
 )  # fmt: skip
 NOT_MEASURED = (
     "the score is not measured: no step told success (info['success'] or info['is_success']); have every step tell it, "
@@ -31,7 +31,7 @@ steps at which a person acted."""
 NO_EPISODES = dict.fromkeys(("score_mean", "score_sem", "return_mean", "length_mean")) | {"episodes": 0}
 """Columns of eval.csv where no episode was run."""
 DATA_SAMPLE = 2_048
-"""Data transitions on which Q, the return and the bounding rate are measured at every evaluation."""
+"""Data transitions on which values, returns and the bounding rate are measured at every evaluation."""
 
 
 def data_sample(offline: Transition) -> Transition:
@@ -82,9 +82,8 @@ def training_row(episodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 
 
 def values_row(algorithm: UpdateRule, state: PyTree, sample: Transition, key: jax.Array) -> dict[str, float]:
-    """Columns of eval.csv that compare Q on the data with the return."""
-    row = {"mc_return_mean": float(sample.returns.mean())}
+    """Columns of eval.csv that compare Q at the states of the data with the return."""
+    row = {"mc_return_mean": float(sample.returns.mean()), "mc_return_std": float(sample.returns.std())}
     if isinstance(algorithm, HasValues):
-        q_data, bounding = measure_values(algorithm, state, sample, key)
-        row |= {"q_data_mean": float(q_data), "bounding_rate": float(bounding)}
+        row |= {name: float(value) for name, value in measure_values(algorithm, state, sample, key).items()}
     return row
