@@ -50,7 +50,9 @@ FEWER = {
 
 
 def commands(text: str) -> list[list[str]]:
+    """Those on lines of their own, and those that fill a cell of a table."""
     lines = [line.split(" #")[0].strip() for line in text.splitlines() if line.startswith("    calql ")]
+    lines += re.findall(r"\| `(calql [^`…]+)` \|$", text, re.MULTILINE)
     return [shlex.split(line)[1:] for line in lines]
 
 

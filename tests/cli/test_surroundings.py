@@ -205,7 +205,8 @@ def test_options_of_one_value_are_refused_twice_and_those_of_several_add_up(comm
             continue
         option = next((mark.name for mark in marks if getattr(mark, "name", None)), name)
         typed = [command, f"--{option.replace('_', '-')}", "1", f"--{option}=2"]
-        refused = contextlib.nullcontext() if "tuple" in str(hint) else pytest.raises(InputError, match="given 2 times")
+        harmless = "tuple" in str(hint) or "bool" in str(hint)
+        refused = contextlib.nullcontext() if harmless else pytest.raises(InputError, match="given 2 times")
         with refused:
             refuse_repeated(function, [word.replace("_", "-") for word in typed])
 

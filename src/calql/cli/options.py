@@ -6,7 +6,7 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -39,10 +39,14 @@ def refuse_repeated(command: Callable[..., Any] | None, typed: Sequence[str]) ->
     several = {
         getattr(mark, "name", None) or name
         for name, hint in hints.items()
-        if tyro.conf.UseAppendAction in getattr(hint, "__metadata__", ())
-        for mark in hint.__metadata__
+        if tyro.conf.UseAppendAction in (marks := getattr(hint, "__metadata__", ())) or _is_flag(hint)
+        for mark in marks or (None,)
     }
     given = collections.Counter(word.partition("=")[0] for word in typed if word.startswith("--"))
     for option, times in given.items():
         if times > 1 and option[2:].replace("-", "_") not in several:
             raise InputError(f"{option} is given {times} times, and takes one value; leave it once")
+
+
+def _is_flag(hint: Any) -> bool:
+    return (get_args(hint) or (hint,))[0] is bool
