@@ -22,6 +22,18 @@ ENSEMBLE = dict(
 """RLPD's critics, UTD 20, half of each batch from the data (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
 FEWER = dict(utd=4)
 """The same for a CPU, in minutes."""
+WSRL = dict(
+    num_critics=10,
+    critic_layer_norm=True,
+    actor_layer_norm=True,
+    target_subset=2,
+    utd=4,
+    actor_once_per_step=True,
+    mixing=0.0,
+    warmup_steps=5_000,
+    **{"finetune.num_target_actions": 1},
+)
+"""WSRL's networks, and fine-tuning without offline data (zhouzypaul/wsrl, `experiments/configs`, launch scripts)."""
 SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
 """Networks of the original baselines, whatever a task's networks for Cal-QL are."""
 RAW = {"rewards.scale": 1.0, "rewards.bias": 0.0}
@@ -154,6 +166,30 @@ METHODS: dict[str, Method] = {
             summary="Cal-QL on RLPD's critics, twenty updates per step (Fig. 7)",
         ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
+        Method(
+            "wsrl",
+            "WSRL",
+            CalQL,
+            SAC,
+            settings={
+                "": WSRL,
+                "smoke": dict(warmup_steps=20, utd=2),
+                # A fiftieth of the online steps, as about there.
+                "laptop": dict(warmup_steps=500),
+                "laptop/pointmaze": dict(warmup_steps=100),
+                "laptop/visual": dict(warmup_steps=40),
+                "paper/antmaze": {"finetune.num_target_actions": 10, "cql_alpha": 1.0, "online_steps": 500_000},
+                "paper/kitchen": {
+                    "rewards.bias": -4.0,
+                    "horizon": 280,
+                    "tail_bootstrap": False,
+                    "offline_steps": 250_000,
+                    "online_steps": 500_000,
+                },
+                "paper/adroit": dict(online_steps=500_000),
+            },
+            summary="Cal-QL pre-training, a warm-up of the policy, then SAC with ten critics and no offline data",
+        ),
     ]
 }
 
