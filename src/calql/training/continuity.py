@@ -16,17 +16,19 @@ def refuse_other_state(pretrain: UpdateRule, finetune: UpdateRule, spec: Spec) -
 
     Nothing is computed, and no device is needed.
     """
-    if pretrain == finetune or _state(pretrain, spec) == _state(finetune, spec):
+    before: Any = pretrain  # a dataclass, as every rule is
+    state, wanted = _state(before, spec), _state(finetune, spec)
+    if state == wanted:
         return
-    both = [field.name for field in dataclasses.fields(pretrain) if field.name in dataclasses.asdict(finetune)]
-    after = {name: getattr(finetune, name) for name in both}
-    if _state(dataclasses.replace(pretrain, **after), spec) != _state(finetune, spec):
+    shared = [field.name for field in dataclasses.fields(before) if hasattr(finetune, field.name)]
+    after = {name: getattr(finetune, name) for name in shared}
+    if _state(dataclasses.replace(before, **after), spec) != wanted:
         names = f"{type(pretrain).__name__} and {type(finetune).__name__}"
         raise InputError(f"{names} have different states, so fine-tuning cannot continue from pre-training")
     told = [
-        f"{name} ({getattr(pretrain, name)}, then {value})"
+        f"{name} ({getattr(before, name)}, then {value})"
         for name, value in after.items()
-        if _state(dataclasses.replace(pretrain, **{name: value}), spec) != _state(pretrain, spec)
+        if _state(dataclasses.replace(before, **{name: value}), spec) != state
     ]
     raise InputError(f"fine-tuning continues with the networks of pre-training; set alike in both: {', '.join(told)}")
 

@@ -352,9 +352,10 @@ def _checked(made: Experiment) -> Experiment:
             raise InputError(
                 f"batch_size {phase.batch_size} is no multiple of {group} (cql_every_nth_state); change one"
             )
-    rules = [phase.algorithm for phase in made.phases]
-    if len({type(rule) for rule in rules}) > 1:  # with the true observations, a run checks its networks once more
-        refuse_other_state(*rules, Spec(np.zeros(2, np.float32), 1))
+    if made.pretrain and made.finetune:
+        before, after = made.pretrain.algorithm, made.finetune.algorithm
+        if type(before) is not type(after):  # a run checks all networks, with its true observations
+            refuse_other_state(before, after, Spec(np.zeros(2, np.float32), 1))
     return made
 
 

@@ -70,7 +70,7 @@ class Training:
         self.notes = [left_out] if dropped else []
         self.sample = data_sample(offline)
         self.q_bounds = self._q_bounds(episodes)
-        if experiment.pretrain and experiment.finetune:
+        if experiment.pretrain and experiment.finetune and first != experiment.finetune.algorithm:
             refuse_other_state(first, experiment.finetune.algorithm, self.spec)
         self.state = first.init(self.streams.key("init"), self.spec)
         self.log = Log(run_dir)
