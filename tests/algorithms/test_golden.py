@@ -27,6 +27,13 @@ RULES = {
         **NETWORKS, num_critics=10, critic_layer_norm=True, target_subset=2, actor_on_mean=True, num_target_actions=1,
         target_entropy_per_action=0.5, actor_every=4,
     ),
+    "wsrl": SAC(
+        **NETWORKS, num_critics=10, critic_layer_norm=True, actor_layer_norm=True, target_subset=2,
+        num_target_actions=1, actor_every=4,
+    ),
+    "cal-ql-normalised": CalQL(
+        **LISTING, num_critics=10, critic_layer_norm=True, actor_layer_norm=True, target_subset=2,
+    ),
     "cql": CQL(**NETWORKS),
     "cql-listing": CQL(**LISTING),
     "cql-gap": CQL(**LISTING, cql_target_gap=0.8),

@@ -42,7 +42,8 @@ def rules(method, **settings):
     row = METHODS[method]
     own = row.settings.get("", {})
     if "num_critics" in own:  # half as many take half the time, and a subset of them is still one
-        ensemble = {name: own[name] for name in ("critic_layer_norm", "target_subset", "actor_on_mean")}
+        kept = ("critic_layer_norm", "actor_layer_norm", "target_subset", "actor_on_mean")
+        ensemble = {name: own[name] for name in kept if name in own}
         settings = {"num_critics": own["num_critics"] // 2} | ensemble | settings
     return tuple(dict.fromkeys(make(rule) for rule in (row.offline, row.online) if rule))
 

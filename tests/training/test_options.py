@@ -97,6 +97,7 @@ def test_the_table_of_methods_is_the_one_of_the_paper():
         "rlpd": (None, SAC, 0.5),
         "cal-ql-utd20": (CalQL, CalQL, 0.5),
         "bc": (BC, None, None),
+        "wsrl": (CalQL, SAC, 0.0),
     }
     for name, method in METHODS.items():
         assert method.id == name

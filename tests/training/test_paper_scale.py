@@ -85,6 +85,12 @@ RLPD = dict(
     mixing=0.5, num_target_actions=1, start_steps=5_000, actor_lr=3e-4, critic_lr=3e-4, actor_hidden=(256,) * 3,
     critic_hidden=(256,) * 3, target_entropy_per_action=0.5,
 )  # fmt: skip
+WSRL = dict(
+    num_critics=10, critic_layer_norm=True, actor_layer_norm=True, target_subset=2, actor_on_mean=False,
+    mixing=0.0, one_buffer=False, warmup_steps=5_000, start_steps=0, utd=4, batch_size=256, online_steps=500_000,
+    actor_lr=1e-4, critic_lr=3e-4, tau=0.005, discount=0.99, target_entropy=None, backup_entropy=False,
+    num_target_actions=10, **{"finetune.actor_every": 4, "pretrain.actor_every": 1},
+)  # fmt: skip
 BASELINES = {
     # nakamotoo/implicit_q_learning, branch dev_mitsuhiko; the share of Adroit is the paper's
     ("iql", "antmaze-large-play"): IQL | SHIFTED | dict(
@@ -114,6 +120,17 @@ BASELINES = {
     ("cal-ql-utd20", "antmaze-large-play"): {
         name: RLPD[name] for name in ("num_critics", "critic_layer_norm", "target_subset", "actor_on_mean", "utd")
     } | dict(cql_target_gap=0.8, num_target_actions=10, start_steps=0, **{"rewards.scale": 10.0, "rewards.bias": -5.0}),
+    # zhouzypaul/wsrl, experiments/configs/train_config.py and experiments/scripts; a batch of 1024 is cut into four
+    ("wsrl", "antmaze-large-diverse"): WSRL | dict(
+        actor_hidden=(256,) * 2, critic_hidden=(256,) * 4, offline_steps=1_000_000, cql_target_gap=0.8, cql_alpha=1.0,
+        **{"rewards.scale": 10.0, "rewards.bias": -5.0, "finetune.num_target_actions": 10}),
+    ("wsrl", "kitchen-partial"): WSRL | dict(
+        actor_hidden=(512,) * 3, critic_hidden=(512,) * 3, offline_steps=250_000, cql_target_gap=None, cql_alpha=5.0,
+        importance_sampling=False, tail_bootstrap=False, horizon=280,
+        **{"rewards.scale": 1.0, "rewards.bias": -4.0, "finetune.num_target_actions": 1}),
+    ("wsrl", "pen-binary"): WSRL | dict(
+        actor_hidden=(512,) * 2, critic_hidden=(512,) * 3, offline_steps=20_000, cql_target_gap=None, cql_alpha=1.0,
+        **{"rewards.scale": 10.0, "rewards.bias": 5.0, "finetune.num_target_actions": 1}),
 }  # fmt: skip
 
 

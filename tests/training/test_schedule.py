@@ -24,6 +24,7 @@ def runs(draw):
         "utd": draw(st.integers(1, 4)),
         "updates_per_episode": draw(st.none() | st.integers(1, 30)),
         "start_steps": draw(st.integers(0, 20)),
+        "warmup_steps": draw(st.integers(0, 20)),
         **{name: draw(some) for name in ("eval_every_offline", "eval_every_online", "log_every", "checkpoint_every")},
     }
     experiment = tiny.made(method, **tiny.fitting(method, options))
@@ -91,9 +92,26 @@ def test_every_stretch_of_the_grid_is_evaluated_once_and_both_ends_are(run):
         assert (clocks[0], clocks[-1]) == (0, phase.length)
         cells = [now // phase.eval_every for now in clocks[:-1]]
         assert cells == sorted(set(cells))
-        by_the_step = phase.name == "offline" or (phase.updates_per_episode is None and not phase.start_steps)
+        by_the_step = phase.name == "offline" or (phase.updates_per_episode is None and not phase.steps_before_updates)
         if by_the_step:
             assert clocks == sorted({*range(0, phase.length, phase.eval_every), phase.length})
+
+
+@settings(deadline=None, max_examples=100)
+@given(runs())
+def test_updates_begin_with_the_first_episode_after_the_random_and_the_warm_up_steps(run):
+    schedule, lengths = run
+    done, last = simulate(schedule, lengths)
+    finetune, owed = schedule.experiment.finetune, 0
+    for (want, now, c), (_, later, after) in itertools.pairwise(done):
+        if want != "collect":
+            continue
+        length, waits = after.env_step - c.env_step, c.env_step < max(finetune.start_steps, finetune.warmup_steps)
+        assert schedule.random_actions(c) == (c.env_step < finetune.start_steps)
+        assert after.due - c.due == (0 if waits else finetune.updates_per_episode or finetune.utd * length)
+        assert (now, later) == (c.env_step, min(after.env_step, finetune.length) if waits else c.env_step)
+        owed += after.due - c.due
+    assert finetune is None or last.due == owed
 
 
 @settings(deadline=None, max_examples=100)
@@ -133,6 +151,20 @@ def test_a_run_that_is_extended_goes_on_as_a_longer_one_would_have(run, more):
             c = extended.after_updates(c, extended.updates(c))
     whole = simulate(extended, lengths)[1]
     assert (c.grad_step, c.env_step, c.due, c.episode) == (whole.grad_step, whole.env_step, whole.due, whole.episode)
+
+
+@settings(deadline=None, max_examples=100)
+@given(runs())
+def test_no_more_updates_are_announced_than_full_episodes_bring(run):
+    """`gradient_steps` counts what waits; the last waiting episode is completed, which may take a few more steps."""
+    schedule = run[0]
+    finetune = schedule.experiment.finetune
+    if finetune is None:
+        return
+    _, last = simulate(schedule, [HORIZON])
+    episode = finetune.updates_per_episode or finetune.utd * HORIZON
+    assert last.grad_step <= finetune.gradient_steps(HORIZON) + (finetune.updates_per_episode or 0)
+    assert finetune.gradient_steps(HORIZON) <= last.grad_step + 2 * episode
 
 
 def test_random_episodes_bring_no_updates():

@@ -104,7 +104,7 @@ def test_evaluations_have_the_columns_of_the_contract(run):
 
 def test_evaluations_fall_on_the_grid(run):
     config, trainer, _ = run
-    if config.finetune and (config.finetune.start_steps or config.finetune.updates_per_episode):
+    if config.finetune and (config.finetune.steps_before_updates or config.finetune.updates_per_episode):
         pytest.skip("the grid's steps are met where something has been learned; see the tests of the loop below")
     rows, before = trainer.run_dir.read_rows("eval.csv"), 0
     for phase in config.phases:
@@ -134,7 +134,7 @@ def test_fine_tuning_starts_from_the_evaluation_of_the_pre_trained_policy(run):
 
 def test_gradient_steps_follow_the_update_to_data_ratio(run):
     config, trainer, events = run
-    if config.finetune and (config.finetune.start_steps or config.finetune.updates_per_episode):
+    if config.finetune and (config.finetune.steps_before_updates or config.finetune.updates_per_episode):
         pytest.skip("see the tests of the loop below")
     done = sum(phase.gradient_steps(config.task.horizon) for phase in config.phases)
     assert trainer.counters.total_grad_step == done

@@ -32,6 +32,8 @@ class SAC(ActorCritic):
     target_subset: Count | None = None
     """Size of the random subset of critics, drawn in every update, over which targets take the minimum (REDQ, RLPD);
     None: all critics."""
+    actor_layer_norm: bool = False
+    """Layer normalisation in the hidden layers of the policy (WSRL)."""
     actor_on_mean: bool = False
     """Whether the policy maximises the mean over the critics (RLPD) instead of their minimum."""
     actor_every: Count = 1
@@ -58,7 +60,7 @@ class SAC(ActorCritic):
         """The policy module."""
         return TanhGaussianPolicy(
             self.actor_hidden, action_dim, self.output_gain, self.log_std_multiplier, self.log_std_offset,
-            self.encoder, learns_encoder=False,
+            self.encoder, learns_encoder=False, layer_norm=self.actor_layer_norm,
         )  # fmt: skip
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:

@@ -38,13 +38,15 @@ class TanhGaussianPolicy(nn.Module):
     """Kind of the `Encoder` of images."""
     learns_encoder: bool = True
     """Whether gradients of the policy reach the encoder; False: only the critics train the encoder."""
+    layer_norm: bool = False
+    """Layer normalisation in each hidden layer."""
 
     @nn.compact
     def __call__(self, observation: PyTree) -> tuple[jax.Array, jax.Array]:
         """Observations [B, …] → mean [B, A] and log-std [B, A] of the Gaussian before the tanh."""
         state = Encoder(self.encoder, name="encoder")(observation)
         state = state if self.learns_encoder else jax.lax.stop_gradient(state)
-        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, name="mlp")(state)
+        raw = MLP(self.hidden, 2 * self.action_dim, self.output_gain, self.layer_norm, name="mlp")(state)
         mean, log_std = jnp.split(raw, 2, axis=-1)
         multiplier = self.param("log_std_multiplier", nn.initializers.constant(self.log_std_multiplier), ())
         offset = self.param("log_std_offset", nn.initializers.constant(self.log_std_offset), ())

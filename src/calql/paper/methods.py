@@ -22,6 +22,22 @@ ENSEMBLE = dict(
 """RLPD's critics, UTD 20, half of each batch from the data (ikostrikov/rlpd, `configs/rlpd_config.py`)."""
 FEWER = dict(utd=4)
 """The same for a CPU, in minutes."""
+WSRL = dict(
+    num_critics=10,
+    critic_layer_norm=True,
+    actor_layer_norm=True,
+    target_subset=2,
+    utd=4,
+    actor_once_per_step=True,
+    mixing=0.0,
+    warmup_steps=5_000,
+    **{"finetune.num_target_actions": 1},
+)
+"""WSRL's networks, and fine-tuning without offline data (zhouzypaul/wsrl, `experiments/configs`, launch scripts)."""
+SMALL_TRANSFORMER = dict(
+    actor_lr=1e-3, batch_size=64, odt_width=64, odt_layers=2, odt_heads=2, odt_context=10, eval_every_offline=1_000
+)
+"""ODT for a CPU."""
 SMALL = dict(actor_lr=3e-4, actor_hidden=(256, 256), critic_hidden=(256, 256))
 """Networks of the original baselines, whatever a task's networks for Cal-QL are."""
 RAW = {"rewards.scale": 1.0, "rewards.bias": 0.0}
@@ -106,18 +122,8 @@ METHODS: dict[str, Method] = {
             settings={
                 "": RAW | dict(updates_per_episode=300, mixing=UNION),
                 "smoke": dict(updates_per_episode=10, odt_width=16, odt_layers=1, odt_heads=2, odt_context=4),
-                "laptop": dict(
-                    actor_lr=1e-3,
-                    batch_size=64,
-                    odt_width=64,
-                    odt_layers=2,
-                    odt_heads=2,
-                    odt_context=10,
-                    odt_warmup=300,
-                    offline_steps=3_000,
-                    eval_every_offline=1_000,
-                    updates_per_episode=50,
-                ),
+                "laptop": SMALL_TRANSFORMER | dict(odt_warmup=300, offline_steps=3_000, updates_per_episode=50),
+                "desk": SMALL_TRANSFORMER | dict(odt_warmup=1_000, offline_steps=7_000, updates_per_episode=100),
                 "paper": dict(
                     actor_lr=1e-3,
                     odt_width=1024,
@@ -141,6 +147,8 @@ METHODS: dict[str, Method] = {
                 "adroit": RAW,
                 "smoke": dict(start_steps=20, utd=2),
                 "laptop": FEWER | dict(start_steps=500),
+                "desk": FEWER | dict(start_steps=2_000),
+                "desk/visual": dict(start_steps=500),
                 "paper": dict(actor_lr=3e-4, actor_hidden=(256,) * 3, critic_hidden=(256,) * 3),
             },
             summary="SAC from scratch with ten critics and twenty updates per step, half of each batch from the data",
@@ -150,10 +158,37 @@ METHODS: dict[str, Method] = {
             "Cal-QL (UTD 20)",
             CalQL,
             CalQL,
-            settings={"": ENSEMBLE, "smoke": dict(utd=2), "laptop": FEWER},
+            settings={"": ENSEMBLE, "smoke": dict(utd=2), "laptop": FEWER, "desk": FEWER},
             summary="Cal-QL on RLPD's critics, twenty updates per step (Fig. 7)",
         ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
+        Method(
+            "wsrl",
+            "WSRL",
+            CalQL,
+            SAC,
+            settings={
+                "": WSRL,
+                "smoke": dict(warmup_steps=20, utd=2),
+                # A fiftieth of the online steps, as about there.
+                "laptop": dict(warmup_steps=500),
+                "laptop/pointmaze": dict(warmup_steps=100),
+                "laptop/visual": dict(warmup_steps=40),
+                "desk": dict(warmup_steps=1_500),
+                "desk/pointmaze": dict(warmup_steps=400),
+                "desk/visual": dict(warmup_steps=120),
+                "paper/antmaze": {"finetune.num_target_actions": 10, "cql_alpha": 1.0, "online_steps": 500_000},
+                "paper/kitchen": {
+                    "rewards.bias": -4.0,
+                    "horizon": 280,
+                    "tail_bootstrap": False,
+                    "offline_steps": 250_000,
+                    "online_steps": 500_000,
+                },
+                "paper/adroit": dict(online_steps=500_000),
+            },
+            summary="Cal-QL pre-training, a warm-up of the policy, then SAC with ten critics and no offline data",
+        ),
     ]
 }
 

@@ -121,13 +121,14 @@ def measure(experiment: Experiment, episodes: Episodes) -> Pace:
         pretrain = dataclasses.replace(pretrain, offline_steps=offline_steps, eval_every_offline=steps)
     if finetune:
         online_steps = min(steps, finetune.online_steps)
-        finetune = dataclasses.replace(finetune, online_steps=online_steps, start_steps=0, eval_every_online=steps)
-    few = min(m.eval_envs, m.eval_episodes)
+        few = {"online_steps": online_steps, "eval_every_online": steps, "start_steps": 0, "warmup_steps": 0}
+        finetune = dataclasses.replace(finetune, **few)
+    eval_episodes = min(m.eval_envs, m.eval_episodes)
     short = dataclasses.replace(
         experiment,
         pretrain=pretrain,
         finetune=finetune,
-        measurement=dataclasses.replace(m, eval_episodes=few, log_every=BLOCK, slice_dimension=None),
+        measurement=dataclasses.replace(m, eval_episodes=eval_episodes, log_every=BLOCK, slice_dimension=None),
         init_from=None,
     )
     pace, blocks = Pace(short), 0

@@ -113,6 +113,9 @@ class Finetune:
     start_steps: Any0 = 0
     """Environment steps with uniformly random actions before the first update (RLPD); the last of these episodes is
     completed."""
+    warmup_steps: Any0 = 0
+    """Environment steps with the policy as it is at the start of fine-tuning, before the first update (WSRL); the last
+    of these episodes is completed. Those of `start_steps` are part of them."""
     batch_size: Some = 256
     """Transitions per gradient step."""
     mixing: float = 0.5
@@ -127,6 +130,11 @@ class Finetune:
     """Environment steps between evaluations during fine-tuning."""
 
     name: ClassVar[str] = "online"
+
+    @property
+    def steps_before_updates(self) -> int:
+        """Environment steps before the first update, up to the end of the last episode that begins with fewer."""
+        return max(self.start_steps, self.warmup_steps)
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.mixing <= 1.0 or self.mixing == UNION):
@@ -144,9 +152,8 @@ class Finetune:
 
     def gradient_steps(self, horizon: int) -> int:
         """Gradient steps of the whole phase; updates per episode are counted for episodes of full length."""
-        if self.updates_per_episode is not None:
-            return self.online_steps * self.updates_per_episode // horizon
-        return max(self.online_steps - self.start_steps, 0) * self.utd
+        steps = max(self.online_steps - self.steps_before_updates, 0)
+        return steps * self.utd if self.updates_per_episode is None else steps * self.updates_per_episode // horizon
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,8 +56,8 @@ def evaluate(t: Training) -> Iterator[Event]:
     """One row of eval.csv. The pre-trained policy is evaluated once, at the end of one phase and start of the next."""
     point, last = t.counters.total_grad_step, t.log.last_evaluation
     rows = [last | t.where()]
-    if not last or int(last["grad_step"]) != point:
-        rule, task, m = t.phase.algorithm, t.experiment.task, t.experiment.measurement
+    rule, task, m = t.phase.algorithm, t.experiment.task, t.experiment.measurement
+    if not last or int(last["grad_step"]) != point or m.eval_from == "training":  # whose episodes are new ones
         # All evaluations of all runs with this seed start from the same states (common random numbers).
         seeds = [t.streams.seed("evaluate", i) for i in range(m.eval_episodes)]
         moves = m.eval_from == "env" and (m.eval_untrained or point > 0 or t.experiment.init_from is not None)

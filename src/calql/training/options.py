@@ -15,13 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import jax
 import msgspec
 import numpy as np
 
 import calql.algorithms
 from calql.algorithms import VARIANTS
-from calql.algorithms.protocol import UpdateRule
 from calql.limits import Limits
 from calql.machine import refuse_unusable_jax
 from calql.methods import Method
@@ -30,6 +28,7 @@ from calql.paper.scales import SCALES
 from calql.paper.tasks import get_task
 from calql.rewards import Rewards
 from calql.tasks import Task, nearest
+from calql.training.continuity import refuse_other_state
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, refuse_seed, unusable
 from calql.training.synonyms import unknown_option
 from calql.types import InputError, Spec
@@ -354,19 +353,10 @@ def _checked(made: Experiment) -> Experiment:
                 f"batch_size {phase.batch_size} is no multiple of {group} (cql_every_nth_state); change one"
             )
     if made.pretrain and made.finetune:
-        rules = made.pretrain.algorithm, made.finetune.algorithm
-        if type(rules[0]) is not type(rules[1]) and _state(rules[0]) != _state(rules[1]):
-            names = " and ".join(type(rule).__name__ for rule in rules)
-            raise InputError(f"{names} have different states, so fine-tuning cannot continue from pre-training")
+        before, after = made.pretrain.algorithm, made.finetune.algorithm
+        if type(before) is not type(after):  # a run checks all networks, with its true observations
+            refuse_other_state(before, after, Spec(np.zeros(2, np.float32), 1))
     return made
-
-
-@cache
-def _state(rule: UpdateRule) -> Any:
-    """The structure of the rule's state."""
-    refuse_unusable_jax()
-    spec = Spec(np.zeros(2, np.float32), 1)
-    return jax.tree.structure(jax.eval_shape(lambda key: rule.init(key, spec), jax.random.key(0)))
 
 
 # -- explaining --------------------------------------------------------------------------------------------------------

@@ -80,6 +80,11 @@ class Schedule:
         assert self.experiment.finetune is not None
         return c.env_step < self.experiment.finetune.start_steps
 
+    def learns(self, c: Counters) -> bool:
+        """Whether updates follow the next episode; not before the random and the warm-up steps are over."""
+        assert self.experiment.finetune is not None
+        return c.env_step >= self.experiment.finetune.steps_before_updates
+
     def updates(self, c: Counters) -> int:
         """Gradient steps up to the next evaluation, episode, log row or checkpoint."""
         phase, now, m = self.phase(c), self.now(c), self.experiment.measurement
@@ -113,7 +118,7 @@ class Schedule:
         """The counters after a collected episode of `length` steps."""
         phase = self.experiment.finetune
         assert phase is not None
-        due = 0 if self.random_actions(c) else phase.updates_per_episode or phase.utd * length
+        due = (phase.updates_per_episode or phase.utd * length) if self.learns(c) else 0
         moved = dict(env_step=c.env_step + length, due=c.due + due, episode=c.episode + 1)
         return dataclasses.replace(c, before=(c.env_step, c.due), **moved)
 

@@ -20,6 +20,7 @@ from calql.replay import make_replay, newest, put_back, rows_dropped
 from calql.training import checkpoint, store
 from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
+from calql.training.continuity import refuse_other_state
 from calql.training.elsewhere import POLL, Elsewhere
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_normalisation, with_statistics
@@ -69,6 +70,8 @@ class Training:
         self.notes = [left_out] if dropped else []
         self.sample = data_sample(offline)
         self.q_bounds = self._q_bounds(episodes)
+        if experiment.pretrain and experiment.finetune and first != experiment.finetune.algorithm:
+            refuse_other_state(first, experiment.finetune.algorithm, self.spec)
         self.state = first.init(self.streams.key("init"), self.spec)
         self.log = Log(run_dir)
         self.wall_s, self._started = 0.0, time.monotonic()
