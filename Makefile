@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 WORKERS ?= 2
 
-.PHONY: help venv demo test lint format docs bench wheel-test lock clean
+.PHONY: help venv demo test lint format docs bench wheel-test dist release release-test lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,15 @@ bench: $(VENV)/.runtime  ## update steps per second, and the share of the machin
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it elsewhere, use it from outside the source tree
 	$(BIN)/python -m pytest tests/test_wheel.py
+
+dist: $(VENV)/.dev  ## the wheel and the source distribution in dist/, built twice and checked, with their checksums
+	$(BIN)/python tools/release.py dist
+
+release: $(VENV)/.dev  ## the same, if this commit may be released: nothing uncommitted, no unreleased changes
+	$(BIN)/python tools/release.py dist --release
+
+release-test: $(VENV)/.dev  ## install the wheel with pip, without and with all extras, on every Python here (minutes)
+	$(BIN)/python -m pytest tests/release_install.py -rs
 
 venv: $(VENV)/.dev  ## the development environment, without running anything
 
