@@ -59,7 +59,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     page.meta["search"] = page.meta.get("search", {}) | {"boost": BOOSTS.get(here, 1)}
     if here.startswith("source/"):
         return markdown
-    path = here if here in OUTSIDE or here.startswith("results/") else f"docs/{here}"
+    path = here if here in OUTSIDE or here.startswith(("results/", "examples/")) else f"docs/{here}"
 
     def to_page(found: re.Match) -> str:
         target = _resolved(path, found[2])
