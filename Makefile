@@ -27,8 +27,8 @@ format: $(VENV)/.dev  ## fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/python docs/keep.py
 
-docs: $(VENV)/.dev  ## the documentation site, strictly, in site/ (look at it: python -m http.server -d site)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: $(VENV)/.dev  ## the documentation, strictly, in site/dev, or as a release (VERSION=0.1.0) beside other versions
+	$(BIN)/python docs/versions.py site $(VERSION)
 
 bench: $(VENV)/.runtime  ## update steps per second, and the share of the machine's peak
 	$(BIN)/calql bench $(ARGS)
