@@ -4,7 +4,7 @@
     python docs/versions.py site 0.1.0    # as the release that this code is
 
 The site needs nothing but a web server for files. Each version is a folder; versions.json tells the selector at the top
-of every page (Material's, which reads mike's form) what is there; index.html leads to the newest release, or else to dev.
+of every page (Material's, which reads mike's form) what there is; index.html leads to the newest release, else dev.
 A version is published by building its commit into a copy of the site that is published; the others stay as they are.
 """
 
