@@ -60,7 +60,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@touch $@
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
-	@echo "installing calql and its packages into $(VENV); with downloads, this takes a minute or two"
+	@echo "installing calql and its packages into $(VENV): one to two minutes in silence, of it 250 MB to download"
 	$(PIP) --require-hashes -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
