@@ -49,11 +49,8 @@ def write_card(path: Path, run: RunDir, contract: Mapping[str, Any], policy: Pat
         policy: the exported file.
         licence: identifier of the licence of the policy, as the Hub spells it, e.g. mit.
 
-    Raises:
-        InputError: another file has the name.
-        RunError: the card cannot be written.
+    Raises RunError if the card cannot be written. What may be replaced is decided before the export, by `refuse_taken`.
     """
-    refuse_taken(path)
     write(path, card(read_record(run), run, contract, policy.name, licence))
 
 
