@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 WORKERS ?= 2
 
-.PHONY: help venv demo test lint format docs bench wheel-test lock clean
+.PHONY: help venv demo test lint format docs bench wheel-test dist release release-test lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,14 +27,23 @@ format: $(VENV)/.dev  ## fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/python docs/keep.py
 
-docs: $(VENV)/.dev  ## the documentation site, strictly, in site/ (look at it: python -m http.server -d site)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: $(VENV)/.dev  ## the documentation, strictly, in site/dev, or as a release (VERSION=0.1.0) beside other versions
+	$(BIN)/python docs/versions.py site $(VERSION)
 
 bench: $(VENV)/.runtime  ## update steps per second, and the share of the machine's peak
 	$(BIN)/calql bench $(ARGS)
 
 wheel-test: $(VENV)/.dev  ## build the wheel, install it elsewhere, use it from outside the source tree
 	$(BIN)/python -m pytest tests/test_wheel.py
+
+dist: $(VENV)/.dev  ## the wheel and the source distribution in dist/, built twice and checked, with their checksums
+	$(BIN)/python tools/release.py dist
+
+release: $(VENV)/.dev  ## the same, if this commit may be released: nothing uncommitted, no unreleased changes
+	$(BIN)/python tools/release.py dist --release
+
+release-test: $(VENV)/.dev  ## install the wheel with pip, without and with all extras, on every Python here (minutes)
+	$(BIN)/python -m pytest tests/release_install.py -rs
 
 venv: $(VENV)/.dev  ## the development environment, without running anything
 
@@ -51,7 +60,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@touch $@
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
-	@echo "installing calql and its packages into $(VENV); with downloads, this takes a minute or two"
+	@echo "installing calql and its packages into $(VENV): one to two minutes in silence, of it 250 MB to download"
 	$(PIP) --require-hashes -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

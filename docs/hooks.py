@@ -6,6 +6,7 @@ copied. Links between files of the repository, as they work in a checkout, becom
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -33,8 +34,11 @@ LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """State the version that the pages describe."""
+    """State the version that the pages describe; a site of versions (docs/versions.py) has a selector of them."""
     config.copyright = f"calql {calql.__version__} · MIT licence"
+    if version := os.environ.get("DOCS_VERSION"):
+        config.extra["version"] = {"provider": "mike"}  # how Material calls the form of versions.json
+        config.copyright = config.copyright.replace("·", "(not released) ·") if version == "dev" else config.copyright
     return config
 
 
@@ -59,7 +63,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     page.meta["search"] = page.meta.get("search", {}) | {"boost": BOOSTS.get(here, 1)}
     if here.startswith("source/"):
         return markdown
-    path = here if here in OUTSIDE or here.startswith("results/") else f"docs/{here}"
+    path = here if here in OUTSIDE or here.startswith(("results/", "examples/")) else f"docs/{here}"
 
     def to_page(found: re.Match) -> str:
         target = _resolved(path, found[2])

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
+from installed import FIGURES
 
 from calql.cli import main
 from calql.paper.methods import METHODS
@@ -129,7 +130,7 @@ def test_commands_are_understood(page, monkeypatch, capsys):
     look = {"train": "--print-config", "sweep": "--print-config", "tune": "--dry-run"}
     for command in commands(page.read_text()):
         with pytest.raises(SystemExit) as stop:
-            main([*command, *([look[command[0]]] if command[0] in look else [])])
+            main([*command, *({look[command[0]]} - {*command} if command[0] in look else ())])
         assert stop.value.code == 0, (command, capsys.readouterr().err)
 
 
@@ -239,7 +240,8 @@ def test_lines_that_links_lead_to_and_the_table_of_methods_are_those_of_the_code
 @each_page
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        if FIGURES or not re.search(r"results/.*\.png$", target):
+            assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("plan", sorted((ROOT / "results" / "plans").glob("*.toml")), ids=lambda plan: plan.name)

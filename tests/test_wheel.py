@@ -1,8 +1,6 @@
 """The wheel, built and installed elsewhere, and used from outside the tree. Nothing is fetched."""
 
-import os
 import re
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -12,43 +10,18 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from installed import ROOT, SMALL, build, run, train_from_a_log
 from packaging.requirements import Requirement
 
 from calql.commit import git_commit
 from calql.extras import EXTRAS
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
-OURS = {"PYTHONPATH", "PYTHONHOME", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"}
-"""What a user's environment lacks: the tree, and the hurry in which the other tests compile."""
-SMALL = ("--scale", "smoke", "--set", "actor_hidden=16", "critic_hidden=16")
-"""A run with one layer in each network, as it is compiling that takes the time."""
-
-
-WITHOUT_CALQL = """
-import importlib.util, sys
-assert importlib.util.find_spec("calql") is None
-from hatchling.build import build_wheel
-build_wheel(sys.argv[1])
-"""
-
-
-def run(*command: object, cwd: Path, code: int = 0, **variables: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in OURS} | variables
-    done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stderr if code else done.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built as on a clean machine: by a process that cannot import calql (-S leaves out the path files of
-    the environment, and with them the editable calql)."""
-    folder = tmp_path_factory.mktemp("dist")
-    packages = {"PYTHONPATH": sysconfig.get_path("purelib")}
-    run(sys.executable, "-S", "-c", WITHOUT_CALQL, folder, cwd=ROOT, **packages)
-    (made,) = folder.glob("*.whl")
-    return made
+    return build("wheel", tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -132,57 +105,22 @@ def test_a_run_with_programs_as_users_compile_them(elsewhere, tmp_path):
 
 # -- without extras ----------------------------------------------------------------------------------------------------
 
-ROBOT = """
-import gymnasium, numpy as np
-from calql.rewards import Rewards
-from calql.tasks import Task
-
-class Reach(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x = self.np_random.uniform(-1, 1, 2)
-        return self.x.astype(np.float32), {}
-
-    def step(self, action):
-        self.x = self.x + 0.3 * action
-        success = bool(np.linalg.norm(self.x) < 0.3)
-        return self.x.astype(np.float32), float(success) - 1.0, success, False, {"success": success}
-
-def task():
-    return Task("reach", Reach, horizon=12, rewards=Rewards(low=-1.0, high=0.0, failing=-1.0))
-
-def record(path):
-    env, rng, rows = Reach(), np.random.default_rng(0), []
-    for seed in range(20):
-        state, _ = env.reset(seed=seed)
-        for step in range(12):
-            action = np.clip(rng.normal(-state, 0.5), -1, 1)
-            following, reward, ended, _, _ = env.step(action)
-            rows.append((state, action, reward, ended, step == 11, following))
-            state = following
-            if ended:
-                break
-    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-    np.savez(path, **{name: np.array(column) for name, column in zip(names, zip(*rows))})
-"""
-
 
 def test_the_core_trains_on_a_log_and_an_environment_of_one_s_own(bare, tmp_path):
-    (tmp_path / "robot.py").write_text(ROBOT)
     python, calql = bare / "bin" / "python", bare / "bin" / "calql"
     here = run(python, "-c", "import sys, importlib.util as u; print(*filter(u.find_spec, sys.argv[1:]))", *EXTRAS,
                cwd=tmp_path)  # fmt: skip
     assert here.split() == []
-    run(python, "-c", "import robot; robot.record('log.npz')", cwd=tmp_path)
-    about = ["--task", "robot:task", "--data", "npz:log.npz"]
-    assert "success" in run(calql, "data", "check", "npz:log.npz", "--task", "robot:task", cwd=tmp_path)
-    run(calql, "train", "--method", "cal-ql", *about, *SMALL, "--out", "run", cwd=tmp_path)
-    assert (tmp_path / "run" / "DONE").exists()
-    assert "episodes" in run(calql, "eval", "run", "--episodes", "2", cwd=tmp_path)
-    run(calql, "doctor", cwd=tmp_path)
+    train_from_a_log(calql, python, tmp_path)
+
+
+@pytest.mark.parametrize(("command", "shown"), [
+    ("--version", "calql "), ("--help", "doctor"), ("doctor", "JAX devices"), ("list", "cal-ql"),
+    ("list methods", "cal-ql"), ("list runs", "no runs"), ("completions bash", "complete"),
+    ("train --print-config", "cql_alpha"),
+])  # fmt: skip
+def test_what_needs_no_extra_does_without(bare, tmp_path, command, shown):
+    assert shown in run(bare / "bin" / "calql", *command.split(), cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +132,7 @@ def test_the_core_trains_on_a_log_and_an_environment_of_one_s_own(bare, tmp_path
             "(?:formats|paper)",
         ),  # by what is built already
         (["data", "list"], "Minari", "formats"),
+        (["list", "data"], "Minari", "formats"),
         (["data", "build", "pointmaze-medium-narrow"], "MuJoCo", "paper"),
         (["data", "info", "d4rl:log.hdf5", "--task", "pen-binary"], "h5py", "formats"),
         (["data", "info", "minari:some/set-v0", "--task", "pen-binary"], "Minari", "formats"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from calql.cli import listing, main
+from calql.cli.completions import ZSH
 from calql.paper.tasks import DEFAULT_TASK
 from calql.training import speed
 
@@ -153,6 +154,35 @@ def test_bash_completes_commands(tmp_path):
     done = subprocess.run(["bash", "-c", TYPED, "-", script, "comp"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["completions"]
     assert done.stderr == ""
+
+
+SHELLS = {  # a script that sources the completions, or finds them as those of every new shell, and completes `comp`
+    "fish": "source $argv[1]; complete -C 'calql comp'",
+    "zsh": 'autoload -Uz compinit; compinit -u -D; source "$1"; print ${_comps[calql]/_tyro_calql/comp}',
+    "zsh-found": "fpath=(${1:h} $fpath); autoload -Uz compinit; compinit -u -D; print ${_comps[calql]/_calql/comp}",
+}
+
+
+@pytest.mark.parametrize("how", SHELLS)
+def test_zsh_and_fish_take_the_completions(how, tmp_path):
+    shell = how.partition("-")[0]
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    script = tmp_path / "_calql"
+    with pytest.raises(SystemExit):
+        main(["completions", shell, "--out", str(script)])
+    begin = ["fish", "--no-config", "-c", SHELLS[how]] if shell == "fish" else ["zsh", "-f", "-c", SHELLS[how], "-"]
+    done = subprocess.run([*begin, script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("comp")
+    assert done.stderr == ""
+
+
+def test_the_script_of_zsh_completes_nothing_when_it_is_sourced(capsys):
+    with pytest.raises(SystemExit):
+        main(["completions", "zsh"])
+    end = capsys.readouterr().out.splitlines()[-6:]
+    assert '_tyro_calql "$@"' not in end  # but in the branch, indented
+    assert end[1:] == ZSH.splitlines()
 
 
 @pytest.mark.parametrize(("shell", "begin"), [("zsh", "#compdef calql"), ("fish", "# AUTOMATICALLY"), ("bash", "#")])

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from installed import FIGURES
 
 from calql.reports import tables
 from calql.reports.load import load_runs
@@ -31,7 +32,8 @@ def test_every_table_of_runs_has_raw_rows():
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", (RESULTS / "README.md").read_text(encoding="utf-8")):
-        assert (RESULTS / target).exists(), target
+        if FIGURES or not target.endswith(".png"):
+            assert (RESULTS / target).exists(), target
 
 
 def test_no_run_directory_is_committed():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rich
 import tyro
 
 import calql
@@ -105,7 +106,7 @@ def _open_streams() -> None:
 def _users(error: SystemExit) -> str | None:
     """File and line of code that is not calql's and called `sys.exit`; None: it was calql's."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(calql.__file__).parent, Path(tyro.__file__).parent, Path(argparse.__file__)
+    ours = Path(calql.__file__).parent, Path(tyro.__file__).parent, Path(rich.__file__).parent, Path(argparse.__file__)
     return (
         None if any(Path(frame.filename).is_relative_to(path) for path in ours) else f"{frame.filename}:{frame.lineno}"
     )

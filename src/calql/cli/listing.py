@@ -22,13 +22,21 @@ def listing(
         what: One of the four, or all of them.
         folder: Where runs are looked for, at any depth.
     """
+    from calql.cli.common import note
     from calql.cli.hints import next_step
+    from calql.extras import MissingPackage
     from calql.paper.tasks import DEFAULT_TASK
 
     parts = {"tasks": _tasks, "methods": _methods, "data": _data}
     for name, tell in parts.items():
-        if what in (name, "all"):
+        if what not in (name, "all"):
+            continue
+        try:
             tell()
+        except MissingPackage as error:
+            if what == name:
+                raise
+            note(f"{name} not listed: {error}")  # the others need no extra
     found = _runs(folder) if what in ("runs", "all") else 0
     if found:
         next_step("report", folder, "--out", "report")
@@ -84,7 +92,7 @@ def _runs(folder: Path) -> int:
     from rich.table import Table
 
     from calql.cli.common import console, run_progress
-    from calql.reports.stored import below
+    from calql.training.run_dir import below
 
     table = Table("run", "state", "progress", "last", box=None)
     for path in below(folder, "config.json"):

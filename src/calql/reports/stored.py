@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calql.training.run_dir import below
 from calql.types import InputError
 
 RUNS, EVALUATIONS, TRAINING, SLICES = "runs.json", "evaluations.csv", "training.csv", "slices.csv"
@@ -85,15 +86,6 @@ def find_runs(path: Path, only: Collection[str] | None = None) -> list[Stored]:
         if name not in by_name:
             raise InputError(f"{path / name}: no such run; run the sweep of this plan to its end, or correct the plan")
     return [by_name[name] for name in only]
-
-
-def below(path: Path, name: str) -> Iterator[Path]:
-    """The outermost folders that contain a file of this name."""
-    if (path / name).is_file():
-        yield path
-    elif path.is_dir():
-        for child in sorted(path.iterdir()):
-            yield from below(child, name)
 
 
 def _read_directory(folder: Path, name: str) -> Stored:

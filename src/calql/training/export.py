@@ -13,6 +13,7 @@ from calql.data.arrays import spread_states
 from calql.data.load import load_for
 from calql.export.contract import contract_of
 from calql.export.write import write_policy
+from calql.training import card as cards
 from calql.training import checkpoint, store
 from calql.training.policy import SEED, Policy, interface_of, load_policy
 from calql.training.record import Saved, read_record
@@ -32,26 +33,37 @@ class Exported(NamedTuple):
     """Anything that the user should know."""
 
 
-def export_run(run: Path | str, out: Path | str, step: str = "newest", rate: float | None = None) -> Exported:
-    """Write the policy of a run's checkpoint to OUT.npz or OUT.onnx.
+def export_run(
+    run: Path | str,
+    out: Path | str,
+    step: str = "newest",
+    rate: float | None = None,
+    card: Path | str | None = None,
+    licence: str = cards.UNKNOWN,
+) -> Exported:
+    """Write the policy of a run's checkpoint to OUT.npz or OUT.onnx, and its model card.
 
     Args:
         run: a run directory.
         out: the file; an older one is replaced atomically.
         step: `newest`, `best`, `pretrained` or a gradient step.
         rate: control rate in Hz; None: that of the environment or the data, if one of them states it.
+        card: file of the model card; None: OUT.md.
+        licence: identifier of the policy's licence, for the card.
 
     Raises:
-        InputError: there is no such checkpoint or form, or the policy cannot be exported.
-        RunError: the file cannot be written.
+        InputError: there is no such checkpoint or form, the policy cannot be exported, or the card's name is taken.
+        RunError: a file cannot be written.
     """
-    run_dir = RunDir(run)
+    run_dir, about = RunDir(run), cards.card_beside(Path(out)) if card is None else Path(card)
+    cards.refuse_taken(about)
     saved, policy = read_record(run_dir), load_policy(run, step)
     exchanged = saved.interface() or interface_of(policy.task)
     exchanged = exchanged._replace(spec=policy.spec, rate=exchanged.rate if rate is None else rate)
     contract = contract_of(exchanged, task=policy.task, provenance=provenance(run_dir, saved, step))
     states, source, notes = states_of(saved, policy)
     written = write_policy(Path(out), policy.algorithm, policy.spec, policy.state, contract, states, source)
+    cards.write_card(about, run_dir, written, Path(out), licence)
     return Exported(written, notes)
 
 

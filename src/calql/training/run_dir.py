@@ -163,6 +163,15 @@ class RunDir:
         files.write(path, text.getvalue())
 
 
+def below(path: Path, name: str) -> Iterator[Path]:
+    """The outermost folders that contain a file of this name."""
+    if (path / name).is_file():
+        yield path
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            yield from below(child, name)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[TextIO]:
     """The lock file, open and locked. Raises InputError if another process holds the lock."""
