@@ -67,7 +67,7 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
 
 # The first interpreter that is new enough; PYTHON=/path/to/python3 selects another one.
 $(BIN)/pip:
-	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 	  $$python -c 'import ensurepip, venv' 2>/dev/null || { missing=$$python; continue; }; \
 	  echo "creating $(VENV) with $$python"; \
