@@ -8,6 +8,7 @@ the 95 % interval of the IQM; a thin line is one seed (dotted: the run is unfini
 from __future__ import annotations
 
 import io
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -302,19 +303,25 @@ def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tup
     return steps[-1], mean[-1]
 
 
+LABEL_WIDTH = 36
+"""Characters per line of a name at the right edge."""
+
+
 def _direct_labels(axes, ends: dict[str, tuple]) -> None:
     """Names at the right edge, next to the ends of their lines and without overlap."""
     axes.figure.canvas.draw()
     texts = []
     to_axes = axes.transAxes.inverted().transform
     heights = {name: to_axes(panel.transData.transform((x, y)))[1] for name, (panel, x, y, _) in ends.items()}
-    for (name, wanted), height in zip(heights.items(), moved_apart(list(heights.values()), gap=0.07), strict=True):
+    shown = {name: name + (" (offline)" if panel is not axes else "") for name, (panel, *_) in ends.items()}
+    shown = {name: textwrap.fill(text, LABEL_WIDTH, break_on_hyphens=False) for name, text in shown.items()}
+    gap = 0.01 + 0.06 * max((text.count("\n") + 1 for text in shown.values()), default=1)
+    for (name, wanted), height in zip(heights.items(), moved_apart(list(heights.values()), gap), strict=True):
         panel, *_, look = ends[name]
-        note = " (offline)" if panel is not axes else ""
-        axes.plot([1.005, 1.025, 1.055], [wanted if not note else height, height, height], transform=axes.transAxes,
-                  clip_on=False, solid_joinstyle="round", **look)  # fmt: skip
+        axes.plot([1.005, 1.025, 1.055], [wanted if panel is axes else height, height, height],
+                  transform=axes.transAxes, clip_on=False, solid_joinstyle="round", **look)  # fmt: skip
         weight = "bold" if look["linewidth"] > 2 else "normal"
-        texts.append(axes.text(1.065, height, name + note, transform=axes.transAxes, va="center", fontweight=weight))
+        texts.append(axes.text(1.065, height, shown[name], transform=axes.transAxes, va="center", fontweight=weight))
     widest = max((text.get_window_extent().width for text in texts), default=0.0) / axes.figure.bbox.width
     overhang = axes.figure.axes[0].yaxis.get_tightbbox().x0 / axes.figure.bbox.width  # of its label, beyond the edge
     axes.figure.subplots_adjust(right=min(0.80, 0.94 - widest), left=0.075 + max(0.0, 0.005 - overhang))
