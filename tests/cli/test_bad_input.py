@@ -74,7 +74,6 @@ def train(*extra: object) -> list[object]:
     [
         (["--task", "pointmaze-medum-narrow"], "unknown task", "pointmaze-medium-narrow"),
         (["--method", "calql"], "unknown method", "cal-ql"),
-        (["--scale", "laptpo"], "unknown scale", "laptop"),
         (["--set", "cql_alhpa=3"], "unknown option", "cql_alpha"),
         (["--set", "cql_alpha=large"], "cannot be 'large'", "float"),
         (["--set", "cql_alpha"], "NAME=VALUE", "cql_alpha"),
@@ -93,6 +92,10 @@ def test_wrong_options(complain, tmp_path, monkeypatch, arguments, cause, fix):
     said = complain(*train(*arguments))
     assert cause in said
     assert fix in said
+
+
+def test_an_unknown_scale(complain):
+    assert "unknown scale 'laptpo'; did you mean laptop?" in complain("train", "--scale", "laptpo")
 
 
 def test_data_of_another_shape(complain, write, tmp_path):

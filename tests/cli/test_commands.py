@@ -140,19 +140,19 @@ def test_missing_local_data_are_built_whosever_they_are(tmp_path, monkeypatch):
 
 def test_a_grade_trains_says_how_episodes_end_and_continues(tmp_path, capsys):
     few = ("offline_steps=40", "eval_every_offline=10", "eval_episodes=1", "actor_hidden=8")
-    command = ["data", "grade", TASK, "--methods", "bc", "--seeds", 0, 1, "--out", tmp_path, "--set", *few]
+    command = ["data", "grade", TASK, "--methods", "bc", "iql", "--seeds", 0, 1, "--out", tmp_path, "--set", *few]
     calql(*command)
     said = capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "grade.csv").read_text().splitlines()))
-    assert [(row["method"], row["seeds"], row["updates"]) for row in rows] == [("BC", "2", "40")]
+    assert [(row["method"], row["seeds"], row["updates"]) for row in rows] == [("BC", "2", "40"), ("IQL", "2", "40")]
     ends = list(csv.DictReader((tmp_path / "endings.csv").read_text().splitlines()))
-    assert sum(float(row["share"]) for row in ends) == pytest.approx(1.0)
+    assert sum(float(row["share"]) for row in ends) == pytest.approx(2.0)  # of two methods
     assert f"BC: {float(ends[0]['share']):.0%} {ends[0]['ending']}" in said
     assert (tmp_path / "paths.png").stat().st_size > 1000
     finished = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("DONE"))]
     calql(*command)
     assert finished == [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("DONE"))]
-    assert len(finished) == 2
+    assert len(finished) == 4
 
 
 def test_data_of_an_earlier_version_can_be_built_again(tmp_path, monkeypatch):

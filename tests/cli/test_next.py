@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from calql.cli import listing, main
 from calql.cli.completions import ZSH
@@ -116,7 +117,7 @@ def test_a_lock_that_a_dead_process_has_left_is_a_stopped_run(tmp_path):
 
 
 def test_a_damaged_run_is_listed_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("calql.cli.common.console", Console(width=300))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(SystemExit) as stop:

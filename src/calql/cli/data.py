@@ -196,9 +196,11 @@ def _grade(
     if idle := [method for method in methods if get_method(method).offline is None]:
         raise InputError(f"{', '.join(idle)}: no pre-training; grade methods that learn from data alone")
     out = out or Path("runs/grade") / (name or task.id).replace(":", ".")
-    options = ("online_steps=0", *options)
-    plan = Plan((name or task.id,), tuple(map(Variant, methods or GRADING)), seeds, "desk", uri, options)
-    jobs = make_jobs(plan, out)
+    jobs = []
+    for method in methods or GRADING:
+        alone = () if get_method(method).online is None else ("online_steps=0",)
+        plan = Plan((name or task.id,), (Variant(method),), seeds, "desk", uri, (*alone, *options))
+        jobs += make_jobs(plan, out)
     run_jobs(jobs, Local(workers))
     grades = grade(out, jobs[0].experiment.task)
     written = write_grades(grades, jobs[0].experiment.task, out)

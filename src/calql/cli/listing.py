@@ -89,12 +89,13 @@ def _data() -> None:
 
 def _runs(folder: Path) -> int:
     """Print the table; returns the number of runs."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from calql.cli.common import console, run_progress
     from calql.training.run_dir import below
 
-    table = Table("run", "state", "progress", "last", box=None)
+    run, last = (Column(name, overflow="fold") for name in ("run", "last"))  # a name is to be typed, all of it
+    table = Table(run, Column("state", no_wrap=True), "progress", last, box=None)
     for path in below(folder, "config.json"):
         try:
             done, total, note = run_progress(path)
