@@ -56,7 +56,8 @@ def sweep(
             address=auto num_gpus=0.25.
         workers: Number of parallel runs; by default one per core, or one on a machine with a GPU; with SLURM or Ray, as
             many as there is room for.
-        eval_workers: Processes per run that evaluate copies of its policy while training goes on; 0: it waits.
+        eval_workers: Processes per run that evaluate copies of its policy while training goes on; 0: it waits. On this
+            machine's CPU they share the core of their run.
         options: Any option by name, for all runs (applied after the plan's).
         trackers: tensorboard, wandb, or package.module:factory, for all runs, besides the plan's (see
             docs/trackers.md).
