@@ -38,12 +38,15 @@ def sync(path: Path) -> None:
 def reserve(beside: Path, size: int) -> None:
     """Raise OSError unless the file system would let the file `beside` (it need not exist) grow by `size` bytes now.
 
-    For libraries that do not survive a failed write, as HDF5, which ends in a crash of the process. It writes zeros to
-    a file of its own and deletes it: quotas, limits of this process and full disks are found alike.
+    For libraries that do not survive a failed write, as HDF5, which ends in a crash of the process. It takes the space
+    for a file of its own and deletes it: quotas, limits of this process and full disks are found alike.
     """
-    block = bytes(1 << 20)
+    block, begun = bytes(1 << 20), beside.stat().st_size if beside.exists() else 0
     with tempfile.TemporaryFile(dir=beside.parent, buffering=0) as spare:
-        spare.seek(beside.stat().st_size if beside.exists() else 0)
+        if hasattr(os, "posix_fallocate"):  # writes nothing; not on macOS
+            os.posix_fallocate(spare.fileno(), begun, max(size, 1))
+            return
+        spare.seek(begun)
         for begin in range(0, size, len(block)):
             written = spare.write(block[: size - begin])
             if written < min(len(block), size - begin):  # the next write tells why
