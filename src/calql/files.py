@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,19 +40,16 @@ def sync(path: Path) -> None:
 def reserve(beside: Path, size: int) -> None:
     """Raise OSError unless the file system would let the file `beside` (it need not exist) grow by `size` bytes now.
 
-    For libraries that do not survive a failed write, as HDF5, which ends in a crash of the process. It takes the space
-    for a file of its own and deletes it: quotas, limits of this process and full disks are found alike.
+    For libraries that do not survive a failed write, as HDF5, which ends in a crash of the process. The space is taken
+    for a file that is deleted at once: quotas, limits of this process and full disks are found alike; on macOS, which
+    cannot take space without writing, only a full disk is.
     """
-    block, begun = bytes(1 << 20), beside.stat().st_size if beside.exists() else 0
-    with tempfile.TemporaryFile(dir=beside.parent, buffering=0) as spare:
-        if hasattr(os, "posix_fallocate"):  # writes nothing; not on macOS
-            os.posix_fallocate(spare.fileno(), begun, max(size, 1))
-            return
-        spare.seek(begun)
-        for begin in range(0, size, len(block)):
-            written = spare.write(block[: size - begin])
-            if written < min(len(block), size - begin):  # the next write tells why
-                spare.write(block)
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        if shutil.disk_usage(beside.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    with tempfile.TemporaryFile(dir=beside.parent) as spare:
+        os.posix_fallocate(spare.fileno(), beside.stat().st_size if beside.exists() else 0, max(size, 1))
 
 
 def temporary_name(path: Path) -> Path:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from logs import logs, marked, write_hdf5
 from recordings import an_episode, some_episodes
 
+from calql import files
 from calql.cli import common, main
 from calql.data import Episodes, load
 from calql.data.actions import in_unit
@@ -194,3 +195,10 @@ def test_a_disk_that_is_full_at_any_time_is_one_error_and_leaves_nothing(root, l
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [*(root / "minari").iterdir()]
+
+
+def test_a_full_disk_is_found_where_space_cannot_be_taken_without_writing(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate")
+    files.reserve(tmp_path / "file", 1)
+    with pytest.raises(OSError, match="No space left"):
+        files.reserve(tmp_path / "file", 1 << 60)

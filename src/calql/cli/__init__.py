@@ -106,10 +106,10 @@ def _open_streams() -> None:
 def _users(error: SystemExit) -> str | None:
     """File and line of code that is not calql's and called `sys.exit`; None: it was calql's."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(calql.__file__).parent, Path(tyro.__file__).parent, Path(rich.__file__).parent, Path(argparse.__file__)
-    return (
-        None if any(Path(frame.filename).is_relative_to(path) for path in ours) else f"{frame.filename}:{frame.lineno}"
-    )
+    ours = *(Path(file).parent for file in (calql.__file__, tyro.__file__, rich.__file__)), Path(argparse.__file__)
+    if any(Path(frame.filename).is_relative_to(path) for path in ours):
+        return None
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _fix(error: OSError) -> str:

@@ -35,18 +35,12 @@ def refuse_repeated(command: Callable[..., Any] | None, typed: Sequence[str]) ->
     """Raise InputError for an option that takes one value and is given twice: which of the two was meant?"""
     if command is None:
         return
-    hints = get_type_hints(command, include_extras=True)
-    several = {
-        getattr(mark, "name", None) or name
-        for name, hint in hints.items()
-        if tyro.conf.UseAppendAction in (marks := getattr(hint, "__metadata__", ())) or _is_flag(hint)
-        for mark in marks or (None,)
-    }
+    may_repeat = set()
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.UseAppendAction in marks or (get_args(hint) or (hint,))[0] is bool:
+            may_repeat.add(next((mark.name for mark in marks if getattr(mark, "name", None)), name))
     given = collections.Counter(word.partition("=")[0] for word in typed if word.startswith("--"))
     for option, times in given.items():
-        if times > 1 and option[2:].replace("-", "_") not in several:
+        if times > 1 and option[2:].replace("-", "_") not in may_repeat:
             raise InputError(f"{option} is given {times} times, and takes one value; leave it once")
-
-
-def _is_flag(hint: Any) -> bool:
-    return (get_args(hint) or (hint,))[0] is bool
