@@ -38,6 +38,12 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a command compiles a hundred programs of no size
 os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"  # of commands; ours: pyproject
 
+# Likewise Python: where the packages were installed without their compiled files, and none may be written beside them,
+# a command takes five seconds more.
+sys.dont_write_bytecode, sys.pycache_prefix = False, str(ROOT / ".cache" / "python")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
 # Draw without a display; log without a network.
 os.environ["MPLBACKEND"] = "Agg"
 if sys.platform == "linux":

@@ -103,7 +103,8 @@ def load_policy(run: Path | str, step: str = "newest") -> Policy:
     spec, bounds = interface.spec, interface.bounds
     if (statistics := store.statistics_of(found)) is not None:
         spec = store.with_stored(spec, statistics)
-    state = checkpoint.unflatten(algorithm.init(jax.random.key(0), spec), checkpoint.load(found, "state"))
+    like = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), spec))  # nothing is computed or compiled
+    state = checkpoint.unflatten(like, checkpoint.load(found, "state"))
     envs = experiment.measurement.eval_envs
     return Policy(experiment.task, experiment.title, meta["step"], algorithm, spec, state, bounds, envs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from shlex import quote
@@ -72,9 +73,16 @@ class Training:
         self.q_bounds = self._q_bounds(episodes)
         if experiment.pretrain and experiment.finetune and first != experiment.finetune.algorithm:
             refuse_other_state(first, experiment.finetune.algorithm, self.spec)
-        self.state = first.init(self.streams.key("init"), self.spec)
         self.log = Log(run_dir)
         self.wall_s, self._started = 0.0, time.monotonic()
+
+    @functools.cached_property
+    def state(self) -> Any:
+        """All that is learned: drawn afresh where it is first asked for, unless a checkpoint is restored before."""
+        return self._fresh()
+
+    def _fresh(self) -> Any:
+        return self.experiment.phases[0].algorithm.init(self.streams.key("init"), self.spec)
 
     @property
     def phase(self) -> Pretrain | Finetune:
@@ -221,7 +229,7 @@ class Training:
             meta = checkpoint.load_meta(path)
             meta = meta["counters"] | meta  # format 1 kept all of these among the counters
             self.counters = msgspec.convert(meta["counters"], Counters)
-            self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
+            self.state = checkpoint.unflatten(jax.eval_shape(self._fresh), checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), self.replay.storage)
