@@ -36,8 +36,20 @@ def td_loss(q_data, target):
     return sum(np.mean((q - target) ** 2) for q in q_data)
 
 
-def gap(q_random, q_policy, log_policy, q_data, action_dim, returns=None, importance=True, temperature=1.0, clip=None):
-    """Conservative gap of each critic, [E]. `q_policy` [E, B, N] holds π(s), then π(s′); `returns`: Cal-QL's bound."""
+def gap(
+    q_random,
+    q_policy,
+    log_policy,
+    q_data,
+    action_dim,
+    returns=None,
+    importance=True,
+    temperature=1.0,
+    clip=None,
+    weigh=False,
+):
+    """Conservative gap of each critic, [E]. `q_policy` [E, B, N] holds π(s), then π(s′); `returns`: Cal-QL's bound;
+    `weigh`: each state by the share of its policy actions above the return."""
     gaps = []
     for e in range(len(q_data)):
         of_critic = []
@@ -50,7 +62,9 @@ def gap(q_random, q_policy, log_policy, q_data, action_dim, returns=None, import
             else:
                 z = [*random, *policy, q_data[e, b]]
             difference = temperature * np.log(np.sum(np.exp(np.array(z, float) / temperature))) - q_data[e, b]
-            of_critic.append(difference if clip is None else min(max(difference, clip[0]), clip[1]))
+            difference = difference if clip is None else min(max(difference, clip[0]), clip[1])
+            share = np.mean([q > returns[b] for q in q_policy[e, b]]) if weigh else 1.0
+            of_critic.append(share * difference)
         gaps.append(np.mean(of_critic))
     return np.array(gaps)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fixed import SMALL, STATE, A, batch
 
-from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, VARIANTS, CalQL
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, VARIANTS, CalQL, CalQLPlus
 from calql.types import Spec, Window
 
 FILE = Path(__file__).with_name("golden.json")
@@ -41,6 +41,10 @@ RULES = {
     "cal-ql": CalQL(**LISTING),
     "cal-ql-fitted": CalQL(**LISTING, reference="fitted"),
     "cal-ql-fitted-v": CalQL(**LISTING, reference="fitted-v"),
+    "cal-ql-plus": CalQLPlus(
+        **LISTING, reference="fitted", num_critics=4, target_subset=2, critic_layer_norm=True, cql_gradient_actions=2,
+        acting_candidates=4,
+    ),
     "o3f": O3F(**LISTING, o3f_candidates=8, o3f_bonus=0.5),
     "iql": IQL(**NETWORKS),
     "iql-dropout": IQL(**NETWORKS, actor_dropout=0.3, weight_decay=1e-2),
@@ -91,7 +95,7 @@ def test_numbers_are_those_that_were_written(name):
 
 def test_every_rule_has_numbers():
     assert json.loads(FILE.read_text()).keys() == RULES.keys()
-    assert {type(rule) for rule in RULES.values()} == {AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL}
+    assert {type(rule) for rule in RULES.values()} == {AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL, CalQLPlus}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.awac import AWAC
 from calql.algorithms.bc import BC
 from calql.algorithms.cal_ql import CalQL
+from calql.algorithms.cal_ql_plus import CalQLPlus
 from calql.algorithms.cql import CQL, VARIANTS
 from calql.algorithms.iql import IQL
 from calql.algorithms.o3f import O3F
@@ -29,6 +30,7 @@ __all__ = [
     "Acts",
     "ActsInContext",
     "CalQL",
+    "CalQLPlus",
     "HasValues",
     "UpdateRule",
 ]

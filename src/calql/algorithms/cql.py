@@ -111,7 +111,12 @@ class CQL(SAC):
         z = jnp.concatenate([q_random, self.bound(q_policy, reference)], axis=-1)
         z = z - log_density[None] if self.importance_sampling else jnp.concatenate([z, q_data[..., None]], axis=-1)
         soft_max = self.cql_temperature * jax.nn.logsumexp(z / self.cql_temperature, axis=-1)
-        return jnp.clip(soft_max - q_data, *(self.cql_clip or (-jnp.inf, jnp.inf))).mean(axis=1)
+        gap = jnp.clip(soft_max - q_data, *(self.cql_clip or (-jnp.inf, jnp.inf)))
+        return self.weighted(gap, q_policy, reference).mean(axis=1)
+
+    def weighted(self, gap: jax.Array, q_policy: jax.Array, reference: jax.Array) -> jax.Array:
+        """gap_i of each state [E, B] as it enters the mean, given Q of policy actions [E, B, N] and reference [B]."""
+        return gap
 
     def alpha_prime(self, log_alpha_prime: jax.Array) -> jax.Array:
         """α′ = clip(exp θ′, 0, 10⁶); θ′ starts at 1."""

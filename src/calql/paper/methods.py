@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL, CalQLPlus
 from calql.methods import Method
 from calql.replay.buffer import UNION
 from calql.tasks import load_attribute, nearest
@@ -30,10 +30,21 @@ WSRL = dict(
     utd=4,
     actor_once_per_step=True,
     mixing=0.0,
-    warmup_steps=5_000,
     **{"finetune.num_target_actions": 1},
 )
 """WSRL's networks, and fine-tuning without offline data (zhouzypaul/wsrl, `experiments/configs`, launch scripts)."""
+WARMUP = {
+    "": dict(warmup_steps=5_000),
+    "smoke": dict(warmup_steps=20),
+    # A fiftieth of the online steps, as about in WSRL's paper.
+    "laptop": dict(warmup_steps=500),
+    "laptop/pointmaze": dict(warmup_steps=100),
+    "laptop/visual": dict(warmup_steps=40),
+    "desk": dict(warmup_steps=1_500),
+    "desk/pointmaze": dict(warmup_steps=400),
+    "desk/visual": dict(warmup_steps=120),
+}
+"""Steps of the pre-trained policy before the first update, per scale."""
 SMALL_TRANSFORMER = dict(
     actor_lr=1e-3, batch_size=64, odt_width=64, odt_layers=2, odt_heads=2, odt_context=10, eval_every_offline=1_000
 )
@@ -161,22 +172,35 @@ METHODS: dict[str, Method] = {
             settings={"": ENSEMBLE, "smoke": dict(utd=2), "laptop": FEWER, "desk": FEWER},
             summary="Cal-QL on RLPD's critics, twenty updates per step (Fig. 7)",
         ),
+        Method(
+            "cal-ql-plus",
+            "Cal-QL+",
+            CalQLPlus,
+            CalQLPlus,
+            settings=WARMUP
+            | {
+                "": WARMUP[""]
+                | dict(
+                    reference="fitted",
+                    critic_layer_norm=True,
+                    num_critics=4,
+                    target_subset=2,
+                    cql_every_nth_state=2,
+                    cql_gradient_actions=2,
+                ),
+            },
+            summary="Cal-QL with a learned reference, a weight that follows calibration, warm-up, best-of-N actions",
+        ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
         Method(
             "wsrl",
             "WSRL",
             CalQL,
             SAC,
-            settings={
-                "": WSRL,
-                "smoke": dict(warmup_steps=20, utd=2),
-                # A fiftieth of the online steps, as about there.
-                "laptop": dict(warmup_steps=500),
-                "laptop/pointmaze": dict(warmup_steps=100),
-                "laptop/visual": dict(warmup_steps=40),
-                "desk": dict(warmup_steps=1_500),
-                "desk/pointmaze": dict(warmup_steps=400),
-                "desk/visual": dict(warmup_steps=120),
+            settings=WARMUP
+            | {
+                "": WARMUP[""] | WSRL,
+                "smoke": WARMUP["smoke"] | dict(utd=2),
                 "paper/antmaze": {"finetune.num_target_actions": 10, "cql_alpha": 1.0, "online_steps": 500_000},
                 "paper/kitchen": {
                     "rewards.bias": -4.0,
