@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calql.evaluation.metrics import dip, regret, relative_improvement, summarise
+from calql.evaluation.metrics import chance_dip, dip, regret, relative_improvement, summarise
 
 
 def test_regret_is_one_minus_the_mean_score_with_step_zero():
@@ -56,7 +56,26 @@ def test_relative_improvement():
         ([0, 5], [0.1, float("nan")], "finite"),
     ],
 )
-@pytest.mark.parametrize("measure", [regret, dip])
+@pytest.mark.parametrize(("rate", "episodes", "evaluations"), [(0.5, 20, 9), (0.8, 20, 3), (0.3, 100, 21)])
+def test_chance_dip_is_what_a_policy_that_never_changes_shows_on_average(rate, episodes, evaluations):
+    """Against runs of such a policy, whose episodes succeed or fail."""
+    random, steps = np.random.default_rng(0), np.arange(5 * evaluations)
+    dips, chances = [], []
+    for _ in range(2_000):
+        scores = random.binomial(episodes, rate, len(steps)) / episodes
+        dips.append(dip(steps, scores))
+        chances.append(chance_dip(steps, np.sqrt(scores * (1 - scores) / (episodes - 1))))
+    assert np.mean(chances) == pytest.approx(np.mean(dips), rel=0.06)
+
+
+def test_chance_dip_needs_errors_and_evaluations():
+    assert chance_dip([0, 1, 10], [0.1, 0.1, 0.1]) == pytest.approx(0.1 / np.sqrt(np.pi), rel=1e-2)
+    assert chance_dip([0, 1, 10], [0.0, 0.0, 0.1]) == 0.0
+    assert chance_dip([0, 5, 10], [0.1, 0.1, 0.1]) is None
+    assert chance_dip([0, 1, 10], [0.1, float("nan"), 0.1]) is None
+
+
+@pytest.mark.parametrize("measure", [regret, dip, chance_dip])
 def test_a_curve_that_is_none_is_refused(measure, steps, scores, cause):
     with pytest.raises(ValueError, match=cause):
         measure(steps, scores)
@@ -72,14 +91,15 @@ def test_summary_of_a_whole_run():
     grid = np.interp([0, 50 / 3, 100 / 3, 50], [0, 10, 20, 50], [0.4, 0.2, 0.5, 0.8])
     assert summarise(rows) == pytest.approx(
         {"score_before": 0.4, "score_after": 0.8, "regret": 1 - grid.mean(), "relative_improvement": 1.0, "dip": 0.2,
-         "wall_s": 10}
+         "chance_dip": None, "wall_s": 10}
     )  # fmt: skip
 
 
 def test_summary_of_an_offline_run_is_null_where_nothing_was_measured():
     summary = summarise([row("offline", 0, 0.1, 1), row("offline", 0, 0.3, 2)])
     assert json.loads(json.dumps(summary)) == {
-        "score_before": 0.3, "score_after": None, "regret": None, "relative_improvement": None, "dip": None, "wall_s": 2
+        "score_before": 0.3, "score_after": None, "regret": None, "relative_improvement": None, "dip": None,
+        "chance_dip": None, "wall_s": 2,
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ policy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,23 @@ def dip(env_steps: Sequence[float], scores: Sequence[float]) -> float | None:
     return float(values[0] - early.min()) if len(early) > 1 else None
 
 
+def chance_dip(env_steps: Sequence[float], errors: Sequence[float]) -> float | None:
+    """The dip that a policy which never changes would show on average, because evaluations are noisy.
+
+    `errors`: standard errors of the scores. With m evaluations in the first fifth (step 0 included), whose errors have
+    the mean square s², it is s times the expected maximum of m standard normal numbers: the difference between the
+    score at step 0, which is right on average, and the lowest of all. None if only step 0 was evaluated there, or an
+    error is not known. Raises ValueError as `regret`.
+    """
+    steps, _ = _curve(env_steps, [0.0] * len(errors))
+    early = np.asarray(errors, float)[steps <= steps[-1] / 5]
+    if len(early) < 2 or not np.isfinite(early).all():
+        return None
+    quantiles = (np.arange(1_000) + 0.5) / 1_000  # of the maximum: Φ^m has the quantile Φ⁻¹(u^(1/m))
+    highest = np.mean([NormalDist().inv_cdf(u) for u in quantiles ** (1 / len(early))])
+    return float(np.sqrt(np.square(early).mean()) * highest)
+
+
 def relative_improvement(before: float, after: float) -> float | None:
     """(after − before) / before; None if `before` is 0."""
     return (after - before) / before if before > 0 else None
@@ -43,22 +61,25 @@ def summarise(eval_rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]
     """The contents of summary.json from the rows of eval.csv (values are numbers or the text of CSV cells).
 
     score_before is the score of the policy that fine-tuning starts from, or of the last evaluation of an offline-only
-    run. Missing numbers are None: score_after, regret, dip and relative_improvement if there is no online evaluation
-    after step 0; dip if there is none in the first fifth of fine-tuning after step 0; relative_improvement in an
-    online-only run; all but score_after if fine-tuning has evaluations, but none at step 0.
+    run. Missing numbers are None: score_after, regret, dip, chance_dip and relative_improvement if there is no online
+    evaluation after step 0; dip and chance_dip if there is none in the first fifth of fine-tuning after step 0;
+    relative_improvement in an online-only run; all but score_after if fine-tuning has evaluations, but none at step 0.
     """
     rows = [row for row in eval_rows if np.isfinite(_number(row.get("score_mean")))]
     online = [row for row in rows if row["phase"] == "online"]
     start = [row for row in online if _number(row["env_step"]) == 0] if online else rows[-1:]
     before = _number(start[0]["score_mean"]) if start else None
     seconds = [wall for row in eval_rows if np.isfinite(wall := _number(row.get("wall_s")))]
-    summary = {"score_before": before, "score_after": None, "regret": None, "relative_improvement": None, "dip": None}
+    missing = ("score_after", "regret", "relative_improvement", "dip", "chance_dip")
+    summary: dict[str, float | None] = {"score_before": before} | dict.fromkeys(missing)
     if online and before is None:
         summary["score_after"] = _number(online[-1]["score_mean"])
     elif before is not None and len(online) > 1:
         curve = [_number(row["env_step"]) for row in online], [_number(row["score_mean"]) for row in online]
         after = curve[1][-1]
+        errors = [_number(row.get("score_sem")) for row in online]
         summary |= {"score_after": after, "regret": regret(*curve), "dip": dip(*curve)}
+        summary["chance_dip"] = chance_dip(curve[0], errors)
         summary["relative_improvement"] = relative_improvement(before, after) if len(online) < len(rows) else None
     return summary | {"wall_s": max(seconds, default=None)}
 

@@ -28,6 +28,7 @@ MEASURES = {
     "score_after": "score after",
     "regret": "regret",
     "dip": "dip",
+    "chance_dip": "dip by chance",
     "relative_improvement": "relative improvement",
 }
 """Column → heading."""

@@ -127,7 +127,16 @@ def _dips(hero: Row, rivals: Sequence[Row]) -> str:
     return (
         f"In the first fifth of fine-tuning {hero.label} fell by {_show(hero, 'dip')} from its starting score at its "
         f"lowest, {worst.label} (of the others the one that fell furthest) by {_show(worst, 'dip')}."
-    )
+    ) + _by_chance(hero, worst)
+
+
+def _by_chance(*rows: Row) -> str:
+    """What of the dips of rows the noise of evaluations explains, or "" if it is not known."""
+    if not all(row.measures["chance_dip"] for row in rows):
+        return ""
+    chances = [f"{row.point('chance_dip'):.2f}" for row in rows]
+    values = chances[0] if len({*chances}) == 1 else " and ".join(chances)
+    return f" Policies that never change would show {values} on average, from the noise of their evaluations alone."
 
 
 def _hedges(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[str]:

@@ -245,6 +245,7 @@ SUMMARY = (
     ("score after fine-tuning", "score_after"),
     ("regret (1 − mean score during fine-tuning)", "regret"),
     ("dip (largest loss in the first fifth of fine-tuning)", "dip"),
+    ("the dip that a policy which never changes would show by chance", "chance_dip"),
 )
 
 
