@@ -455,3 +455,28 @@ def test_every_part_of_the_gpu_benchmark_is_rehearsed(tmp_path):
         "run-cal-ql-0.tar.gz",
         "run-cql-0.tar.gz",
     ]
+
+
+# -- foretelling -------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_within_tasks_counts_and_a_difference_between_tasks_does_not():
+    foretelling = load("foretelling")
+    tasks = np.repeat(["a", "b"], 50)
+    random = np.random.default_rng(0)
+    noise, offset = random.normal(size=(2, 100)), np.repeat([0.0, 100.0], 50)
+    assert abs(foretelling.within(tasks, noise[0] + offset, noise[1] + offset)) < 0.25  # over both tasks: 0.75
+    assert foretelling.within(tasks, noise[0] + offset, noise[0] - offset) == pytest.approx(1.0)
+    assert foretelling.within(tasks, noise[0], -np.exp(noise[0])) == pytest.approx(-1.0)
+
+
+def test_foretelling_is_done_over_stored_runs(tmp_path, monkeypatch):
+    foretelling, out = load("foretelling"), tmp_path / "found.json"
+    results = FOLDER.parent / "results" / "estimates-pen"
+    monkeypatch.setattr("sys.argv", ["foretelling.py", str(results), "--out", str(out)])
+    foretelling.main()
+    found = {row["signal"]: row for row in json.loads(out.read_text())}
+    assert found["score before"]["runs"] == found["bounding rate"]["runs"] == 24
+    low, high = found["score before"]["95 %"]
+    assert -1 <= low <= found["score before"]["within"] <= high <= 1
+    assert found["(G − Q of policy) / spread of G"]["runs"] == 0  # older than that column
