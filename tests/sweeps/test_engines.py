@@ -26,7 +26,7 @@ pytest.importorskip("submitit")
 PATH = os.pathsep.join(map(os.path.abspath, [Path(__file__).parents[1], *filter(None, sys.path)]))
 """Of what the processes of an engine import: calql, and this folder's small programs."""
 SAVES = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 out = Path(sys.argv[1])
 out.mkdir(exist_ok=True)
@@ -38,7 +38,8 @@ def save(number, frame):
     sys.exit(143)
 signal.signal(signal.SIGTERM, save)
 (out / f"start-{starts}").touch()
-while starts == 0:
+parent = os.getppid()
+while starts == 0 and os.getppid() == parent:  # a run of calql, too, stops with its parent
     time.sleep(0.02)
 """
 
