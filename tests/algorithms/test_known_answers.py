@@ -93,7 +93,7 @@ def assert_actions_are(algorithm, state, name, wanted, tolerance):
 @EACH
 @pytest.mark.parametrize("method", LEARN_VALUES)
 def test_values_and_actions_without_much_conservatism(method, name):
-    algorithms = rules(method, cql_alpha=1e-3)
+    algorithms = rules(method, cql_alpha=1e-3, score_weight=1e-3)
     state = learnt(algorithms, name, "uniform")
     assert_values_are_right(algorithms[-1], state, name, 0.06)
     if PROBES[name].best_action is not None:

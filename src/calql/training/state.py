@@ -20,7 +20,7 @@ from calql.replay import make_replay, newest, put_back, rows_dropped
 from calql.training import checkpoint, store
 from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
-from calql.training.continuity import refuse_other_state
+from calql.training.continuity import continued, refuse_other_state
 from calql.training.elsewhere import POLL, Elsewhere
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_normalisation, with_statistics
@@ -85,6 +85,16 @@ class Training:
     def now(self) -> int:
         """The phase's own clock: gradient steps offline, environment steps learned from online."""
         return self.schedule.now(self.counters)
+
+    def next_phase(self) -> None:
+        """Go over to the next phase, with the parts of the state that it continues with."""
+        self.counters = self.schedule.next_phase(self.counters)
+        self._continue()
+
+    def _continue(self) -> None:
+        """Drop the parts of a state of pre-training that the current phase does not have."""
+        if self.phase.algorithm != self.experiment.phases[0].algorithm:
+            self.state = continued(self.state, self.phase.algorithm, self.spec)
 
     def where(self) -> dict[str, Any]:
         """The columns of a CSV row that give the run's position."""
@@ -221,6 +231,7 @@ class Training:
             meta = checkpoint.load_meta(path)
             meta = meta["counters"] | meta  # format 1 kept all of these among the counters
             self.counters = msgspec.convert(meta["counters"], Counters)
+            self._continue()
             self.state = checkpoint.unflatten(self.state, checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
