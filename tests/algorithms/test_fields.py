@@ -14,7 +14,7 @@ import pytest
 from fixed import STATE, A, batch
 from test_update import RULES, data_of, small
 
-from calql.algorithms import AWAC, BC, CQL, IQL, ODT, SAC, TD3BC, ActsInContext, CalQL
+from calql.algorithms import AWAC, BC, CQL, IQL, ODT, SAC, SMAC, TD3BC, ActsInContext, CalQL
 from calql.algorithms.actor_critic import ActorCritic
 from calql.networks import ENCODERS
 from calql.types import InputError, Spec
@@ -25,6 +25,7 @@ OTHER = dict(
     actor_hidden=(7,), critic_hidden=(7, 7), target_q_range=(-1.0, 1.0), critic_chunk=2, encoder="impala",
     target_subset=1, target_entropy=0.5, cql_target_gap=0.8, cql_clip=(0.0, math.inf), reference="fitted",
     cql_gradient_actions=2, exploration_std=0.3, odt_return=1.0, odt_width=4, odt_heads=4,
+    optimizer="muon", score_noise=(0.2, 0.3),
 )  # fmt: skip
 """Other values of the fields for which `other` knows none."""
 CLAMPED = [rule for rule in RULES if issubclass(rule, ActorCritic)]
@@ -130,6 +131,10 @@ def test_rules_survive_a_file_and_stay_static_arguments(rule):
         (SAC, "actor_every", (0,)),
         (SAC, "actor_hidden", ((0,), (8, -1))),
         (SAC, "encoder", ("large",)),
+        (SAC, "optimizer", ("sgd",)),
+        (SMAC, "score_weight", (-0.1, math.inf)),
+        (SMAC, "score_temperature", (0.0,)),
+        (SMAC, "score_noise", ((0.0, 1.0), (0.5, 0.1), (0.1,))),
         (CQL, "num_next_actions", (-1,)),
         (CQL, "cql_temperature", (0.0, math.inf)),
         (CQL, "cql_clip", ((1.0, -1.0), (1.0,))),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fixed import SMALL, STATE, A, batch
 
-from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, VARIANTS, CalQL, CalQLPlus
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, SMAC, TD3BC, VARIANTS, CalQL, CalQLPlus
 from calql.types import Spec, Window
 
 FILE = Path(__file__).with_name("golden.json")
@@ -30,6 +30,11 @@ RULES = {
     "wsrl": SAC(
         **NETWORKS, num_critics=10, critic_layer_norm=True, actor_layer_norm=True, target_subset=2,
         num_target_actions=1, actor_every=4,
+    ),
+    "smac": SMAC(**NETWORKS, num_target_actions=1),
+    "smac-muon": SMAC(
+        **NETWORKS, num_target_actions=1, optimizer="muon", score_temperature=None, score_noise=(0.05, 0.5),
+        num_critics=3, critic_layer_norm=True,
     ),
     "cal-ql-normalised": CalQL(
         **LISTING, num_critics=10, critic_layer_norm=True, actor_layer_norm=True, target_subset=2,
@@ -95,7 +100,7 @@ def test_numbers_are_those_that_were_written(name):
 
 def test_every_rule_has_numbers():
     assert json.loads(FILE.read_text()).keys() == RULES.keys()
-    assert {type(rule) for rule in RULES.values()} == {AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL, CalQLPlus}
+    assert {type(rule) for rule in RULES.values()} == {AWAC, BC, CQL, IQL, O3F, ODT, SAC, SMAC, TD3BC, CalQL, CalQLPlus}
 
 
 if __name__ == "__main__":

@@ -131,6 +131,8 @@ BASELINES = {
     ("wsrl", "pen-binary"): WSRL | dict(
         actor_hidden=(512,) * 2, critic_hidden=(512,) * 3, offline_steps=20_000, cql_target_gap=None, cql_alpha=1.0,
         **{"rewards.scale": 10.0, "rewards.bias": 5.0, "finetune.num_target_actions": 1}),
+    # The optimiser is all that is known of its settings (abstracts and summaries; see docs/methods/smac.md).
+    ("smac", "kitchen-partial"): {"pretrain.optimizer": "muon", "finetune.optimizer": "muon"},
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from calql.algorithms.o3f import O3F
 from calql.algorithms.odt import ODT
 from calql.algorithms.protocol import Acts, ActsInContext, HasValues, UpdateRule
 from calql.algorithms.sac import SAC
+from calql.algorithms.smac import SMAC
 from calql.algorithms.td3_bc import TD3BC
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "O3F",
     "ODT",
     "SAC",
+    "SMAC",
     "TD3BC",
     "VARIANTS",
     "ActorCriticState",

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from calql.algorithms import optimizers
 from calql.algorithms.bounds import Below1, Count, EncoderKind, NonNegative, Positive, UpTo1, Widths, require_ordered
+from calql.algorithms.optimizers import Optimizer
 from calql.algorithms.steps import Metrics, averaged_gradient, descend, example
 from calql.networks import CriticEnsemble, apply, members
 from calql.types import PyTree, Spec, Transition
@@ -20,7 +22,7 @@ from calql.types import PyTree, Spec, Transition
 
 class ActorCriticState(NamedTuple):
     """Everything that a rule learns; a part that the rule does not have is None. Fine-tuning can continue with another
-    rule than pre-training if both have the same parts."""
+    rule than pre-training if all of its parts are there; those that it does not have are dropped."""
 
     actor: PyTree
     """Policy parameters φ."""
@@ -29,7 +31,7 @@ class ActorCriticState(NamedTuple):
     target_critic: PyTree
     """Polyak average of θ, the parameters of the target critics Q̄."""
     value: PyTree = None
-    """Parameters of IQL's V, or of Cal-QL's learned reference V^μ (Appendix J)."""
+    """Parameters of IQL's V, of Cal-QL's learned reference V^μ (Appendix J), or of SMAC's noise predictor."""
     log_alpha: Any = None
     """Logarithm of the entropy temperature."""
     log_alpha_prime: Any = None
@@ -80,6 +82,9 @@ class ActorCritic:
     elsewhere."""
     encoder: EncoderKind = "small"
     """Image encoder (see `Encoder`); the critics train it, and the policy uses a copy."""
+    optimizer: Optimizer = "adam"
+    """Optimiser of the networks. `muon`: orthogonalised steps of weight matrices, about as large as Adam's, so that
+    learning rates keep their meaning; biases, layer norms and the temperature stay with Adam."""
 
     context = 0
     """Batches are transitions."""
@@ -123,8 +128,8 @@ class ActorCritic:
             actor=actor,
             critic=critic,
             target_critic=jax.tree.map(jnp.copy, critic),
-            actor_optimizer=optax.adam(self.actor_lr).init(actor),
-            critic_optimizer=optax.adam(self.critic_lr).init(critic),
+            actor_optimizer=optimizers.make(self.optimizer, self.actor_lr).init(actor),
+            critic_optimizer=optimizers.make(self.optimizer, self.critic_lr).init(critic),
         )
         return share_encoder(state)
 
@@ -167,8 +172,8 @@ class ActorCritic:
         return averaged_gradient(loss, state.critic, data, self.actions_per_state, self.critic_chunk, self.group)
 
     def step_critic(self, state: ActorCriticState, gradient: PyTree) -> ActorCriticState:
-        """Adam step of the critics."""
-        return share_encoder(descend(state, "critic", self.critic_lr, gradient))
+        """Optimiser step of the critics."""
+        return share_encoder(descend(state, "critic", self.critic_lr, gradient, kind=self.optimizer))
 
     def move_targets(self, state: ActorCriticState) -> ActorCriticState:
         """Polyak update of the target critics with rate `tau`."""

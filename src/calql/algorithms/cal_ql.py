@@ -41,7 +41,7 @@ class CalQL(CQL):
         if self.reference == "returns":
             return None
         network = Critic(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
-        return FittedReference(network, self.reference == "fitted", self.critic_lr)
+        return FittedReference(network, self.reference == "fitted", self.critic_lr, self.optimizer)
 
     def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:
         """V^μ(s), or Q^μ(s, a), of the batch: [B]."""

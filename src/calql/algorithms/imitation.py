@@ -54,9 +54,10 @@ class WeightedImitation(ActorCritic):
     def improve_policy(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
-        """AdamW step of the policy, with the critics of `state`."""
+        """Optimiser step of the policy with decoupled weight decay, with the critics of `state`."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
-        return share_encoder(descend(state, "actor", self.actor_lr, gradient, self.weight_decay)), metrics
+        state = descend(state, "actor", self.actor_lr, gradient, self.weight_decay, self.optimizer)
+        return share_encoder(state), metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at observations [B, …]: the mean, or a sample if a key is given."""

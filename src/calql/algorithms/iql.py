@@ -14,8 +14,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from calql.algorithms import optimizers
 from calql.algorithms.actor_critic import ActorCriticState
 from calql.algorithms.bounds import Below1, Between0And1, NonNegative, Positive, Widths
 from calql.algorithms.imitation import WeightedImitation
@@ -54,7 +54,7 @@ class IQL(WeightedImitation):
         """The initial state, including V."""
         base_key, value_key = jax.random.split(key)
         value = self.v.init(value_key, example(spec))["params"]
-        optimizer = optax.adam(self.critic_lr).init(value)
+        optimizer = optimizers.make(self.optimizer, self.critic_lr).init(value)
         return super().init(base_key, spec)._replace(value=value, value_optimizer=optimizer)
 
     def values(self, value: PyTree, observations: PyTree) -> jax.Array:
@@ -88,7 +88,7 @@ class IQL(WeightedImitation):
         """Steps of V, the policy, the critics and the target critics, in this order."""
         critic_key, actor_key = jax.random.split(key)
         (value_loss, v), gradient = jax.value_and_grad(self.value_loss, has_aux=True)(state.value, state, batch)
-        state = descend(state, "value", self.critic_lr, gradient)
+        state = descend(state, "value", self.critic_lr, gradient, kind=self.optimizer)
         state, policy_metrics = self.improve_policy(state, batch, actor_key)
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))

@@ -15,9 +15,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from calql.algorithms import optimizers
 from calql.algorithms.actor_critic import ActorCriticState
+from calql.algorithms.optimizers import Optimizer
 from calql.algorithms.steps import Metrics, descend, example
 from calql.networks import Critic, apply
 from calql.types import PyTree, Spec, Transition
@@ -34,12 +35,14 @@ class FittedReference:
     uses_actions: bool
     """True: Q^μ(s, a); false: V^μ(s)."""
     learning_rate: float
+    optimizer: Optimizer
 
     def init(self, state: ActorCriticState, key: jax.Array, spec: Spec) -> ActorCriticState:
         """The state with initial parameters ω and their optimiser state."""
         actions = jnp.zeros((1, spec.action_dim)) if self.uses_actions else None
         value = self.network.init(jax.random.fold_in(key, 2), example(spec), actions)["params"]
-        return state._replace(value=value, value_optimizer=optax.adam(self.learning_rate).init(value))
+        optimizer = optimizers.make(self.optimizer, self.learning_rate).init(value)
+        return state._replace(value=value, value_optimizer=optimizer)
 
     def values(self, value: PyTree, batch: Transition) -> jax.Array:
         """Q^μ(s, a) or V^μ(s): [B]."""
@@ -50,6 +53,6 @@ class FittedReference:
         return jnp.square(self.values(value, batch) - batch.returns).mean()
 
     def step(self, state: ActorCriticState, batch: Transition) -> tuple[ActorCriticState, Metrics]:
-        """One Adam step of ω."""
+        """One optimiser step of ω."""
         loss, gradient = jax.value_and_grad(self.loss)(state.value, batch)
-        return descend(state, "value", self.learning_rate, gradient), {"reference_loss": loss}
+        return descend(state, "value", self.learning_rate, gradient, kind=self.optimizer), {"reference_loss": loss}

@@ -119,10 +119,10 @@ class SAC(ActorCritic):
     def improve_policy(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
-        """Adam steps of the policy and the temperature, with the critics of `state`."""
+        """Optimiser steps of the policy and the temperature, with the critics of `state`."""
         (loss, log_pi), gradient = jax.value_and_grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
         alpha_grad = jax.grad(self.temperature_loss)(state.log_alpha, log_pi, batch.actions.shape[-1])
-        state = descend(state, "actor", self.actor_lr, gradient)
+        state = descend(state, "actor", self.actor_lr, gradient, kind=self.optimizer)
         state = descend(state, "log_alpha", self.actor_lr, alpha_grad)
         return state, {"actor_loss": loss, "log_pi": log_pi.mean(), "alpha": jnp.exp(state.log_alpha)}
 

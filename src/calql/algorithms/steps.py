@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from calql.algorithms import optimizers
+from calql.algorithms.optimizers import Optimizer
 from calql.types import PyTree, Spec
 
 Metrics = dict[str, jax.Array]
@@ -23,9 +25,16 @@ def example(spec: Spec) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x)[None], spec.observation)
 
 
-def descend(state: State, part: str, learning_rate: float, gradient: PyTree, weight_decay: float = 0.0) -> State:
-    """The state after an Adam step of the field `part`; with `weight_decay`, AdamW: parameters are first multiplied by
-    1 − rate · decay.
+def descend(
+    state: State,
+    part: str,
+    learning_rate: float,
+    gradient: PyTree,
+    weight_decay: float = 0.0,
+    kind: Optimizer = "adam",
+) -> State:
+    """The state after a step of the field `part` with that optimiser; with `weight_decay`, parameters are first
+    multiplied by 1 − rate · decay (AdamW).
 
     The optimiser state of `actor` is `actor_optimizer`, and that of `log_alpha` is `alpha_optimizer`.
     """
@@ -33,7 +42,8 @@ def descend(state: State, part: str, learning_rate: float, gradient: PyTree, wei
     parameters = getattr(state, part)
     if weight_decay:
         parameters = jax.tree.map(lambda x: (1.0 - learning_rate * weight_decay) * x, parameters)
-    updates, optimizer_state = optax.adam(learning_rate).update(gradient, getattr(state, optimizer))
+    step = optimizers.make(kind, learning_rate).update
+    updates, optimizer_state = step(gradient, getattr(state, optimizer), parameters)
     return state._replace(**{part: optax.apply_updates(parameters, updates), optimizer: optimizer_state})
 
 
@@ -85,8 +95,8 @@ def averaged_gradient(
 def apply_every(
     period: int, optimizer: Any, step: Callable[[], tuple[PyTree, Metrics]], otherwise: PyTree
 ) -> tuple[PyTree, Metrics]:
-    """`step()` on the last of every `period` updates, `otherwise` on the others. `optimizer` is an Adam state, whose
-    counter counts the updates.
+    """`step()` on the last of every `period` updates, `otherwise` on the others. `optimizer` is the state of an
+    optimiser, whose counter counts the updates.
 
     As the counter is part of the rule's state, counting continues from pre-training to fine-tuning, and in a run that
     starts from this state; it starts at 0 with a new optimiser. Metrics are 0 in updates without a step and multiplied
@@ -95,6 +105,6 @@ def apply_every(
     if period == 1:
         return step()
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step)[1])
-    due = optimizer[0].count % period == period - 1
+    due = optimizers.steps_taken(optimizer) % period == period - 1
     state, metrics = jax.lax.cond(due, step, lambda: (otherwise, zeros))
     return state, jax.tree.map(lambda x: period * x, metrics)

@@ -81,9 +81,9 @@ class TD3BC(ActorCritic):
     def improve_policy(
         self, state: ActorCriticState, batch: Transition, key: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
-        """Adam step of the policy, followed by Polyak updates of the target policy and the target critics."""
+        """Optimiser step of the policy, followed by Polyak updates of the target policy and the target critics."""
         gradient, metrics = jax.grad(self.actor_loss, has_aux=True)(state.actor, state, batch, key)
-        state = descend(state, "actor", self.actor_lr, gradient)
+        state = descend(state, "actor", self.actor_lr, gradient, kind=self.optimizer)
         target = optax.incremental_update(state.actor, state.target_actor, self.tau)
         return self.move_targets(state._replace(target_actor=target)), metrics
 

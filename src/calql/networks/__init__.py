@@ -1,8 +1,9 @@
 """Network modules: the only folder that imports the neural-network library."""
 
-from calql.networks.critic import Critic, CriticEnsemble, choose_members, members
+from calql.networks.critic import Critic, CriticEnsemble, choose_members, members, of_each_member
 from calql.networks.encoder import ENCODERS, LATENT, Encoder, flatten_observation
 from calql.networks.mlp import MLP, apply
+from calql.networks.noise import NoisePredictor
 from calql.networks.policy import (
     GaussianPolicy,
     TanhGaussianPolicy,
@@ -23,6 +24,7 @@ __all__ = [
     "DecisionTransformer",
     "Encoder",
     "GaussianPolicy",
+    "NoisePredictor",
     "TanhGaussianPolicy",
     "action_dim_of",
     "apply",
@@ -31,6 +33,7 @@ __all__ = [
     "gaussian_log_prob",
     "gaussian_tanh_log_prob",
     "members",
+    "of_each_member",
     "sample_actions",
     "sample_gaussian",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -71,6 +71,12 @@ def choose_members(critic: PyTree, chosen: jax.Array) -> PyTree:
     """Parameters of the ensemble of the critics with the indices `chosen` [N]."""
     critics, encoder = _split_encoder(critic)
     return jax.tree.map(lambda x: x[chosen], critics) | encoder
+
+
+def of_each_member(function: Callable[[PyTree], jax.Array], critic: PyTree) -> jax.Array:
+    """function(parameters of an ensemble of one) for every critic of an ensemble, stacked: [E, …]."""
+    critics, encoder = _split_encoder(critic)
+    return jax.vmap(lambda alone: function(alone | encoder))(jax.tree.map(lambda x: x[:, None], critics))
 
 
 def _split_encoder(critic: PyTree) -> tuple[PyTree, PyTree]:

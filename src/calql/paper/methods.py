@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, TD3BC, CalQL, CalQLPlus
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, SMAC, TD3BC, CalQL, CalQLPlus
 from calql.methods import Method
 from calql.replay.buffer import UNION
 from calql.tasks import load_attribute, nearest
@@ -212,6 +212,14 @@ METHODS: dict[str, Method] = {
                 "paper/adroit": dict(online_steps=500_000),
             },
             summary="Cal-QL pre-training, a warm-up of the policy, then SAC with ten critics and no offline data",
+        ),
+        Method(
+            "smac",
+            "SMAC",
+            SMAC,
+            SAC,
+            settings={"": dict(optimizer="muon", num_target_actions=1)},
+            summary="SAC with critics whose action gradient follows the score of the data's actions, then plain SAC",
         ),
     ]
 }

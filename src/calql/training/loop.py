@@ -48,7 +48,7 @@ def run(training: Training) -> Iterator[Event]:
         yield from end_phase(training)
         if training.counters.phase + 1 == len(training.experiment.phases):
             break
-        training.counters = training.schedule.next_phase(training.counters)
+        training.next_phase()
     training.run_dir.finish(summarise(training.run_dir.read_rows("eval.csv")))
 
 

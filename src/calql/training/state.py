@@ -21,7 +21,7 @@ from calql.replay import make_replay, newest, put_back, rows_dropped
 from calql.training import checkpoint, store
 from calql.training.background import Background
 from calql.training.collect import EnvironmentFailed, Environments
-from calql.training.continuity import refuse_other_state
+from calql.training.continuity import continued, refuse_other_state
 from calql.training.elsewhere import POLL, Elsewhere
 from calql.training.experiment import Experiment, Finetune, Pretrain
 from calql.training.learner import with_normalisation, with_statistics
@@ -82,7 +82,8 @@ class Training:
         return self._fresh()
 
     def _fresh(self) -> Any:
-        return self.experiment.phases[0].algorithm.init(self.streams.key("init"), self.spec)
+        """A state of the current phase's rule."""
+        return self.phase.algorithm.init(self.streams.key("init"), self.spec)
 
     @property
     def phase(self) -> Pretrain | Finetune:
@@ -93,6 +94,11 @@ class Training:
     def now(self) -> int:
         """The phase's own clock: gradient steps offline, environment steps learned from online."""
         return self.schedule.now(self.counters)
+
+    def next_phase(self) -> None:
+        """Go over to the next phase, with the parts of the state that it continues with."""
+        self.counters = self.schedule.next_phase(self.counters)
+        self.state = continued(self.state, self.phase.algorithm, self.spec)
 
     def where(self) -> dict[str, Any]:
         """The columns of a CSV row that give the run's position."""
