@@ -70,5 +70,18 @@ def not_too_many_programs():
         sys.modules["jax"].clear_caches()
 
 
+SCHEDULING = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+
+
+@pytest.fixture(autouse=True)
+def later_tests_are_not_behind_all_programs():
+    """A training beside a robot lets all other programs go first, for as long as its process lives: where others are
+    busy, tests after it would take for ever."""
+    yield
+    if SCHEDULING is not None and (left := os.sched_getscheduler(0)) != SCHEDULING:
+        os.sched_setscheduler(0, SCHEDULING, os.sched_param(0))
+        raise AssertionError(f"this test left its process with scheduling policy {left}")
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["MINARI_DATASETS_PATH"], ignore_errors=True)

@@ -68,7 +68,7 @@ def train(
     """
     from calql.machine import after_others
 
-    if episodes_from:
+    if episodes_from and not (explain or print_config):
         after_others()  # one of them may move a robot; before the imports below, which take seconds
     from calql.cli import common
     from calql.paper.methods import DEFAULT_METHOD
