@@ -65,6 +65,19 @@ def test_eval(finished_run, capsys):
     assert "3 episodes" in capsys.readouterr().out
 
 
+def test_eval_tells_how_episodes_end(finished_run, capsys):
+    calql("eval", finished_run, "--episodes", 4, "--endings")
+    assert "100% out of time on the way, progress 0." in capsys.readouterr().out
+    calql("eval", finished_run, "--episodes", 4, "--endings", "--json")
+    alone = json.loads(capsys.readouterr().out)
+    ((ended,), score) = alone.pop("endings"), alone.pop("score_mean")
+    assert (ended["ending"], ended["share"], score) == ("out of time on the way", 1.0, 0.0)
+    calql("eval", finished_run, "--episodes", 4, "--json")
+    together = json.loads(capsys.readouterr().out)
+    assert together.pop("score_mean") == score
+    assert alone == pytest.approx(together)  # the episodes are the same
+
+
 def test_eval_films_an_episode(finished_run, tmp_path):
     calql("eval", finished_run, "--episodes", 1, "--video", tmp_path / "film.mp4")
     assert (tmp_path / "film.mp4").stat().st_size > 1_000

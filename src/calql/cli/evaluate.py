@@ -16,6 +16,7 @@ def evaluate(
     step: str = "newest",
     as_json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="json")] = False,
     video: Path | None = None,
+    endings: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Roll out the policy of a run, deterministically, on fresh episodes.
 
@@ -28,9 +29,11 @@ def evaluate(
         step: Checkpoint: newest, best (by its evaluation during training), pretrained, or a gradient step.
         as_json: Print one JSON object instead of text.
         video: Also record the first of these episodes to this MP4 file (needs the [video] extra).
+        endings: Also tell how the episodes ended, and how far they came; they are run one by one.
     """
     from calql.cli.common import console, note
     from calql.cli.hints import next_step
+    from calql.evaluation.endings import told
     from calql.training import policy as library
     from calql.training.record import read_record
     from calql.training.run_dir import RunDir
@@ -41,7 +44,7 @@ def evaluate(
     policy = library.load_policy(run_dir, step)
     for text in read_record(RunDir(run_dir)).notes:
         note(text)
-    row = library.evaluate(policy, episodes, seed, video=video)
+    row = library.evaluate(policy, episodes, seed, video=video, endings=endings)
     if as_json:
         print(json.dumps(row))
     else:
@@ -51,6 +54,8 @@ def evaluate(
             f"{row['task']} · {row['method']} · gradient step {row['grad_step']}\n"
             f"{score}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
         )
+        for ended in row.get("endings", ()):
+            console.print(told(ended))
         if video is not None:
             console.print(f"video: {video}", markup=False, soft_wrap=True)
         next_step("export", run_dir, "--step", step, "--out", "policy.npz")

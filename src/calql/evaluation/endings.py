@@ -7,6 +7,7 @@ the next reset, that returns in a few words how it ended, and how far it came, i
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,3 +44,25 @@ def ending(env: gym.Env, episode: Episode) -> Ending:
 def watch(env: gym.Env, task: Task, act: Act, seeds: Sequence[int]) -> list[tuple[Episode, Ending]]:
     """One episode per seed of the environment's reset, with its ending; `act` is called with batches of one."""
     return [(episode := collect_episode(env, task, act, seed), ending(env, episode)) for seed in seeds]
+
+
+def shares(endings: Sequence[Ending]) -> list[dict[str, Any]]:
+    """Per way to end, the most frequent first: `ending`, its `share` of the episodes, and their mean `progress` (None
+    if the environment does not tell)."""
+    progress = defaultdict(list)
+    for ended in endings:
+        progress[ended.how].append(ended.progress)
+    return [
+        {
+            "ending": how,
+            "share": len(values) / len(endings),
+            "progress": float(np.mean(values)) if np.isfinite(values).all() else None,
+        }
+        for how, values in sorted(progress.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def told(row: dict[str, Any]) -> str:
+    """A row of `shares` in words: "43% the pen was dropped, progress 0.79"."""
+    progress = "" if row["progress"] is None else f", progress {row['progress']:.2f}"
+    return f"{row['share']:.0%} {row['ending']}{progress}"

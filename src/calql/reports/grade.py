@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calql.envs.make import make_env
-from calql.evaluation.endings import Ending, watch
+from calql.evaluation.endings import Ending, shares, watch
 from calql.paper.published import on_d4rl, published
 from calql.reports.coverage import paths_figure
 from calql.reports.figures import save
@@ -35,14 +35,8 @@ class Grade(NamedTuple):
 
     def endings(self) -> list[dict[str, Any]]:
         """Per way to end, the most frequent first: its share of the episodes, and their mean progress."""
-        progress = defaultdict(list)
-        for _, ended in self.watched:
-            progress[ended.how].append(ended.progress)
         names = {name: self.row[name] for name in ("task", "method")}
-        return [
-            names | {"ending": how, "share": len(values) / len(self.watched), "progress": float(np.mean(values))}
-            for how, values in sorted(progress.items(), key=lambda item: -len(item[1]))
-        ]
+        return [names | row for row in shares([ended for _, ended in self.watched])]
 
 
 def grade(out: Path, task: Task, episodes: int = 20) -> list[Grade]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from calql.algorithms.acting import acting
 from calql.algorithms.protocol import HasValues, UpdateRule
-from calql.envs.rollout import BY_SUCCESS, evaluate, score_of
+from calql.envs.rollout import BY_SUCCESS, Outcome, evaluate, score_of
 from calql.tasks import Task
 from calql.training.learner import measure_values
 from calql.types import Episode, PyTree, Spec, Transition
@@ -44,8 +44,12 @@ def policy_row(
     envs: Sequence[gymnasium.Env], task: Task, algorithm: UpdateRule, spec: Spec, state: PyTree, seeds: Sequence[int]
 ) -> dict[str, Any]:
     """Columns of eval.csv from deterministic episodes, one per seed; the score is None if it was not measured."""
-    outcomes = evaluate(envs, task, acting(algorithm, spec, state, len(envs)), seeds)
-    scores, n = np.array([outcome.score for outcome in outcomes if outcome.score is not None]), len(seeds)
+    return outcomes_row(evaluate(envs, task, acting(algorithm, spec, state, len(envs)), seeds))
+
+
+def outcomes_row(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The same columns from the results of episodes."""
+    scores, n = np.array([outcome.score for outcome in outcomes if outcome.score is not None]), len(outcomes)
     return {
         "score_mean": float(scores.mean()) if len(scores) else None,
         "score_sem": float(scores.std(ddof=1) / np.sqrt(n)) if len(scores) > 1 else None,
@@ -65,6 +69,12 @@ def episode_row(task: Task, episode: Episode) -> dict[str, Any]:
         "success": None if won is None else bool(won.any()),
         "interventions": None if episode.interventions is None else float(episode.interventions.mean()),
     }
+
+
+def outcome(task: Task, episode: Episode) -> Outcome:
+    """The result of an episode that was evaluated by itself; its rewards are raw."""
+    score = episode_row(task, episode)["score"]
+    return Outcome(score, float(sum(map(task.rewards.map, episode.rewards.tolist()))), episode.length)
 
 
 def training_row(episodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from calql.envs.film import Filmed, refuse_film
 from calql.envs.make import make_env
 from calql.envs.rollout import Act
 from calql.envs.wrappers import action_bounds, action_names, control_rate
+from calql.evaluation.endings import shares, watch
 from calql.export.contract import Interface
 from calql.machine import refuse_unusable_jax
 from calql.tasks import Task
 from calql.training import checkpoint, store
 from calql.training.collect import EnvironmentFailed, Environments
-from calql.training.measure import policy_row
+from calql.training.measure import outcome, outcomes_row, policy_row
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
 from calql.types import InputError, PyTree, RunError, Spec, map_leaves
@@ -121,12 +122,18 @@ def interface_of(task: Task) -> Interface:
 
 
 def evaluate(
-    run: Path | str | Policy, episodes: int = 100, seed: int = SEED, step: str = "newest", video: Path | None = None
+    run: Path | str | Policy,
+    episodes: int = 100,
+    seed: int = SEED,
+    step: str = "newest",
+    video: Path | None = None,
+    endings: bool = False,
 ) -> dict[str, Any]:
     """Deterministic episodes on fresh resets: score_mean, score_sem, return_mean (mapped rewards), length_mean, ….
 
-    `video`: an MP4 file for the first of the episodes. Raises InputError as `load_policy` does and if the video cannot
-    be made, and RunError if the environment fails.
+    `video`: an MP4 file for the first of the episodes. `endings`: also how episodes end, most frequent first, as rows
+    {ending, share, progress}; they are then run one by one. Raises InputError as `load_policy` does and if the video
+    cannot be made, and RunError if the environment fails.
     """
     policy = run if isinstance(run, Policy) else load_policy(run, step)
     if episodes < 1:
@@ -146,7 +153,12 @@ def evaluate(
             )
         filmed = None if video is None else Filmed(first, video)
         used = [filmed or first, *others]
-        row = policy_row(used, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
+        if endings:
+            watched = watch(used[0], policy.task, policy.side_by_side(1), seeds)
+            row = outcomes_row([outcome(policy.task, episode) for episode, _ in watched])
+            row["endings"] = shares([ended for _, ended in watched])
+        else:
+            row = policy_row(used, policy.task, policy.algorithm, policy.spec, policy.state, seeds)
     except EnvironmentFailed as error:
         raise RunError(f"the environment failed in an evaluation ({error}); fix it") from error.__cause__
     finally:
