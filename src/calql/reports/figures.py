@@ -127,12 +127,13 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
     if len(rows) < 2:
         return None
     looks = {label: look for label, _, look in _methods(runs)}
-    figure = Figure(figsize=(8, 0.75 + 0.26 * len(rows)))
+    figure = Figure(figsize=(8, 0.85 + 0.26 * len(rows)))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
-    top, bottom = 1 - 0.32 / figure.get_figheight(), 0.3 / figure.get_figheight()
+    top, bottom = 1 - 0.42 / figure.get_figheight(), 0.3 / figure.get_figheight()
     figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
     known = [(row.published.regret, y) for y, row in enumerate(rows) if row.published]
     titles = ["score before (hollow) and after", "regret (◇ in the paper)" if known else "regret", "dip"]
+    titles[2] += " (| chance)" if any(row.measures["chance_dip"] for row in rows) else ""
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
@@ -145,6 +146,8 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         _dot(panels[0], row.measures["score_before"], y - 0.15, color, face=PAPER)
         _dot(panels[0], row.measures["score_after"], y + 0.15, color, face=color)
         _dot(panels[1], row.measures["regret"], y, color, face=color)
+        if chance := row.measures["chance_dip"]:
+            panels[2].plot(chance.point, y, "|", color=INK, markersize=9, alpha=0.6)
         _dot(panels[2], row.measures["dip"], y, color, face=color)
     if known:
         panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
