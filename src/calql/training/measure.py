@@ -71,10 +71,16 @@ def episode_row(task: Task, episode: Episode) -> dict[str, Any]:
     }
 
 
-def outcome(task: Task, episode: Episode) -> Outcome:
-    """The result of an episode that was evaluated by itself; its rewards are raw."""
-    score = episode_row(task, episode)["score"]
-    return Outcome(score, float(sum(map(task.rewards.map, episode.rewards.tolist()))), episode.length)
+def outcomes(task: Task, episodes: Sequence[Episode]) -> list[Outcome]:
+    """The results of episodes with raw rewards, as those of an evaluation."""
+    scored = task.score not in BY_SUCCESS or any(episode.successes is not None for episode in episodes)
+
+    def outcome(episode: Episode) -> Outcome:
+        rewards, won = episode.rewards.tolist(), episode.successes
+        score = score_of(task, rewards, [] if won is None else won.tolist()) if scored else None
+        return Outcome(score, float(sum(map(task.rewards.map, rewards))), episode.length)
+
+    return [outcome(episode) for episode in episodes]
 
 
 def training_row(episodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from calql.machine import refuse_unusable_jax
 from calql.tasks import Task
 from calql.training import checkpoint, store
 from calql.training.collect import EnvironmentFailed, Environments
-from calql.training.measure import outcome, outcomes_row, policy_row
+from calql.training.measure import outcomes, outcomes_row, policy_row
 from calql.training.record import read_record
 from calql.training.run_dir import RunDir
 from calql.types import InputError, PyTree, RunError, Spec, map_leaves
@@ -155,7 +155,7 @@ def evaluate(
         used = [filmed or first, *others]
         if endings:
             watched = watch(used[0], policy.task, policy.side_by_side(1), seeds)
-            row = outcomes_row([outcome(policy.task, episode) for episode, _ in watched])
+            row = outcomes_row(outcomes(policy.task, [episode for episode, _ in watched]))
             row["endings"] = shares([ended for _, ended in watched])
         else:
             row = policy_row(used, policy.task, policy.algorithm, policy.spec, policy.state, seeds)

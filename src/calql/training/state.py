@@ -97,8 +97,9 @@ class Training:
 
     def next_phase(self) -> None:
         """Go over to the next phase, with the parts of the state that it continues with."""
-        self.counters = self.schedule.next_phase(self.counters)
-        self.state = continued(self.state, self.phase.algorithm, self.spec)
+        before, self.counters = self.phase.algorithm, self.schedule.next_phase(self.counters)
+        if self.phase.algorithm != before:
+            self.state = continued(self.state, self.phase.algorithm, self.spec)
 
     def where(self) -> dict[str, Any]:
         """The columns of a CSV row that give the run's position."""
