@@ -10,7 +10,8 @@ from calql.algorithms import VARIANTS, CalQL, CalQLPlus
 from calql.networks import sample_actions
 
 KEY = jax.random.key(3)
-PLUS, PLAIN = (rule(**SMALL, **VARIANTS["listing"]) for rule in (CalQLPlus, CalQL))
+PLUS = CalQLPlus(**SMALL, **VARIANTS["listing"], weigh_by_calibration=True)
+PLAIN = CalQL(**SMALL, **VARIANTS["listing"])
 
 
 def gradient(rule, returns):
@@ -36,7 +37,7 @@ def test_all_of_it_where_none_does():
 
 
 def test_without_its_weight_it_is_cal_ql():
-    plain = CalQLPlus(**SMALL, **VARIANTS["listing"], weigh_by_calibration=False)
+    plain = CalQLPlus(**SMALL, **VARIANTS["listing"])
     for returns in (-50.0, 0.0, 50.0):
         jax.tree.map(np.testing.assert_array_equal, gradient(plain, returns), gradient(PLAIN, returns))
 

@@ -48,7 +48,7 @@ RULES = {
     "cal-ql-fitted-v": CalQL(**LISTING, reference="fitted-v"),
     "cal-ql-plus": CalQLPlus(
         **LISTING, reference="fitted", num_critics=4, target_subset=2, critic_layer_norm=True, cql_gradient_actions=2,
-        acting_candidates=4,
+        acting_candidates=4, weigh_by_calibration=True,
     ),
     "o3f": O3F(**LISTING, o3f_candidates=8, o3f_bonus=0.5),
     "iql": IQL(**NETWORKS),

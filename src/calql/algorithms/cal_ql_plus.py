@@ -1,15 +1,16 @@
-"""Cal-QL+: Cal-QL whose conservatism fades where the critic is pessimistic already, and which acts on its best guess.
+"""Cal-QL+: Cal-QL which acts on its best guess, and whose conservatism can fade where the critic is pessimistic.
 
-Two changes to Cal-QL (no paper: they are this project's):
+Two changes to Cal-QL (no paper: they are this project's), the second off by default:
+
+    collection: A_1 … A_N ~ π(s), and the one with the highest mean over the critics is taken
 
     c_i(s) = share of the policy actions A_j ~ π(s), B_j ~ π(s′) with Q_i(s, ·) > V^μ(s)
     loss_i = TD_i + w · mean c_i(s) gap_i(s)                       no gradient flows through c_i
 
-    collection: A_1 … A_N ~ π(s), and the one with the highest mean over the critics is taken
-
 Cal-QL's bound stops the push down on policy actions whose Q lies below V^μ; the push up on the data's actions and the
 push down on random ones go on there at full weight. With c_i, all of the conservative term stops where every policy
-action lies below the reference, and is in full force where none does.
+action lies below the reference, and is in full force where none does. Measured, it made things worse
+(`results/README.md`).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from calql.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class CalQLPlus(CalQL):
-    """Cal-QL with a weight that follows the critic's calibration, and the best of several actions in collection."""
+    """Cal-QL with the best of several actions in collection, and a weight that can follow the critic's calibration."""
 
-    weigh_by_calibration: bool = True
+    weigh_by_calibration: bool = False
     """Weigh the conservative term of each state by c_i(s), the share of its policy actions above the reference."""
     acting_candidates: Count = 10
     """N, the actions drawn from π(s) in collection, of which the one with the highest Q is taken; 1: Cal-QL's."""

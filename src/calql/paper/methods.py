@@ -189,7 +189,7 @@ METHODS: dict[str, Method] = {
                     cql_gradient_actions=2,
                 ),
             },
-            summary="Cal-QL with a learned reference, a weight that follows calibration, warm-up, best-of-N actions",
+            summary="Cal-QL with a learned reference, four critics, a warm-up, and the best of ten actions online",
         ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
         Method(
