@@ -303,3 +303,16 @@ def test_comparisons_are_drawn_in_place_of_all_runs_and_name_only_what_differs_w
         "Figure 0: Learning curves", "Figure 0: Mean Q against the return of the data",
     ]  # fmt: skip
     assert [run.label for run in labelled(runs[:2])] == ["CQL", "SAC"]
+
+
+def test_variants_may_differ_in_many_settings(tmp_path):
+    """Their names have as many lines as they need, and files a name that a file may have."""
+    for number in range(3):
+        settings = {f"a_setting_with_a_long_name_{i}": number * 1000 + i for i in range(9)}
+        log = write_run(tmp_path / "runs", "cql", number, settings=settings) / "train.csv"
+        log.write_text("phase,env_step,grad_step,loss\noffline,0,10,0.5\noffline,0,20,0.4\n")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    drawn = [path.name for path in (tmp_path / "out" / "figures").glob("*.png")]
+    assert "toy-maze-overview.png" in drawn
+    assert len([name for name in drawn if name.startswith("toy-maze-training-CQL-")]) == 3
+    assert max(map(len, drawn)) < 130

@@ -127,7 +127,9 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
     if len(rows) < 2:
         return None
     looks = {label: look for label, _, look in _methods(runs)}
-    figure = Figure(figsize=(8, 0.85 + 0.26 * len(rows)))
+    labels = [_wrapped(row.label) for row in rows]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure = Figure(figsize=(8, 0.85 + max(0.26, 0.17 * lines) * len(rows)))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 1.6])
     top, bottom = 1 - 0.42 / figure.get_figheight(), 0.3 / figure.get_figheight()
     figure.subplots_adjust(left=0.2, right=0.98, top=top, bottom=bottom, wspace=0.1)
@@ -151,7 +153,7 @@ def overview_figure(runs: Sequence[Run]) -> Figure | None:
         _dot(panels[2], row.measures["dip"], y, color, face=color)
     if known:
         panels[1].plot(*zip(*known, strict=True), "D", color=INK, fillstyle="none", markersize=5, alpha=0.6)
-    panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+    panels[0].set_yticks(range(len(rows)), labels)
     for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if row.method == HERO else "normal")
     figure.canvas.draw()
@@ -307,7 +309,11 @@ def _draw(axes, runs: Sequence[Run], phase: str, column: str, look: dict) -> tup
 
 
 LABEL_WIDTH = 36
-"""Characters per line of a name at the right edge."""
+"""Characters per line of the name of a method, which may have many settings."""
+
+
+def _wrapped(name: str) -> str:
+    return textwrap.fill(name, LABEL_WIDTH, break_on_hyphens=False)
 
 
 def _direct_labels(axes, ends: dict[str, tuple]) -> None:
@@ -317,7 +323,7 @@ def _direct_labels(axes, ends: dict[str, tuple]) -> None:
     to_axes = axes.transAxes.inverted().transform
     heights = {name: to_axes(panel.transData.transform((x, y)))[1] for name, (panel, x, y, _) in ends.items()}
     shown = {name: name + (" (offline)" if panel is not axes else "") for name, (panel, *_) in ends.items()}
-    shown = {name: textwrap.fill(text, LABEL_WIDTH, break_on_hyphens=False) for name, text in shown.items()}
+    shown = {name: _wrapped(text) for name, text in shown.items()}
     gap = 0.01 + 0.06 * max((text.count("\n") + 1 for text in shown.values()), default=1)
     for (name, wanted), height in zip(heights.items(), moved_apart(list(heights.values()), gap), strict=True):
         panel, *_, look = ends[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -218,5 +219,6 @@ def _listing(names: Sequence[str]) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as an anchor or file name."""
-    return re.sub(r"[^\w.+-]+", "-", name)
+    """A name as an anchor or file name, which may have 255 bytes with its ending; other long names stay others."""
+    short = re.sub(r"[^\w.+-]+", "-", name)
+    return short if len(short.encode()) <= 120 else f"{short[:50]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
