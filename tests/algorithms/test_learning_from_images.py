@@ -22,7 +22,7 @@ DISCOUNT, STEPS = 0.8, 500
 SETTINGS = dict(
     discount=DISCOUNT, tau=0.05, actor_lr=3e-3, critic_lr=3e-3, actor_hidden=(24,), critic_hidden=(24,),
     num_target_actions=1, num_random_actions=4, num_policy_actions=4, num_next_actions=0, cql_alpha=1e-3,
-    iql_expectile=0.9, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
+    iql_expectile=0.9, score_weight=1e-2, iql_temperature=20.0, awac_lambda=0.02, td3_bc_alpha=100.0, target_noise=0.02,
 )  # fmt: skip
 RULES = {rule for m in METHODS.values() for rule in (m.offline, m.online) if rule and issubclass(rule, Acts)}
 RULES = sorted(RULES, key=lambda rule: rule.__name__)

@@ -8,7 +8,7 @@ import math
 import msgspec
 import pytest
 
-from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, SMAC, TD3BC, VARIANTS, CalQL
+from calql.algorithms import AWAC, BC, CQL, IQL, O3F, ODT, SAC, SMAC, TD3BC, VARIANTS, CalQL, CalQLPlus
 from calql.methods import Method
 from calql.paper.methods import METHODS
 from calql.paper.scales import SCALES
@@ -99,6 +99,7 @@ def test_the_table_of_methods_is_the_one_of_the_paper():
         "bc": (BC, None, None),
         "wsrl": (CalQL, SAC, 0.0),
         "smac": (SMAC, SAC, 0.5),
+        "cal-ql-plus": (CalQLPlus, CalQLPlus, 0.5),
     }
     for name, method in METHODS.items():
         assert method.id == name
