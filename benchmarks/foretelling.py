@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from calql.evaluation.metrics import chance_dip, dip
 from calql.reports.load import Run, load_runs
 
 LOWEST = 0.1
@@ -46,12 +45,8 @@ def signals(run: Run) -> dict[str, float]:
 
 def loss(run: Run) -> float:
     """The dip beyond chance; nan if it was not measured."""
-    online = [row for row in run.rows if row["phase"] == "online" and np.isfinite(row["score_mean"])]
-    steps = [row["env_step"] for row in online]
-    if len(steps) < 2 or steps[0] != 0:
-        return float("nan")
-    found = dip(steps, [row["score_mean"] for row in online]), chance_dip(steps, [row["score_sem"] for row in online])
-    return float("nan") if None in found else found[0] - found[1]
+    measured, chance = (run.summary[name] for name in ("dip", "chance_dip"))
+    return float("nan") if measured is None or chance is None else measured - chance
 
 
 def runs_below(folder: Path) -> Iterator[Run]:

@@ -187,7 +187,7 @@ def _grade(
 
     from calql.cli.common import console
     from calql.cli.sweep import run_jobs
-    from calql.evaluation.endings import told as ending_told
+    from calql.evaluation.endings import in_words
     from calql.paper.methods import GRADING, get_method
     from calql.reports.grade import grade, write_grades
     from calql.sweeps import Plan, Variant, make_jobs
@@ -217,7 +217,7 @@ def _grade(
     console.print(table)
     for found in grades:
         for row in found.endings():
-            console.print(f"{row['method']}: {ending_told(row)}")
+            console.print(f"{row['method']}: {in_words(row)}")
     console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     next_step("report", out, "--out", out / "report")
     return 0

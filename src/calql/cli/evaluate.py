@@ -33,7 +33,7 @@ def evaluate(
     """
     from calql.cli.common import console, note
     from calql.cli.hints import next_step
-    from calql.evaluation.endings import told
+    from calql.evaluation.endings import in_words
     from calql.training import policy as library
     from calql.training.record import read_record
     from calql.training.run_dir import RunDir
@@ -55,7 +55,7 @@ def evaluate(
             f"{score}{error}   return {row['return_mean']:.2f}   length {row['length_mean']:.1f}"
         )
         for ended in row.get("endings", ()):
-            console.print(told(ended))
+            console.print(in_words(ended))
         if video is not None:
             console.print(f"video: {video}", markup=False, soft_wrap=True)
         next_step("export", run_dir, "--step", step, "--out", "policy.npz")

@@ -62,7 +62,7 @@ def shares(endings: Sequence[Ending]) -> list[dict[str, Any]]:
     ]
 
 
-def told(row: dict[str, Any]) -> str:
-    """A row of `shares` in words: "43% the pen was dropped, progress 0.79"."""
+def in_words(row: dict[str, Any]) -> str:
+    """A row of `shares`: "43% the pen was dropped, progress 0.79"."""
     progress = "" if row["progress"] is None else f", progress {row['progress']:.2f}"
     return f"{row['share']:.0%} {row['ending']}{progress}"

@@ -87,7 +87,8 @@ def begin(
     found = _shared(experiment, episodes, donor) if donor else None
     training = Training(experiment, episodes, run_dir, _statistics_to_keep(experiment))
     notes = _borrow(training) if experiment.init_from else []
-    _ = training.state  # what the rule refuses, such as images, is refused before there is a folder
+    if not found:
+        _ = training.state  # what the rule refuses, such as images, is refused before there is a folder
     if "<" in name_of(experiment.task):
         notes.append(
             f"'{name_of(experiment.task)}' cannot be imported: only the program that made it can resume this run"
