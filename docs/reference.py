@@ -26,7 +26,8 @@ from calql.reports.tables import pipe_table
 from calql.rewards import Rewards
 from calql.tasks import Task
 from calql.training.experiment import Data, Finetune, Measurement, Pretrain
-from calql.training.options import HIDDEN, experiment, field_docs, leaves
+from calql.training.fields import described
+from calql.training.options import HIDDEN, experiment, leaves
 
 WIDTH = 92
 """Columns of the commands' help."""
@@ -64,14 +65,13 @@ def options() -> str:
 def _section(title: str, text: str, owner: type, paths: list[str]) -> str:
     """A heading with the table of a class's own options; "" if it has none."""
     hidden = {"algorithm", "env_options"} | HIDDEN.get(paths[0], set())
-    hints, docs, paper = typing.get_type_hints(owner, include_extras=True), field_docs(owner), _at_paper_scale(owner)
-    rows = []
+    paper, rows = _at_paper_scale(owner), []
     for field in dataclasses.fields(owner):
-        kind = hints[field.name]
+        kind, doc = described(owner)[field.name]
         if field.name in hidden or field.name not in inspect.get_annotations(owner) or dataclasses.is_dataclass(kind):
             continue
         places = {place: value for path in paths for place, value in paper.get(f"{path}.{field.name}", {}).items()}
-        meaning = docs[field.name].replace("|", "\\|")
+        meaning = doc.replace("|", "\\|")
         rows.append([f"`{field.name}`", _default(field), _kind(kind), _places(places), meaning])
     if not rows:
         return ""

@@ -6,10 +6,8 @@ leaf by any part of its path that ends with the leaf (`finetune.cql_alpha`, `cql
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
-import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -20,6 +18,7 @@ import numpy as np
 
 import calql.algorithms
 from calql.algorithms import VARIANTS
+from calql.algorithms.protocol import UpdateRule
 from calql.limits import Limits
 from calql.machine import refuse_unusable_jax
 from calql.methods import Method
@@ -30,6 +29,7 @@ from calql.rewards import Rewards
 from calql.tasks import Task, nearest
 from calql.training.continuity import refuse_other_state
 from calql.training.experiment import Data, Experiment, Finetune, Measurement, Pretrain, refuse_seed, unusable
+from calql.training.fields import described
 from calql.training.synonyms import unknown_option
 from calql.types import InputError, Spec
 
@@ -156,11 +156,11 @@ def read_options(options: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
 
 def fields_of(record: type, texts: Sequence[str]) -> dict[str, Any]:
     """`name=value` texts as values of a dataclass's fields (e.g. a recipe). Raises InputError for other names."""
-    given, hints = read_options(texts), _hints(record)
+    given, known = read_options(texts), described(record)
     for name in given:
-        if name not in hints:
-            raise nearest(name, hints, "option")
-    return {name: _read(Leaf((name,), None, hints[name], ""), value) for name, value in given.items()}
+        if name not in known:
+            raise nearest(name, known, "option")
+    return {name: _read(Leaf((name,), None, *known[name]), value) for name, value in given.items()}
 
 
 # -- leaves ------------------------------------------------------------------------------------------------------------
@@ -168,17 +168,17 @@ def fields_of(record: type, texts: Sequence[str]) -> dict[str, Any]:
 
 def leaves(record: Any, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
     """Every option of a record, in the order of its fields."""
-    for field in dataclasses.fields(record):
-        value, here = getattr(record, field.name), (*path, field.name)
-        if field.name in HIDDEN.get(".".join(path), ()):
+    hidden = HIDDEN.get(".".join(path), ())
+    for name, (kind, doc) in described(type(record)).items():
+        value, here = getattr(record, name), (*path, name)
+        if name in hidden:
             continue
         if dataclasses.is_dataclass(value):
             yield from leaves(value, here)
         elif here == ("task", "env_options"):
-            yield from (_env_leaf(name, part) for name, part in value.items())
+            yield from (_env_leaf(option, part) for option, part in value.items())
         elif path:
-            owner = type(record)
-            yield Leaf(here, value, _hints(owner)[field.name], field_docs(owner).get(field.name, ""))
+            yield Leaf(here, value, kind, doc)
 
 
 def _env_leaf(name: str, value: Any) -> Leaf:
@@ -280,29 +280,6 @@ def _names() -> frozenset[str]:
     return frozenset(field.name for record in records for field in dataclasses.fields(record))
 
 
-@cache
-def _hints(owner: type) -> dict[str, Any]:
-    return typing.get_type_hints(owner, include_extras=True)
-
-
-@cache
-def field_docs(owner: type) -> dict[str, str]:
-    """{field: its docstring in the source} of a dataclass and its parents."""
-    docs: dict[str, str] = {}
-    for cls in reversed(owner.__mro__):
-        try:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        except (OSError, TypeError, SyntaxError):  # no source available
-            continue
-        assert isinstance(tree, ast.ClassDef)
-        for field, text in zip(tree.body, tree.body[1:], strict=False):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                docs[field.target.id] = " ".join(str(text.value.value).split())
-    return docs
-
-
 # -- options that depend on each other ---------------------------------------------------------------------------------
 
 
@@ -355,8 +332,14 @@ def _checked(made: Experiment) -> Experiment:
     if made.pretrain and made.finetune:
         before, after = made.pretrain.algorithm, made.finetune.algorithm
         if type(before) is not type(after):  # a run checks all networks, with its true observations
-            refuse_other_state(before, after, Spec(np.zeros(2, np.float32), 1))
+            _refuse_other_state(before, after)
     return made
+
+
+@cache
+def _refuse_other_state(before: UpdateRule, after: UpdateRule) -> None:
+    """A sweep asks the same of many runs, and it takes a tenth of a second."""
+    refuse_other_state(before, after, Spec(np.zeros(2, np.float32), 1))
 
 
 # -- explaining --------------------------------------------------------------------------------------------------------
