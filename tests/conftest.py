@@ -45,7 +45,7 @@ sys.dont_write_bytecode, sys.pycache_prefix = False, str(ROOT / ".cache" / "pyth
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-# Tracing makes objects by the million, few of them garbage: looking through all of them less often saves a tenth.
+# Tracing makes objects by the million, few of them garbage: looking through all of them less often saves a twentieth.
 gc.set_threshold(50_000)
 
 # Draw without a display; log without a network.
