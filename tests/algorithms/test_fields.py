@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 from fixed import STATE, A, batch
-from test_update import RULES, data_of, small
+from test_update import RULES, data_of
+from test_update import small as small_rule
 
 from calql.algorithms import AWAC, BC, CQL, IQL, ODT, SAC, SMAC, TD3BC, ActsInContext, CalQL
 from calql.algorithms.actor_critic import ActorCritic
@@ -22,15 +23,20 @@ from calql.types import InputError, Spec
 KEY = jax.random.key(0)
 FIELDS = [(rule, field) for rule in RULES for field in dataclasses.fields(rule)]
 OTHER = dict(
-    actor_hidden=(7,), critic_hidden=(7, 7), target_q_range=(-1.0, 1.0), critic_chunk=2, encoder="impala",
+    actor_hidden=(7,), critic_hidden=(7, 8), target_q_range=(-1.0, 1.0), critic_chunk=2, encoder="impala",
     target_subset=1, target_entropy=0.5, cql_target_gap=0.8, cql_clip=(0.0, math.inf), reference="fitted",
     cql_gradient_actions=2, exploration_std=0.3, odt_return=1.0, odt_width=4, odt_heads=4,
-    optimizer="muon", score_noise=(0.2, 0.3),
+    optimizer="muon", score_noise=(0.2, 0.3), critic_precision="bfloat16",
 )  # fmt: skip
 """Other values of the fields for which `other` knows none."""
 CLAMPED = [rule for rule in RULES if issubclass(rule, ActorCritic)]
 NOT_READ = {(BC, "discount"), (ODT, "discount")}
 """They do not bootstrap: the discount, which every rule must have, is there that of the returns in a run's report."""
+
+
+def small(rule):
+    """A rule with small networks; its critics have a product between hidden layers, for `critic_precision`."""
+    return small_rule(rule, critic_hidden=(8, 8))
 
 
 def other(rule, field):

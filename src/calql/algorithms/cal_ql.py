@@ -40,7 +40,9 @@ class CalQL(CQL):
         """The network that learns V^μ, of the same size as a critic; None if the returns are the reference."""
         if self.reference == "returns":
             return None
-        network = Critic(self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder)
+        network = Critic(
+            self.critic_hidden, self.output_gain, self.critic_layer_norm, self.encoder, self.critic_precision
+        )
         return FittedReference(network, self.reference == "fitted", self.critic_lr, self.optimizer)
 
     def reference_values(self, state: ActorCriticState, batch: Transition) -> jax.Array:

@@ -48,7 +48,7 @@ class IQL(WeightedImitation):
     @property
     def v(self) -> Critic:
         """The state-value module: (ψ, s) → [B]."""
-        return Critic(self.critic_hidden, self.output_gain, encoder=self.encoder)
+        return Critic(self.critic_hidden, self.output_gain, encoder=self.encoder, precision=self.critic_precision)
 
     def init(self, key: jax.Array, spec: Spec) -> ActorCriticState:
         """The initial state, including V."""

@@ -13,6 +13,7 @@ from calql.networks.policy import (
     sample_actions,
     sample_gaussian,
 )
+from calql.networks.products import Precision
 from calql.networks.transformer import DecisionTransformer
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Encoder",
     "GaussianPolicy",
     "NoisePredictor",
+    "Precision",
     "TanhGaussianPolicy",
     "action_dim_of",
     "apply",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from calql.networks.encoder import Encoder
 from calql.networks.mlp import MLP
+from calql.networks.products import Precision
 from calql.types import PyTree
 
 
@@ -24,12 +25,14 @@ class Critic(nn.Module):
     """Layer normalisation in each hidden layer."""
     encoder: str = "small"
     """Kind of the image `Encoder`."""
+    precision: Precision = "float32"
+    """Precision of the inputs of the products between hidden layers."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array | None = None) -> jax.Array:
         """Observations [B, …] → V [B]; with actions [B, A] → Q [B]; with N actions per state [B, N, A] → Q [B, N]."""
         state = Encoder(self.encoder, name="encoder")(observation)
-        mlp = MLP(self.hidden, 1, self.output_gain, self.layer_norm)
+        mlp = MLP(self.hidden, 1, self.output_gain, self.layer_norm, precision=self.precision)
         if action is None:
             return mlp(state).squeeze(-1)
         if action.ndim > state.ndim:
@@ -51,6 +54,8 @@ class CriticEnsemble(nn.Module):
     """Layer normalisation in each hidden layer."""
     encoder: str = "small"
     """Kind of the image `Encoder`."""
+    precision: Precision = "float32"
+    """Precision of the inputs of the products between hidden layers."""
 
     @nn.compact
     def __call__(self, observation: PyTree, action: jax.Array) -> jax.Array:
@@ -59,7 +64,7 @@ class CriticEnsemble(nn.Module):
         # The inputs also get the axis [E], so that every layer is a batched multiplication without transposes.
         state = Encoder(self.encoder, name="encoder")(observation)
         inputs = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *x.shape)), (state, action))
-        return ensemble(self.hidden, self.output_gain, self.layer_norm)(*inputs)
+        return ensemble(self.hidden, self.output_gain, self.layer_norm, precision=self.precision)(*inputs)
 
 
 def members(critic: PyTree) -> int:

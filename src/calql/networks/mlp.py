@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from calql.networks.products import Precision, dot_general_of
 from calql.types import PyTree
 
 
@@ -33,13 +34,16 @@ class MLP(nn.Module):
     """Layer normalisation in each hidden layer, before the ReLU."""
     dropout: float = 0.0
     """Dropout rate of hidden units; applied only if `apply` gets `rngs` with a `dropout` key."""
+    precision: Precision = "float32"
+    """Precision of the inputs of the products between hidden layers; those of the first and the last are float32."""
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., D] → [..., outputs]."""
         x = inputs
-        for width in self.hidden:
-            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+        for layer, width in enumerate(self.hidden):
+            dot_general = dot_general_of(self.precision if layer else "float32")
+            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(2.0**0.5), dot_general=dot_general)(x)
             x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
