@@ -169,8 +169,8 @@ def _adroit(
                 cql_alpha=8.0,
                 num_target_actions=4,
             ),
-            # The official settings: critics of 256 × 2 learn nothing on the door (`results/README.md`). With products in
-            # bfloat16 they fit in the hour.
+            # The official networks and actions: critics of 256 × 2 learn nothing on the door (`results/README.md`).
+            # With products in bfloat16, these fit in the hour.
             "desk": dict(
                 offline_steps=20_000,
                 online_steps=40_000,
