@@ -294,16 +294,18 @@ def compile_all(part: Part) -> None:
     def seeds(size: str, count: int) -> tuple[dict[str, Any], float]:
         return {"size": size, "seeds": count}, seeds_stepper(size, count)[1]
 
-    todo = [partial(single, size, precision) for precision in part.precisions for size in exact_and_estimated(part)]
+    todo = [partial(single, size, precision) for precision in part.precisions for size in modes(part, precision)]
     todo += [partial(seeds, size, count) for size, count in seed_counts(part)]
     with ThreadPoolExecutor(4) as pool:
         for number, result in enumerate([todo[0](), *pool.map(lambda call: call(), todo[1:])]):
             part.record(**result[0], compile_s=result[1], beside_others=number > 0)
 
 
-def exact_and_estimated(part: Part) -> list[str]:
-    """The sizes, each also with the estimated conservative term."""
-    return [*part.sizes, *(f"{size}-estimated" for size in part.sizes)]
+def modes(part: Part, precision: str) -> list[str]:
+    """The sizes, each also with the estimated conservative term, and in the default precision with that and critics in
+    bfloat16."""
+    others = ("-estimated", "-bfloat16") if precision == "default" else ("-estimated",)
+    return [size + mode for mode in ("", *others) for size in part.sizes]
 
 
 def speed(part: Part) -> None:
@@ -313,7 +315,7 @@ def speed(part: Part) -> None:
     from calql.training.speed import SIZES, measure_size
 
     for precision in part.precisions:
-        for size in exact_and_estimated(part):
+        for size in modes(part, precision):
             with jax.default_matmul_precision(precision):
                 *_, row = measure_size(SIZES[size], part.rounds * part.block_s)
             del row["device_memory_mb"]  # dominated by the multiplications

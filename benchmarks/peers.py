@@ -24,12 +24,13 @@ Not the same:
   into tensors beforehand and used again. The ratio is against this second rate; ours always includes drawing.
 * Ours is one compiled loop; its compilation is not in the rates but beside them, as `compile_s`. d3rlpy compiles only
   on CUDA.
-* Ours is measured a second time with the estimate of the conservative term that `calql bench` measures; d3rlpy has
-  none. Cal-QL learns with it as with the exact term on the default task and on the pen at `laptop` scale
-  (results/README.md); whether it does at the official sizes has not been measured.
+* Ours is measured again with the estimate of the conservative term that `calql bench` measures, which d3rlpy does not
+  have; with critics in bfloat16; and with both. d3rlpy's update is measured again under PyTorch's autocast to bfloat16,
+  and ratios of ours in bfloat16 are against the faster of its two. Where Cal-QL learns with these as with the exact
+  term in float32 is in results/README.md.
 
 No evaluation on either side. The ratio depends on the processor: every row names it, with the terms of both sides. Peak
-memory is of each whole process, interpreter and libraries included; ours holds both programs, exact and estimated.
+memory is of each whole process, interpreter and libraries included; ours holds four programs.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class Worker:
 
 def ours(size: str, count: int) -> Worker:
     """calql's `train_steps`, which draws its batches itself. Its number of threads follows from its CPU affinity."""
-    from calql.training.speed import ESTIMATE, Size, stepper
+    from calql.training.speed import BFLOAT16, ESTIMATE, Size, stepper
     from calql.types import Transition
 
     data, shape = episodes(size), Size(*SIZES[size])
@@ -159,12 +160,15 @@ def ours(size: str, count: int) -> Worker:
         ones,
         returns_of(data["rewards"], 0.99).reshape(-1),
     )
-    run, compile_s, _ = stepper(shape, transitions)
-    estimated, _, _ = stepper(shape._replace(settings=shape.settings | ESTIMATE), transitions)
+    modes = dict(whole={}, estimated=ESTIMATE, bfloat16=dict(critic_precision="bfloat16"), both=BFLOAT16)
+    made = {
+        mode: stepper(shape._replace(settings=shape.settings | settings), transitions)
+        for mode, settings in modes.items()
+    }
     return Worker(
-        {"whole": run, "estimated": estimated},
+        {mode: run for mode, (run, *_) in made.items()},
         {"calql": metadata.version("calql"), "jax": metadata.version("jax")},
-        compile_s,
+        made["whole"][1],
     )
 
 
@@ -201,8 +205,12 @@ def d3rlpy(size: str, count: int) -> Worker:
         for step in range(steps):
             algorithm.impl.update(batch, step)
 
+    def bfloat16(steps: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            update(steps)
+
     versions = {name: metadata.version(name) for name in ("d3rlpy", "torch")}
-    return Worker({"whole": whole, "update": update}, versions, 0.0)
+    return Worker({"whole": whole, "update": update, "bfloat16": bfloat16}, versions, 0.0)
 
 
 def terms_of(size: str) -> dict[str, Any]:
@@ -221,7 +229,7 @@ def terms_of(size: str) -> dict[str, Any]:
         "critics": rule.num_critics,
         "critic_hidden": rule.critic_hidden,
         "actor_hidden": rule.actor_hidden,
-        "precision": "float32",
+        "precision": "float32, but where the rate is named after another",
         "actions_per_state": {"ours": actions, "d3rlpy": [samples] * 3},
         "target_actions": {"ours": rule.num_target_actions, "d3rlpy": samples if best else 1},
         "compilation": {"ours": "XLA, not in the rates (compile_s)", "d3rlpy": "none: only on CUDA"},
@@ -353,16 +361,20 @@ def compare(size: str, theirs: Path, count: int, seconds: float) -> dict[str, An
 def summary(blocks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Best rates, memory and ratios of alternating blocks. Ratios are relative to d3rlpy's update alone.
 
-    `ratio` compares best blocks; `ratio_cpu_time` compares medians of CPU time, which exclude other programs.
+    `ratio` compares best blocks; `ratio_cpu_time` compares medians of CPU time, which exclude other programs. Those of
+    our modes in bfloat16 are relative to the faster of d3rlpy's update in float32 and its autocast to bfloat16.
     """
     best = {name: max(block["count"] / block["wall_s"] for block in done) for name, done in blocks.items()}
     cpu_time = {name: median(block["cpu_s"] / block["count"] for block in done) for name, done in blocks.items()}
+    fastest = max(best["d3rlpy_update"], best["d3rlpy_bfloat16"])
     return {
         "updates_per_s": best,
         "ratio": best["ours_whole"] / best["d3rlpy_update"],
         "ratio_with_sampling": best["ours_whole"] / best["d3rlpy_whole"],
         "ratio_cpu_time": cpu_time["d3rlpy_update"] / cpu_time["ours_whole"],
         "ratio_estimated": best["ours_estimated"] / best["d3rlpy_update"],
+        "ratio_bfloat16": best["ours_bfloat16"] / fastest,
+        "ratio_both": best["ours_both"] / fastest,
         "memory_mb": {
             side: max(block["memory_mb"] for name, done in blocks.items() if name.startswith(side) for block in done)
             for side in ("ours", "d3rlpy")
@@ -375,26 +387,37 @@ def show(rows: list[dict[str, Any]], count: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    heads = ["ours", "estimated", "theirs", "theirs, without sampling", "ratio", "in CPU time", "estimated"]
-    table = Table("size", *heads, "our MB", "their MB")
+    rates = {
+        "ours_whole": "ours",
+        "ours_estimated": "estimated",
+        "ours_bfloat16": "bfloat16",
+        "ours_both": "both",
+        "d3rlpy_whole": "theirs",
+        "d3rlpy_update": "without sampling",
+        "d3rlpy_bfloat16": "in bfloat16",
+    }
+    ratios = {
+        "ratio": "ratio",
+        "ratio_cpu_time": "in CPU time",
+        "ratio_estimated": "estimated",
+        "ratio_bfloat16": "bfloat16",
+        "ratio_both": "both",
+    }
+    table = Table("size", *rates.values(), *ratios.values(), "our MB", "their MB")
     for row in rows:
         rate, memory = row["updates_per_s"], row["memory_mb"]
         table.add_row(
             row["size"],
-            f"{rate['ours_whole']:.4g}",
-            f"{rate['ours_estimated']:.4g}",
-            f"{rate['d3rlpy_whole']:.4g}",
-            f"{rate['d3rlpy_update']:.4g}",
-            f"{row['ratio']:.2f}",
-            f"{row['ratio_cpu_time']:.2f}",
-            f"{row['ratio_estimated']:.2f}",
+            *(f"{rate[name]:.4g}" for name in rates),
+            *(f"{row[name]:.2f}" for name in ratios),
             f"{memory['ours']:.0f}",
             f"{memory['d3rlpy']:.0f}",
         )
     Console().print(table)
     print(
         f"gradient steps per second, {cpu()}, threads: {count}; the ratio is ours to theirs without sampling (above 1: "
-        "ours is faster), of best blocks and of medians of CPU time; the last one with our estimated conservative term"
+        "ours is faster), of best blocks and of medians of CPU time; then with our estimated conservative term, with "
+        "our critics in bfloat16, and with both, these two relative to the faster of theirs in float32 and bfloat16"
     )
 
 

@@ -33,7 +33,7 @@ def bench(
     Args:
         configs: Sizes to measure, by default all of them: adroit and antmaze (official settings), laptop (small
             networks); NAME-estimated: with an estimated conservative term (cql_every_nth_state=2,
-            cql_gradient_actions=2).
+            cql_gradient_actions=2); NAME-bfloat16: with this and critic_precision=bfloat16.
         seconds: Time spent on the gradient steps of each size or method.
         methods: Measure methods instead of sizes: method ids, or `all`, at `laptop` scale, relative to the first one.
         task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.
@@ -105,7 +105,7 @@ def _sizes(configs: tuple[str, ...], seconds: float, console: Console, here: dic
         parts.add_row(row["configuration"], *(f"{max(part, 0.0):.3g}" for part in row["parts_ms"].values()))
     console.print(parts)
     console.print(
-        f"{here['device']}, {here['threads']} threads, {here['cpu']}; batch {BATCH}, float32; the peak is that of "
+        f"{here['device']}, {here['threads']} threads, {here['cpu']}; batch {BATCH}; the peak is that of float32 "
         "matrix multiplications; memory is the maximum of the process so far",
         highlight=False,
     )

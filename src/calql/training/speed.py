@@ -61,7 +61,13 @@ SIZES = {
 Listing 1 of the paper."""
 ESTIMATE = dict(cql_every_nth_state=2, cql_gradient_actions=2)
 """The estimate of the conservative term that is measured beside the exact one."""
-SIZES |= {f"{name}-estimated": size._replace(settings=size.settings | ESTIMATE) for name, size in SIZES.items()}
+BFLOAT16 = ESTIMATE | dict(critic_precision="bfloat16")
+"""The estimate with critics that multiply in bfloat16."""
+SIZES |= {
+    f"{name}-{mode}": size._replace(settings=size.settings | settings)
+    for mode, settings in (("estimated", ESTIMATE), ("bfloat16", BFLOAT16))
+    for name, size in SIZES.items()
+}
 
 
 def flops_per_update(algorithm: SAC, spec: Spec, batch_size: int) -> int:
@@ -214,22 +220,23 @@ def measure_parts(size: Size, seconds: float, whole: float) -> dict[str, float]:
     data = synthetic(spec)
     replay = make_replay(data, jax.tree.map(lambda x: x[0], data), 0)
     state, key = algorithm.init(jax.random.key(0), spec), jax.random.key(1)
-    calls: dict[str, Callable[[Any, Transition, jax.Array], Any]] = {
-        "replay": lambda state, batch, key: batch,
-        "targets": algorithm.target_q,
-        "policy": lambda state, batch, key: algorithm.improve_policy(state, batch, key)[0],
-        "without the term": lambda state, batch, key: sac.update(state, batch, key)[0],
+    calls: dict[str, Callable[[Any, Transition, jax.Array], tuple[Any, Any]]] = {
+        "replay": lambda state, batch, key: (state, batch),
+        "targets": lambda state, batch, key: (state, algorithm.target_q(state, batch, key)),
+        "policy": lambda state, batch, key: (algorithm.improve_policy(state, batch, key)[0], ()),
+        "without the term": lambda state, batch, key: (sac.update(state, batch, key)[0], ()),
     }
 
-    def repeated(call: Callable[[Any, Transition, jax.Array], Any]) -> Callable[[int], None]:
+    def repeated(call: Callable[[Any, Transition, jax.Array], tuple[Any, Any]]) -> Callable[[int], None]:
         @jax.jit
-        def loop(state: Any, replay: Replay, count: jax.Array) -> jax.Array:
-            def body(i: jax.Array, total: jax.Array) -> jax.Array:
+        def loop(state: Any, replay: Replay, count: jax.Array) -> Any:
+            def body(i: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+                state, total = carry
                 keys = jax.random.split(jax.random.fold_in(key, i))
-                result = call(state, sample(replay, keys[0], BATCH, 1.0), keys[1])
-                return total + sum(x.sum() for x in jax.tree.leaves(result))  # so that nothing is left out
+                state, result = call(state, sample(replay, keys[0], BATCH, 1.0), keys[1])
+                return state, total + sum(x.sum() for x in jax.tree.leaves(result))  # so that nothing is left out
 
-            return jax.lax.fori_loop(0, count, body, jnp.zeros(()))
+            return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(())))
 
         return lambda count: jax.block_until_ready(loop(state, replay, jnp.int32(count)))
 
