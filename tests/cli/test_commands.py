@@ -16,6 +16,8 @@ import pytest
 from calql.cli import common, main
 from calql.paper.methods import METHODS
 from calql.paper.tasks import TASKS
+from calql.training.options import experiment
+from calql.training.record import new_record
 from calql.training.run_dir import RunDir
 
 TASK = next(iter(TASKS))
@@ -205,6 +207,23 @@ def test_sweep_pretrains_once_for_all_that_fine_tune_it(sweep):
     assert json.loads((sac / "config.json").read_text())["pretrained"] == str(cql)
     before = [RunDir(run).read_rows("eval.csv")[:3] for run in (cql, sac)]
     assert before[0] == before[1]
+
+
+@pytest.mark.parametrize("source", [("--init-from", "donor@pretrained"), ("--pretrained", "donor")], ids=str)
+def test_what_is_not_named_is_that_of_the_run_whose_networks_are_taken(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    episodes = common.load_data(experiment(TASK, "iql", "smoke"))
+    RunDir("donor").create(new_record(experiment("pen-binary", "iql", "smoke", seed=4), episodes, {}))
+
+    def made(*named):
+        capsys.readouterr()
+        calql("train", *source, *named, "--print-config")
+        made = json.loads(capsys.readouterr().out)["experiment"]
+        return made["task"]["id"], made["method"], made["scale"], made["seed"]
+
+    assert made() == ("pen-binary", "iql", "smoke", 4)
+    assert made("--method", "cql", "--seed", 0) == ("pen-binary", "cql", "smoke", 0)
+    assert made("--task", "door-binary", "--scale", "desk") == ("door-binary", "iql", "desk", 4)
 
 
 def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_path, capfd):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -42,7 +42,8 @@ def train(
     Example: calql train --task pointmaze-medium-narrow --method cal-ql --seed 0 --out runs/first
 
     Args:
-        task: A task id (see the README), or your own package.module:factory.
+        task: A task id (see the README), or your own package.module:factory. Task, method, seed and scale that are not
+            named are those of --pretrained or --init-from, if given.
         method: A method id (see the README), or your own package.module:row.
         seed: Seed of networks, batches, resets and exploration; 0 by default.
         scale: smoke (seconds), laptop (minutes on one core; the default), desk (up to an hour on one core) or paper
@@ -84,17 +85,22 @@ def train(
     if resume and out is None:
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
     changes = flat(options)
-    names = task or DEFAULT_TASK, method or DEFAULT_METHOD
-    run_dir = RunDir(out or Path("runs", *(name.replace(":", ".") for name in names), f"seed-{seed or 0}"))
-    there = resume and (run_dir.path / "config.json").exists()
+    given = {"task": task, "method": method, "scale": scale, "seed": seed}
+    there = resume and out is not None and (out / "config.json").exists()
+    source = None if there else pretrained or (init_from and init_from.partition("@")[0])
+    named = {"task": DEFAULT_TASK, "method": DEFAULT_METHOD, "scale": "laptop", "seed": 0}
+    named |= _begun(read_record(RunDir(source)).experiment) if source else {}
+    named |= {name: value for name, value in given.items() if value is not None}
+    names = named["task"], named["method"]
+    run_dir = RunDir(out or Path("runs", *(name.replace(":", ".") for name in names), f"seed-{named['seed']}"))
     row = get_task(names[0]) if explain or not there else None  # once: it may open an environment
-    asked = row or names[0], names[1], scale or "laptop", seed or 0, data, changes
+    asked = row or names[0], names[1], named["scale"], named["seed"], data, changes
     if explain:
         print(explained(explain, *asked))
         return 0
     if there:
         saved = read_record(run_dir)
-        _refuse_other(run_dir, saved.experiment, task=task, method=method, scale=scale, seed=seed)
+        _refuse_other(run_dir, saved.experiment, **given)
         experiment = with_new_options(saved, changes)
         if data is not None:  # the same data elsewhere: `resume` compares them
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, uri=data))
@@ -129,9 +135,14 @@ def train(
     return 0
 
 
+def _begun(saved: Experiment) -> dict[str, Any]:
+    """What a run is begun with, by the names of the arguments."""
+    return {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
+
+
 def _refuse_other(run_dir: RunDir, saved: Experiment, **given: str | int | None) -> None:
     """Raise InputError if a given task, method, scale or seed differs from the saved run's."""
-    begun = {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
+    begun = _begun(saved)
     for name, value in given.items():
         if value is not None and value != begun[name]:
             raise InputError(f"{run_dir.path} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")
