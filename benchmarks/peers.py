@@ -403,17 +403,13 @@ def show(rows: list[dict[str, Any]], count: int) -> None:
         "ratio_bfloat16": "bfloat16",
         "ratio_both": "both",
     }
-    table = Table("size", *rates.values(), *ratios.values(), "our MB", "their MB")
+    speeds, compared = Table("size", *rates.values()), Table("size", *ratios.values(), "our MB", "their MB")
     for row in rows:
-        rate, memory = row["updates_per_s"], row["memory_mb"]
-        table.add_row(
-            row["size"],
-            *(f"{rate[name]:.4g}" for name in rates),
-            *(f"{row[name]:.2f}" for name in ratios),
-            f"{memory['ours']:.0f}",
-            f"{memory['d3rlpy']:.0f}",
-        )
-    Console().print(table)
+        speeds.add_row(row["size"], *(f"{row['updates_per_s'][name]:.4g}" for name in rates))
+        memory = (f"{row['memory_mb'][side]:.0f}" for side in ("ours", "d3rlpy"))
+        compared.add_row(row["size"], *(f"{row[name]:.2f}" for name in ratios), *memory)
+    Console().print(speeds)
+    Console().print(compared)
     print(
         f"gradient steps per second, {cpu()}, threads: {count}; the ratio is ours to theirs without sampling (above 1: "
         "ours is faster), of best blocks and of medians of CPU time; then with our estimated conservative term, with "

@@ -74,8 +74,8 @@ class ActorCritic:
     """Layer normalisation in the hidden layers of the critics (RLPD)."""
     critic_precision: Precision = "float32"
     """Precision of the products between hidden layers of the critics. `bfloat16`: their inputs are rounded to it;
-    sums, the first and the last layer, parameters and optimiser stay float32. Several times as fast where the processor
-    multiplies bfloat16 (Intel's AMX, GPUs)."""
+    sums, the first and the last layer, parameters and optimiser stay float32. Faster where the processor multiplies
+    bfloat16 (Intel's AMX, GPUs): `calql bench` tells."""
     output_gain: NonNegative = 0.01
     """Gain of the orthogonal initialisation of the output layers."""
     target_q_range: tuple[float, float] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,10 +13,6 @@ from calql.cli.options import Settings, Texts, flat
 from calql.data.readers import FORMS
 from calql.data.readers.files import NoSuchFile
 from calql.types import InputError
-
-if TYPE_CHECKING:
-    from calql.training.experiment import Experiment
-    from calql.training.run_dir import RunDir
 
 
 def train(
@@ -87,9 +83,9 @@ def train(
     changes = flat(options)
     given = {"task": task, "method": method, "scale": scale, "seed": seed}
     there = resume and out is not None and (out / "config.json").exists()
-    source = None if there else pretrained or (init_from and init_from.partition("@")[0])
     named = {"task": DEFAULT_TASK, "method": DEFAULT_METHOD, "scale": "laptop", "seed": 0}
-    named |= _begun(read_record(RunDir(source)).experiment) if source else {}
+    if not there and (donor := pretrained or (init_from and init_from.partition("@")[0])):
+        named |= _begun(donor)
     named |= {name: value for name, value in given.items() if value is not None}
     names = named["task"], named["method"]
     run_dir = RunDir(out or Path("runs", *(name.replace(":", ".") for name in names), f"seed-{named['seed']}"))
@@ -100,7 +96,7 @@ def train(
         return 0
     if there:
         saved = read_record(run_dir)
-        _refuse_other(run_dir, saved.experiment, **given)
+        _refuse_other(run_dir.path, **given)
         experiment = with_new_options(saved, changes)
         if data is not None:  # the same data elsewhere: `resume` compares them
             experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, uri=data))
@@ -135,14 +131,18 @@ def train(
     return 0
 
 
-def _begun(saved: Experiment) -> dict[str, Any]:
-    """What a run is begun with, by the names of the arguments."""
+def _begun(run: Path | str) -> dict[str, Any]:
+    """The task, method, scale and seed of a run; InputError if there is none."""
+    from calql.training.record import read_record
+    from calql.training.run_dir import RunDir
+
+    saved = read_record(RunDir(run)).experiment
     return {"task": saved.task.id, "method": saved.method, "scale": saved.scale, "seed": saved.seed}
 
 
-def _refuse_other(run_dir: RunDir, saved: Experiment, **given: str | int | None) -> None:
+def _refuse_other(run: Path, **given: str | int | None) -> None:
     """Raise InputError if a given task, method, scale or seed differs from the saved run's."""
-    begun = _begun(saved)
+    begun = _begun(run)
     for name, value in given.items():
         if value is not None and value != begun[name]:
-            raise InputError(f"{run_dir.path} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")
+            raise InputError(f"{run} holds a run with {name} '{begun[name]}', not '{value}'; leave it out")

@@ -95,7 +95,7 @@ class RunDir:
         try:
             return json.loads((self.path / "config.json").read_text())
         except FileNotFoundError:
-            raise InputError(f"{self.path} holds no run (no config.json); start one without --resume") from None
+            raise InputError(f"{self.path} holds no run (no config.json); name the folder of one") from None
         except ValueError as error:
             raise InputError(f"{self.path}/config.json is damaged ({error}); start the run in another folder") from None
 
