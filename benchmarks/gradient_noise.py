@@ -1,9 +1,11 @@
-"""The noise that estimates of the conservative term add to the critics' gradient, on the data and critics of a run.
+"""The noise that estimates of the conservative term, and critics in bfloat16, add to the critics' gradient, on the data
+and critics of a run.
 
 python benchmarks/gradient_noise.py RUN [--step pretrained] [--batches 100] [--out FILE.json]
 
-Prints, per estimate, the total variance of the gradient over batches relative to that of the exact term, with the
-matrix products of both in multiply-adds. Batches are the same for all estimates; every batch has draws of its own.
+Prints, per estimate, the total variance of the gradient over batches relative to that of the exact term, the distance
+to the exact gradient of the same batch relative to its length (root mean squares), and the matrix products of both in
+multiply-adds. Batches are the same for all estimates; every batch has draws of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ from calql.training.run_dir import RunDir
 from calql.training.speed import flops_per_update
 from calql.types import PyTree, Transition
 
-ESTIMATES = [dict(cql_every_nth_state=n, cql_gradient_actions=k) for n, k in product((1, 2, 4), (None, 1, 2, 4))]
+EXACT = dict(cql_every_nth_state=1, cql_gradient_actions=None, critic_precision="float32")
+ESTIMATES = [EXACT, EXACT | dict(critic_precision="bfloat16")] + [
+    EXACT | dict(cql_every_nth_state=n, cql_gradient_actions=k)
+    for n, k in product((1, 2, 4), (None, 1, 2, 4))
+    if (n, k) != (1, None)
+]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -57,12 +64,14 @@ def main() -> None:
     size = made.phases[0].batch_size
     draws = np.random.default_rng(0).integers(len(data.rewards), size=(asked.batches, size))
     batches = [jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), data) for rows in draws]
-    rows = []
+    rows, exact = [], None
     for estimate in ESTIMATES:
         one = dataclasses.replace(rule, **estimate)
-        found = [gradient(one, policy.state, batch, jax.random.key(i)) for i, batch in enumerate(batches)]
-        variance, flops = float(np.stack(found).var(axis=0, ddof=1).sum()), flops_per_update(one, policy.spec, size)
-        rows.append(estimate | {"variance": variance, "flops": flops})
+        found = np.stack([gradient(one, policy.state, batch, jax.random.key(i)) for i, batch in enumerate(batches)])
+        exact = found if exact is None else exact
+        distance = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+        variance, flops = float(found.var(axis=0, ddof=1).sum()), flops_per_update(one, policy.spec, size)
+        rows.append(estimate | {"variance": variance, "distance": distance, "flops": flops})
         rows[-1] |= {"noise": variance / rows[0]["variance"], "cost": flops / rows[0]["flops"]}
         print(json.dumps(rows[-1]), flush=True)
     if asked.out:
