@@ -304,7 +304,7 @@ def compile_all(part: Part) -> None:
 def modes(part: Part, precision: str) -> list[str]:
     """The sizes, each also with the estimated conservative term, and in the default precision with that and critics in
     bfloat16."""
-    others = ("-estimated", "-bfloat16") if precision == "default" else ("-estimated",)
+    others = ("-estimated", "-estimated-bfloat16") if precision == "default" else ("-estimated",)
     return [size + mode for mode in ("", *others) for size in part.sizes]
 
 

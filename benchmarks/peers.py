@@ -160,7 +160,7 @@ def ours(size: str, count: int) -> Worker:
         ones,
         returns_of(data["rewards"], 0.99).reshape(-1),
     )
-    modes = dict(whole={}, estimated=ESTIMATE, bfloat16=dict(critic_precision="bfloat16"), both=BFLOAT16)
+    modes = dict(whole={}, estimated=ESTIMATE, bfloat16=BFLOAT16, both=ESTIMATE | BFLOAT16)
     made = {
         mode: stepper(shape._replace(settings=shape.settings | settings), transitions)
         for mode, settings in modes.items()
@@ -229,7 +229,10 @@ def terms_of(size: str) -> dict[str, Any]:
         "critics": rule.num_critics,
         "critic_hidden": rule.critic_hidden,
         "actor_hidden": rule.actor_hidden,
-        "precision": "float32, but where the rate is named after another",
+        "precision": {
+            "ours": dict.fromkeys(("whole", "estimated"), "float32") | dict.fromkeys(("bfloat16", "both"), "bfloat16"),
+            "d3rlpy": dict.fromkeys(("whole", "update"), "float32") | {"bfloat16": "autocast to bfloat16"},
+        },
         "actions_per_state": {"ours": actions, "d3rlpy": [samples] * 3},
         "target_actions": {"ours": rule.num_target_actions, "d3rlpy": samples if best else 1},
         "compilation": {"ours": "XLA, not in the rates (compile_s)", "d3rlpy": "none: only on CUDA"},

@@ -168,6 +168,7 @@ def test_every_row_states_the_terms_of_both_sides(peers, size):
     assert (ours == theirs) == (size != "laptop-listing")  # there, d3rlpy does more, because it cannot do less
     assert terms["target_actions"]["ours"] == terms["target_actions"]["d3rlpy"]
     assert (terms["critics"], terms["batch_size"]) == (2, 256)
+    assert terms["precision"]["ours"]["whole"] == terms["precision"]["d3rlpy"]["update"] == "float32"
     assert json.loads(json.dumps(terms))["critic_hidden"] == [*CalQL(**peers.SIZES[size][2]).critic_hidden]
 
 
@@ -372,7 +373,7 @@ def test_several_seeds_in_one_program_are_the_single_runs(gpu):
 def test_every_size_has_its_like_in_peers(gpu, peers):
     for name, theirs in gpu.THEIR_SIZE.items():
         assert tuple(SIZES[name]) == peers.SIZES[theirs]
-        assert {f"{name}-estimated", f"{name}-bfloat16"} <= set(SIZES)
+        assert {f"{name}-estimated", f"{name}-estimated-bfloat16"} <= set(SIZES)
 
 
 def test_what_is_trained_exists(gpu):

@@ -47,7 +47,7 @@ def test_operations_of_sac_and_of_an_observation_in_parts():
     assert flops_per_update(sac, parts, 1) == by_hand
 
 
-@pytest.mark.parametrize("estimate", [{}, module.ESTIMATE, module.BFLOAT16], ids=str)
+@pytest.mark.parametrize("estimate", [{}, module.ESTIMATE, module.ESTIMATE | module.BFLOAT16], ids=str)
 @pytest.mark.parametrize("name", ["antmaze", "laptop"])
 def test_operations_are_near_what_the_compiler_counts(name, estimate):
     """XLA counts element-wise work too, so a little more; without chunks, whose loop it would count as one turn."""

@@ -33,7 +33,8 @@ def bench(
     Args:
         configs: Sizes to measure, by default all of them: adroit and antmaze (official settings), laptop (small
             networks); NAME-estimated: with an estimated conservative term (cql_every_nth_state=2,
-            cql_gradient_actions=2); NAME-bfloat16: with this and critic_precision=bfloat16.
+            cql_gradient_actions=2); NAME-estimated-bfloat16: with this and
+            critic_precision=bfloat16.
         seconds: Time spent on the gradient steps of each size or method.
         methods: Measure methods instead of sizes: method ids, or `all`, at `laptop` scale, relative to the first one.
         task: Task for --methods; if its observations have images, the encoder's share of the time is measured too.

@@ -31,7 +31,7 @@ def _dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, **_: Any) -> 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x kernel: [B, D] × [D, O] → [B, O], all float32, with inputs rounded to bfloat16, also in the gradient."""
-    return _product(_rounded(x), _rounded(kernel))
+    return _forward(x, kernel)[0]
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -41,6 +41,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 
 def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     (x, kernel), gradient = saved, _rounded(gradient)
+    # Contracted like this; with `kernel.T` an update of the official sizes takes a fifth longer on a CPU.
     to_x = jax.lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
     if jax.default_backend() != "cpu":
         return to_x, _product(x.T, gradient)

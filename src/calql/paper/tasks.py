@@ -170,7 +170,7 @@ def _adroit(
                 num_target_actions=4,
             ),
             # The official networks and actions: critics of 256 × 2 learn nothing on the door (`results/README.md`).
-            # With products in bfloat16, these fit in the hour.
+            # With products in bfloat16, these take about an hour.
             "desk": dict(
                 offline_steps=20_000,
                 online_steps=40_000,

@@ -61,11 +61,11 @@ SIZES = {
 Listing 1 of the paper."""
 ESTIMATE = dict(cql_every_nth_state=2, cql_gradient_actions=2)
 """The estimate of the conservative term that is measured beside the exact one."""
-BFLOAT16 = ESTIMATE | dict(critic_precision="bfloat16")
-"""The estimate with critics that multiply in bfloat16."""
+BFLOAT16 = dict(critic_precision="bfloat16")
+"""Critics that multiply in bfloat16."""
 SIZES |= {
     f"{name}-{mode}": size._replace(settings=size.settings | settings)
-    for mode, settings in (("estimated", ESTIMATE), ("bfloat16", BFLOAT16))
+    for mode, settings in (("estimated", ESTIMATE), ("estimated-bfloat16", ESTIMATE | BFLOAT16))
     for name, size in SIZES.items()
 }
 
