@@ -26,7 +26,7 @@ OTHER = dict(
     actor_hidden=(7,), critic_hidden=(7, 8), target_q_range=(-1.0, 1.0), critic_chunk=2, encoder="impala",
     target_subset=1, target_entropy=0.5, cql_target_gap=0.8, cql_clip=(0.0, math.inf), reference="fitted",
     cql_gradient_actions=2, exploration_std=0.3, odt_return=1.0, odt_width=4, odt_heads=4,
-    optimizer="muon", score_noise=(0.2, 0.3), critic_precision="bfloat16",
+    acting_tau=0.3, optimizer="muon", score_noise=(0.2, 0.3), critic_precision="bfloat16",
 )  # fmt: skip
 """Other values of the fields for which `other` knows none."""
 CLAMPED = [rule for rule in RULES if issubclass(rule, ActorCritic)]

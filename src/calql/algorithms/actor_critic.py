@@ -42,7 +42,13 @@ class ActorCriticState(NamedTuple):
     alpha_prime_optimizer: Any = None
     value_optimizer: Any = None
     target_actor: PyTree = None
-    """Polyak average of φ."""
+    """Polyak average of φ in TD3's targets."""
+    averaged_actor: PyTree = None
+    """Polyak average of φ that acts; None: φ acts."""
+
+
+AVERAGES = {"target_critic": "critic", "target_actor": "actor", "averaged_actor": "actor"}
+"""Parts of the state that are averages, and of what; an average begins as a copy."""
 
 
 def share_encoder(state: ActorCriticState) -> ActorCriticState:
@@ -78,6 +84,9 @@ class ActorCritic:
     bfloat16 (Intel's AMX, GPUs): `calql bench` tells."""
     output_gain: NonNegative = 0.01
     """Gain of the orthogonal initialisation of the output layers."""
+    acting_tau: UpTo1 = 1.0
+    """Polyak rate of an average of the policy that acts in its place, in collection and evaluation; learning does not
+    use it. 1: the policy itself acts (all papers)."""
     target_q_range: tuple[float, float] | None = None
     """Clamp targets to this range, e.g. [r_min, r_max]/(1 − γ); None: no clamp (the release)."""
     critic_chunk: Count | None = None
@@ -145,7 +154,8 @@ class ActorCritic:
             actor_optimizer=optimizers.make(self.optimizer, self.actor_lr).init(actor),
             critic_optimizer=optimizers.make(self.optimizer, self.critic_lr).init(critic),
         )
-        return share_encoder(state)
+        state = share_encoder(state)
+        return state if self.acting_tau == 1 else state._replace(averaged_actor=jax.tree.map(jnp.copy, state.actor))
 
     def q_values(self, critic: PyTree, observations: PyTree, actions: jax.Array) -> jax.Array:
         """Q-values of every critic: actions [B, A] → [E, B], or N actions per state [B, N, A] → [E, B, N]."""
@@ -192,3 +202,16 @@ class ActorCritic:
     def move_targets(self, state: ActorCriticState) -> ActorCriticState:
         """Polyak update of the target critics with rate `tau`."""
         return state._replace(target_critic=optax.incremental_update(state.critic, state.target_critic, self.tau))
+
+    # -- the policy that acts ------------------------------------------------------------------------------------------
+
+    def move_average(self, state: ActorCriticState) -> ActorCriticState:
+        """Polyak update of the average of the policy, if there is one, with rate `acting_tau`: once per update."""
+        if self.acting_tau == 1:
+            return state
+        averaged = optax.incremental_update(state.actor, state.averaged_actor, self.acting_tau)
+        return state._replace(averaged_actor=averaged)
+
+    def acting(self, state: ActorCriticState) -> PyTree:
+        """Parameters of the policy that acts: φ, or their average."""
+        return state.actor if self.acting_tau == 1 else state.averaged_actor

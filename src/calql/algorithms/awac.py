@@ -67,4 +67,4 @@ class AWAC(WeightedImitation):
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
         state, policy_metrics = self.improve_policy(state, batch, actor_key)
-        return state, metrics | {"critic_loss": critic_loss} | policy_metrics
+        return self.move_average(state), metrics | {"critic_loss": critic_loss} | policy_metrics

@@ -46,6 +46,6 @@ class CalQLPlus(CalQL):
         """Actions [B, A] at observations [B, …]: tanh of the mean, or the best of N samples if a key is given."""
         if key is None or self.acting_candidates == 1:
             return super().act(state, observations, key)
-        actions, _ = sample_actions(key, *self.pi(state.actor, observations), count=self.acting_candidates)
+        actions, _ = sample_actions(key, *self.pi(self.acting(state), observations), count=self.acting_candidates)
         best = self.q_values(state.critic, observations, actions).mean(axis=0).argmax(axis=1)
         return jnp.take_along_axis(actions, best[:, None, None], axis=1).squeeze(1)

@@ -61,7 +61,7 @@ class WeightedImitation(ActorCritic):
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at observations [B, …]: the mean, or a sample if a key is given."""
-        mean, log_std = self.pi(state.actor, observations)
+        mean, log_std = self.pi(self.acting(state), observations)
         if key is None:
             return mean
         if self.exploration_std is not None:

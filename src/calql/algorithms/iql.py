@@ -93,4 +93,4 @@ class IQL(WeightedImitation):
         (critic_loss, metrics), gradient = self.critic_gradient(state, batch, critic_key)
         state = self.move_targets(self.step_critic(state, gradient))
         metrics |= {"critic_loss": critic_loss, "value_loss": value_loss, "v": v}
-        return state, metrics | policy_metrics
+        return self.move_average(state), metrics | policy_metrics

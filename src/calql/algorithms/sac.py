@@ -134,9 +134,9 @@ class SAC(ActorCritic):
         improve = partial(self.improve_policy, state, batch, actor_key)
         improved, policy_metrics = apply_every(self.actor_every, state.critic_optimizer, improve, state)
         state = self.move_targets(self.step_critic(improved, gradient))
-        return state, metrics | {"critic_loss": critic_loss} | policy_metrics
+        return self.move_average(state), metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at observations [B, …]: tanh of the mean, or a sample if a key is given."""
-        mean, log_std = self.pi(state.actor, observations)
+        mean, log_std = self.pi(self.acting(state), observations)
         return jnp.tanh(mean) if key is None else sample_actions(key, mean, log_std)[0]

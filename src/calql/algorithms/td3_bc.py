@@ -95,11 +95,11 @@ class TD3BC(ActorCritic):
         moved, policy_metrics = apply_every(
             self.actor_every, state.critic_optimizer, lambda: self.improve_policy(moved, batch, actor_key), moved
         )
-        return moved, metrics | {"critic_loss": critic_loss} | policy_metrics
+        return self.move_average(moved), metrics | {"critic_loss": critic_loss} | policy_metrics
 
     def act(self, state: ActorCriticState, observations: PyTree, key: jax.Array | None = None) -> jax.Array:
         """Actions [B, A] at observations [B, …], with noise if a key is given."""
-        actions = self.actions(state.actor, observations)
+        actions = self.actions(self.acting(state), observations)
         if key is None:
             return actions
         noise = self.exploration_std * jax.random.normal(key, actions.shape)

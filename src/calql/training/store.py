@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from calql.algorithms.actor_critic import AVERAGES
 from calql.training import checkpoint
 from calql.training.experiment import Experiment
 from calql.training.run_dir import RunDir
@@ -84,7 +86,8 @@ def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, l
     """A fresh state with the matching parts of another run's checkpoint: (state, parts taken, parts left fresh).
 
     A part (a field of the state, such as `critic`) is taken if the checkpoint has all of its arrays in the same
-    shapes. Raises InputError if the policy cannot be taken.
+    shapes; an average that it lacks begins as a copy of what was taken. Raises InputError if the policy cannot be
+    taken.
     """
     taken, left, parts = [], [], {}
     for name, fresh in state._asdict().items():
@@ -98,4 +101,7 @@ def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, l
             if name == "actor":
                 raise InputError(f"the policy of that run does not fit this one: {error}") from error
             left.append(name)
+    for name in [name for name in left if AVERAGES.get(name) in taken]:
+        parts[name] = jax.tree.map(jnp.copy, parts[AVERAGES[name]])
+        left.remove(name)
     return state._replace(**parts), taken, left
