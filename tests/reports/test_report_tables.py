@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from calql.reports.load import Run, load_runs
 from calql.reports.record import read_record
 from calql.reports.stored import Rows, Stored
 from calql.reports.tables import Estimate, Versus, best, method_rows, settled
-from calql.reports.verdict import border, calibration, verdict, wins
+from calql.reports.verdict import border, calibration, unsteady, verdict, wins
 
 
 def run(method, seed, scores, task="t", done=True, label=None, title=None, offline=True):
@@ -273,3 +274,39 @@ def test_mean_q_at_the_border_in_numbers(tmp_path):
         f"After pre-training, mean Q on the data is {q:.3g} (Cal-QL); the mean return of the data is -4.5."
     )
     assert border([run for run in runs if run.method == "sac"]) == ""
+
+
+def jumping(scores, settings, error=0.05):
+    """A run whose evaluations have that standard error."""
+    one = run("cal-ql", 0, scores)
+    for row in one.rows:
+        row["score_sem"] = error
+    return dataclasses.replace(one, record=dataclasses.replace(one.record, settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "told"),
+    [
+        ([0.9, 0.1] * 5, {"pretrain.algorithm.tau": 0.01}, True),
+        ([0.9, 0.1] * 5, {"tau": 0.01}, True),  # format 1, which did not know it
+        ([0.9, 0.1] * 5, {"finetune.algorithm.tau": 0.01, "finetune.algorithm.acting_tau": 1.0}, True),
+        ([0.9, 0.1] * 5, {"finetune.algorithm.tau": 0.01, "finetune.algorithm.acting_tau": 0.001}, False),
+        ([0.9, 0.1] * 5, {"odt_width": 64}, False),  # it cannot
+        ([0.1 * i for i in range(10)], {"tau": 0.01}, False),  # a steady rise
+        ([0.55, 0.5] * 5, {"tau": 0.01}, False),  # no more than by chance
+        ([0.9, 0.1] * 3, {"tau": 0.01}, False),  # too few
+    ],
+)
+def test_scores_that_jump_by_more_than_chance_are_told(scores, settings, told):
+    said = unsteady([jumping(scores, settings)])
+    assert ("acting_tau=0.001" in said) == told
+    if told:
+        differences = np.diff(scores)
+        assert f"cal-ql {differences.std(ddof=1):.2f} (by chance {0.05 * np.sqrt(2):.2f})" in said
+
+
+def test_jumps_need_errors_and_a_finished_run():
+    scores, settings = [0.9, 0.1] * 5, {"tau": 0.01}
+    assert unsteady([jumping(scores, settings, np.nan)]) == ""
+    stopped = run("cal-ql", 0, scores, done=False).stored
+    assert unsteady([dataclasses.replace(jumping(scores, settings), stored=stopped)]) == ""

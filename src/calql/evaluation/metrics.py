@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+FEWEST_EVALUATIONS = 8
+"""Evaluations whose differences `jumps` measures, at least."""
+
 
 def regret(env_steps: Sequence[float], scores: Sequence[float]) -> float:
     """1 − mean score over a uniform grid of evaluations, step 0 included: 0 is perfect, 1 the worst.
@@ -49,6 +52,19 @@ def chance_dip(env_steps: Sequence[float], errors: Sequence[float]) -> float | N
     if len(early) < 2 or not np.isfinite(early).all():
         return None
     return float(np.sqrt(np.square(early).mean()) * _highest_of(len(early)))
+
+
+def jumps(scores: Sequence[float], errors: Sequence[float]) -> tuple[float, float] | None:
+    """How much the scores of neighbouring evaluations differ, and how much they would for a policy that never changes.
+
+    `errors`: standard errors of the scores. The first is the standard deviation of the differences, so that a steady
+    rise counts as none; the second follows from the errors. None with fewer than `FEWEST_EVALUATIONS`, or if a score or
+    an error is not known.
+    """
+    if len(scores) != len(errors) or len(scores) < FEWEST_EVALUATIONS or not np.isfinite([*scores, *errors]).all():
+        return None
+    squares = np.square(np.asarray(errors, float))
+    return float(np.diff(scores).std(ddof=1)), float(np.sqrt((squares[1:] + squares[:-1]).mean()))
 
 
 @functools.cache

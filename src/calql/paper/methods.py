@@ -187,9 +187,10 @@ METHODS: dict[str, Method] = {
                     target_subset=2,
                     cql_every_nth_state=2,
                     cql_gradient_actions=2,
+                    acting_tau=1e-3,
                 ),
             },
-            summary="Cal-QL with a learned reference, four critics, a warm-up, and the best of ten actions online",
+            summary="Cal-QL with a learned reference, four critics, a warm-up, and an average of the policy that acts",
         ),
         Method("bc", "BC", BC, None, summary="behaviour cloning; no fine-tuning"),
         Method(

@@ -15,7 +15,7 @@ from calql.reports.load import Run, differing, settings
 from calql.reports.prose import CSS, GLOSSARY
 from calql.reports.style import HERO, INK, PAPER, styles
 from calql.reports.tables import ALL_TASKS, HERO_BETTER, MEASURES, Estimate, Row, best, counted, text, versus_text
-from calql.reports.verdict import border, calibration, verdict, wins
+from calql.reports.verdict import border, calibration, unsteady, verdict, wins
 
 BORDERS = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashed"}
 
@@ -68,7 +68,9 @@ def document(title: str, body: str) -> str:
 def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
     """Verdict, table, figures and details of one task, or verdict, table and figures of all tasks."""
     mine = [row for row in rows if row.task == group]
-    why = f"{calibration(runs)} {border(runs)}".strip() if group != ALL_TASKS else wins(rows)
+    why = (
+        " ".join(filter(None, (calibration(runs), border(runs), unsteady(runs)))) if group != ALL_TASKS else wins(rows)
+    )
     parts = [
         heading,
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',

@@ -8,9 +8,13 @@ from itertools import pairwise
 import numpy as np
 
 from calql.evaluation.aggregate import FEWEST_RUNS
+from calql.evaluation.metrics import jumps
 from calql.reports.load import Run
 from calql.reports.style import HERO
 from calql.reports.tables import ALL_TASKS, Row, counted, p_text, settled, spread_text, text
+
+FAR = 2.0
+"""Jumps of the score so many times as large as by chance are told."""
 
 
 def verdict(rows: Sequence[Row], runs: Sequence[Run]) -> str:
@@ -88,6 +92,29 @@ def border(runs: Sequence[Run]) -> str:
         return ""
     listed = ", ".join(f"{np.mean(values):.3g} ({label})" for label, values in ends.items())
     return f"After pre-training, mean Q on the data is {listed}; the mean return of the data is {np.mean(returns):.3g}."
+
+
+def unsteady(runs: Sequence[Run]) -> str:
+    """Which methods' scores jump from one evaluation to the next by more than the noise of evaluations, or ""; of those
+    which can act by an average of the policy, as all with target networks, and do not."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        settings = {path.rpartition(".")[2]: value for path, value in run.record.settings.items()}
+        if not run.done or "tau" not in settings or settings.get("acting_tau", 1) != 1:
+            continue
+        if moved := jumps(*(run.curve("online", column)[1].tolist() for column in ("score_mean", "score_sem"))):
+            found.setdefault(run.label, []).append(moved)
+    listed = []
+    for label, pairs in found.items():
+        jump, chance = np.sqrt(np.square(pairs).mean(axis=0))
+        if jump > FAR * chance:
+            listed.append(f"{label} {jump:.2f} (by chance {chance:.2f})")
+    if not listed:
+        return ""
+    return (
+        f"From one evaluation to the next, scores jump by {', '.join(listed)}: good policies are found, lost and found "
+        "again. --set acting_tau=0.001 lets an average over about 1,000 updates act; 0.01, over 100, follows sooner."
+    )
 
 
 def _outcome(row: Row, key: str) -> str:
