@@ -189,6 +189,9 @@ METHODS: dict[str, Method] = {
                     cql_gradient_actions=2,
                     acting_tau=1e-3,
                 ),
+                # Budgets of a few thousand steps, in which a policy can be learned within a few hundred updates.
+                "pointmaze": dict(acting_tau=1e-2),
+                "visual": dict(acting_tau=1e-2),
             },
             summary="Cal-QL with a learned reference, four critics, a warm-up, and an average of the policy that acts",
         ),
