@@ -45,7 +45,8 @@ POLICIES = policies()
 
 
 def trained(rule, spec):
-    """A state in which no parameter of the policy is zero or one, and actions fill their range; it has no critics."""
+    """A state in which no parameter of the policy is zero or one, and actions fill their range; it has no critics. An
+    average of the policy, if the rule has one, is another policy: it is what must be exported."""
     shapes, random = jax.eval_shape(lambda key: rule.init(key, spec), jax.random.key(0)), np.random.default_rng(0)
 
     def draw(path, shape):
@@ -54,8 +55,9 @@ def trained(rule, spec):
             return jnp.float32((path[-1].key == "scale") + 0.1 * noise)
         return jnp.float32(noise * (2.0 / np.prod(shape.shape[:-1])) ** 0.5)
 
-    actor = jax.tree_util.tree_map_with_path(draw, shapes.actor)
-    return type(shapes)(**dict.fromkeys(shapes._fields) | {"actor": actor})
+    policies = {name: getattr(shapes, name, None) for name in ("actor", "averaged_actor")}
+    drawn = {name: jax.tree_util.tree_map_with_path(draw, part) for name, part in policies.items() if part is not None}
+    return type(shapes)(**dict.fromkeys(shapes._fields) | drawn)
 
 
 def states(observation, count, seed=1):
