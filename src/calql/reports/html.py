@@ -68,9 +68,8 @@ def document(title: str, body: str) -> str:
 def _section(group: str, heading: str, runs: Sequence[Run], rows: Sequence[Row], figures: Sequence[Drawn]) -> str:
     """Verdict, table, figures and details of one task, or verdict, table and figures of all tasks."""
     mine = [row for row in rows if row.task == group]
-    why = (
-        " ".join(filter(None, (calibration(runs), border(runs), unsteady(runs)))) if group != ALL_TASKS else wins(rows)
-    )
+    told = [wins(rows)] if group == ALL_TASKS else [calibration(runs), border(runs), unsteady(runs)]
+    why = " ".join(filter(None, told))
     parts = [
         heading,
         f'<div class="verdict"><p>{escape(verdict(mine, runs))}</p>{f"<p>{escape(why)}</p>" if why else ""}</div>',

@@ -100,8 +100,8 @@ def borrowed(state: PyTree, arrays: Mapping[str, np.ndarray]) -> tuple[PyTree, l
         except InputError as error:
             if name == "actor":
                 raise InputError(f"the policy of that run does not fit this one: {error}") from error
-            left.append(name)
-    for name in [name for name in left if AVERAGES.get(name) in taken]:
-        parts[name] = jax.tree.map(jnp.copy, parts[AVERAGES[name]])
-        left.remove(name)
+            if AVERAGES.get(name) in parts:  # averages come after what they are averages of
+                parts[name] = jax.tree.map(jnp.copy, parts[AVERAGES[name]])
+            else:
+                left.append(name)
     return state._replace(**parts), taken, left
