@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 from fake_runs import write_run, write_study
 
 from calql.reports.load import _as_read, load_runs, settings
+from calql.training import options
+from calql.training.experiment import encode
 from calql.types import InputError
 
 
@@ -245,6 +248,47 @@ def test_variants_of_format_2_are_named_by_what_differs(tmp_path, name):
     write_run(tmp_path / "a", "cql", 0, form=2)
     write_run(tmp_path / "b", "cql", 1, form=2, changes=changes)
     assert sorted({run.label for run in load_runs([tmp_path])}, key=_as_read) == labels
+
+
+LATER = {"finetune.algorithm.critic_precision": "float32", "measurement.eval_untrained": True}
+"""Options and their defaults, which are what runs did before there were such options."""
+
+
+def rewritten(run_dir, seed, change):
+    """The run with the settings of a real one, changed."""
+    record = encode(dataclasses.replace(options.experiment("pointmaze-medium-narrow", "cql", "smoke"), seed=seed))
+    change(record)
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps(config | {"experiment": record}))
+
+
+def without_later(record):
+    for path in LATER:
+        *above, name = path.split(".")
+        part = record
+        for step in above:
+            part = part[step]
+        assert part.pop(name) == LATER[path]
+
+
+def set_one(record):
+    record["finetune"]["algorithm"]["critic_precision"] = "bfloat16"
+
+
+def test_a_run_that_is_older_than_an_option_is_a_seed_of_the_same_curve(tmp_path):
+    for seed, change in enumerate((without_later, lambda record: None, set_one)):
+        rewritten(write_run(tmp_path, "cql", seed, form=2), seed, change)
+    labels = ["CQL (finetune.critic_precision=bfloat16)", *2 * ["CQL (finetune.critic_precision=float32)"]]
+    assert [run.label for run in load_runs([tmp_path])] == labels
+
+
+def test_reports_import_no_rule_of_the_users_own(tmp_path):
+    def foreign(record):
+        without_later(record)
+        record["finetune"]["rule"] = "no_such_package.rules:Mine"
+
+    rewritten(write_run(tmp_path, "cql", 0, form=2), 0, foreign)
+    assert load_run(tmp_path).record.settings["finetune.rule"] == "no_such_package.rules:Mine"
 
 
 def test_one_method_in_two_formats_is_two_variants(tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from calql.paper.methods import METHODS
+from calql.training.experiment import decode, encode
 from calql.types import InputError
 
 NOT_A_SETTING = {"seed", "out", "resume"}
@@ -121,11 +122,31 @@ def _format_2(config: dict[str, Any], where: object) -> dict[str, Any]:
     return names | {
         "task": task["id"],
         "task_title": task.get("title"),
-        "settings": {path: value for path, value in flat(experiment) if path not in NAMES_OF_A_RUN},
+        "settings": {path: value for path, value in flat(_completed(experiment)) if path not in NAMES_OF_A_RUN},
         "schedule": {},
         "data": ({"reference": reference} if reference else {}) | config.get("data", {}),
         "starts": config.get("starts", []),
     }
+
+
+def _completed(experiment: dict[str, Any]) -> dict[str, Any]:
+    """With the fields that are younger than the run at their defaults, which are what runs did before: a run of an
+    older version is another seed of the same curve. Not with rules of the user's own, whose code would be run."""
+    rules = [phase.get("rule") for phase in map(experiment.get, ("pretrain", "finetune")) if isinstance(phase, dict)]
+    if any(":" in str(rule) for rule in rules):
+        return experiment
+    try:
+        return _with_defaults(experiment, encode(decode(experiment)))
+    except (InputError, TypeError, KeyError, AttributeError):  # written by another program, with fields of its own
+        return experiment
+
+
+def _with_defaults(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    merged = known | found
+    for name, value in found.items():
+        if isinstance(value, dict) and isinstance(known.get(name), dict):
+            merged[name] = _with_defaults(value, known[name])
+    return merged
 
 
 def _about(starts: list[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
