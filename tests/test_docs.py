@@ -254,6 +254,16 @@ def test_plans_of_the_results_can_be_run(plan, tmp_path):
     assert len({job.out for job in jobs}) == len(jobs)
 
 
+@pytest.mark.parametrize("name", ["sweep", "tune"])
+def test_the_plan_of_a_page_is_the_one_in_examples(name):
+    from calql.sweeps import read_plan
+
+    path = ROOT / "examples" / f"{name}.toml"
+    assert read_plan(path).variants
+    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), re.DOTALL)[1]
+    assert path.read_text().partition("\n")[2] == shown
+
+
 def test_the_rooms_in_contributing_are_those_of_the_code():
     from test_architecture import TIERS
 

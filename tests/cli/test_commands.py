@@ -269,8 +269,7 @@ def test_sweep_follows_a_plan_and_shares_pretraining_between_its_variants(tmp_pa
 def test_a_part_of_a_plan(tmp_path, capfd, named, expected):
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        f'tasks = ["kitchen-mixed", "{TASK}"]\n[[runs]]\nmethods = ["cql", "iql"]\n'
-        '[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]\n'
+        f'tasks = ["kitchen-mixed", "{TASK}"]\nmethods = ["cql", "iql"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]\n'
     )
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "--plan", str(plan), *named, "--seeds", "0", "--out", str(tmp_path / "o"), "--dry-run"])
@@ -290,16 +289,18 @@ PLAN = 'tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\n'
     ("text", "said"),
     [
         ("tasks = [", "cannot be read as a plan"),
-        ('tasks = ["t"]', "missing required field `runs`"),
+        ('tasks = ["t"]', "names no methods; add methods = [...]"),
+        ('tasks = ["t"]\nmethods = []', "'methods': Expected `array` of length >= 1"),
+        ('tasks = ["t"]\nmethods = ["cql"]\n[[runs]]\nmethods = ["cql"]', "there twice"),
         ('tasks = "t"\n[[runs]]\nmethods = ["cql"]', "'tasks': Expected `array`, got `str`"),
         (
             'tasks = ["t"]\nseed = 1\n[[runs]]\nmethods = ["cql"]',
-            "`seed`; valid names here: data, figures, runs, scale, seeds, set, space, tasks, trackers",
+            "`seed`; valid names here: data, figures, methods, runs, scale, seeds, set, space, tasks, trackers",
         ),
         ('tasks = ["t"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2", 3]', "'runs[0].set[1]': Expected `str`"),
         ('tasks = ["t"]\nscale = 3\n[[runs]]\nmethods = ["cql"]', "'scale': Expected `str`"),
         ('tasks = ["t"]\nseeds = [true]\n[[runs]]\nmethods = ["cql"]', "'seeds[0]': Expected `int`, got `bool`"),
-        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "the same"),
+        ('tasks = ["t"]\n[[runs]]\nmethods = ["cql", "cql"]', "twice with the same options"),
         (
             'tasks = ["t"]\nset = ["utd=1"]\n[[runs]]\nmethods = ["cql"]\nset = ["utd=2"]',
             "'utd' is set both for all runs",

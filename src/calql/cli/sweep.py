@@ -45,7 +45,7 @@ def sweep(
     Args:
         tasks: Task ids; with --plan, only these of its tasks.
         methods: Method ids; with --plan, only these of its methods.
-        plan: A TOML file with tasks, methods, seeds and options for some of the methods (see results/plans).
+        plan: A TOML file with tasks, methods, seeds and options for some of the methods (see docs/sweep.md).
         seeds: Seeds; by default the plan's, or 0 to 4.
         out: Folder of the run directories: OUT/TASK/METHOD/seed-N.
         scale: smoke, laptop, desk or paper; by default the plan's, or laptop.

@@ -187,7 +187,8 @@ class _Figure(_Table):
 
 class _File(_Table):
     tasks: Texts
-    runs: Annotated[tuple[_Runs, ...], msgspec.Meta(min_length=1)]
+    methods: Texts = ()
+    runs: tuple[_Runs, ...] = ()
     seeds: Seeds = Plan.seeds
     scale: Text = Plan.scale
     data: Text | None = None
@@ -205,9 +206,13 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: {_what_is_wrong(str(error))}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a plan ({error})") from error
-    variants = tuple(Variant(method, runs.set) for runs in file.runs for method in runs.methods)
+    variants = (*map(Variant, file.methods), *(Variant(m, runs.set) for runs in file.runs for m in runs.methods))
+    if not variants:
+        raise InputError(
+            f"{path}: names no methods; add methods = [...], or [[runs]] with methods and a set"
+        )
     if len(set(variants)) < len(variants):
-        raise InputError(f"{path}: two [[runs]] are the same; remove one")
+        raise InputError(f"{path}: a method is there twice with the same options; remove one")
     own = {option.partition("=")[0] for variant in variants for option in variant.options}
     common = {option.partition("=")[0] for option in file.set}
     if twice := sorted(own & common):
