@@ -119,6 +119,21 @@ def test_a_look_without_a_run(flag, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_a_dry_run_tells_the_time_of_what_is_left(finished_run, tmp_path, capsys):
+    def said(*more):
+        calql("train", *more, "--dry-run")
+        return " ".join(capsys.readouterr().out.split())
+
+    longer = said("--resume", "--out", finished_run, "--set", "online_steps=250")
+    assert "goes on at online step 200 of 250" in longer
+    shared = said("--pretrained", finished_run, "--out", tmp_path / "new")
+    assert "goes on at offline step 60 of 60" in shared
+    with pytest.raises(SystemExit):
+        main(["train", "--init-from", f"{finished_run}@7", "--out", str(tmp_path / "new"), "--dry-run"])
+    assert "no checkpoint '7'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_print_config_is_json_that_names_every_difference_from_the_paper(capsys):
     calql("train", "--scale", "paper", "--print-config")
     config = json.loads(capsys.readouterr().out)

@@ -16,7 +16,8 @@ COMPILATION = 50.0
 
 
 def timed_events(experiment, lengths):
-    """[(event, seconds)] of a run that takes the seconds above, and compiles in the first event of each kind."""
+    """[(event, seconds, position after it)] of a run that takes the seconds above, and compiles in the first event of
+    each kind."""
     schedule, seen = Schedule(experiment), set()
     done, last = simulate(schedule, lengths)
     events, episode, evaluated = [], 0, -1
@@ -39,7 +40,7 @@ def timed_events(experiment, lengths):
         if (kind, phase.name) not in seen and seconds:
             seen.add((kind, phase.name))
             seconds += COMPILATION * (kind != "evaluation")
-        events.append((Event(kind, phase.name, schedule.now(after), phase.length, info), seconds))
+        events.append((Event(kind, phase.name, schedule.now(after), phase.length, info), seconds, after))
     return events
 
 
@@ -52,15 +53,30 @@ def test_what_is_left_is_what_the_rest_takes(method, utd):
     experiment = tiny.made(method, **tiny.fitting(method, options))
     events = timed_events(experiment, [8, 3, 5])
     pace, checked, online = Pace(experiment), 0, 0
-    for number, (event, seconds) in enumerate(events):
+    for number, (event, seconds, _) in enumerate(events):
         pace.saw(event, seconds)
-        later = [s for e, s in events[number + 1 :] if s < COMPILATION]
+        later = [s for _, s, _ in events[number + 1 :] if s < COMPILATION]
         online += (event.kind, event.phase) == ("update", "online")
         if event.kind == "update" and number > len(events) // 10:
             assert pace.left() == pytest.approx(sum(later), rel=0.05 if online > 2 else 0.25, abs=0.1)
             checked += 1
     assert checked > 10
     assert pace.left() == 0
+
+
+@pytest.mark.parametrize("method", ["cal-ql", "hybrid", "bc"])
+def test_a_run_that_goes_on_takes_what_it_has_not_done_yet(method):
+    options = {"offline_steps": 4000, "online_steps": 3000, "eval_every_offline": 700, "eval_every_online": 800}
+    experiment = tiny.made(method, **tiny.fitting(method, options | {"log_every": 50, "updates_per_episode": None}))
+    events = timed_events(experiment, [8, 3, 5])
+    whole = Pace(experiment)
+    for event, seconds, _ in events:
+        whole.saw(event, seconds)
+    for number, (_, _, at) in list(enumerate(events))[5 :: len(events) // 20]:
+        later = sum(s for _, s, _ in events[number + 1 :] if s < COMPILATION)
+        # At a checkpoint the evaluation of that step may be still to come, or over.
+        assert Pace(experiment, whole, at).left() == pytest.approx(later, rel=0.05, abs=EVALUATION + 0.1)
+    assert Pace(experiment, whole, events[-1][-1]).left() == 0
 
 
 def test_nothing_is_said_before_there_is_something_to_go_by():

@@ -28,6 +28,7 @@ from calql.training.loop import Event
 from calql.training.options import differs_from_paper, fields_of
 from calql.training.record import Saved, read_record
 from calql.training.run_dir import RunDir, plain
+from calql.training.schedule import Counters, Schedule
 from calql.training.start import open_again, open_for
 
 console = Console()
@@ -153,10 +154,10 @@ def print_config(experiment: Experiment, task: Task | None = None) -> None:
     print(json.dumps({"experiment": encode(experiment), "differs_from_paper": plain(differs)}, indent=2))
 
 
-def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> None:
-    """Print what a run would do."""
+def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir, at: Counters) -> None:
+    """Print what a run would do from a position on."""
     with console.status("measuring how long it would take"):
-        pace = measure(experiment, episodes)
+        pace = measure(experiment, episodes, at)
 
     def about(part: str) -> str:
         seconds = pace.seconds(part)
@@ -172,8 +173,14 @@ def print_plan(experiment: Experiment, episodes: Episodes, run_dir: RunDir) -> N
     console.print(f"{e.task.id} · {e.title} · {e.scale} · seed {e.seed} → {run_dir.path}")
     console.print(f"data: {e.data.uri}, {episodes.num_episodes} episodes, {episodes.num_transitions} transitions")
     console.print(table)
+    if begun := at != Counters():
+        schedule = Schedule(e)
+        phase = schedule.phase(at)
+        console.print(
+            f"goes on at {phase.name} step {schedule.now(at)} of {phase.length}; the times are of what is left"
+        )
     if (left := pace.left()) is not None:
-        console.print(f"in all about {spoken(left)} on this machine as it is now")
+        console.print(f"{'in all' if not begun else 'still'} about {spoken(left)} on this machine as it is now")
 
 
 def enable_compilation_cache() -> None:

@@ -76,7 +76,7 @@ def train(
     from calql.training.record import read_record
     from calql.training.run import events
     from calql.training.run_dir import RunDir
-    from calql.training.start import refuse_other, with_new_options
+    from calql.training.start import position, refuse_other, with_new_options
 
     if resume and out is None:
         raise InputError("--resume needs the run to continue: add --out RUN_DIR")
@@ -119,7 +119,8 @@ def train(
         raise InputError(f"{error}, or add --data with the new place" if there else str(error)) from error
     common.enable_compilation_cache()
     if dry_run:
-        common.print_plan(experiment, episodes, run_dir)
+        at = position(run_dir if there else None, experiment, episodes, pretrained, init_from)
+        common.print_plan(experiment, episodes, run_dir, at)
         next_step(*without("--dry-run"))
         return 0
     differs = differs_from_paper(experiment, row or experiment.task.id, experiment.method)

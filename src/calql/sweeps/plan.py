@@ -208,9 +208,7 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path}: cannot be read as a plan ({error})") from error
     variants = (*map(Variant, file.methods), *(Variant(m, runs.set) for runs in file.runs for m in runs.methods))
     if not variants:
-        raise InputError(
-            f"{path}: names no methods; add methods = [...], or [[runs]] with methods and a set"
-        )
+        raise InputError(f"{path}: names no methods; add methods = [...], or [[runs]] with methods and a set")
     if len(set(variants)) < len(variants):
         raise InputError(f"{path}: a method is there twice with the same options; remove one")
     own = {option.partition("=")[0] for variant in variants for option in variant.options}

@@ -13,6 +13,7 @@ from calql.data.episodes import Episodes
 from calql.training.experiment import Experiment
 from calql.training.loop import Event
 from calql.training.run import events
+from calql.training.schedule import Counters, Schedule
 
 BLOCKS, BLOCK = 3, 20
 """Blocks of gradient steps that `measure` times in each phase, and steps per block."""
@@ -28,14 +29,19 @@ class Taken(NamedTuple):
 class Pace:
     """Seconds that a run takes per step of each phase and per evaluation."""
 
-    def __init__(self, experiment: Experiment, measured: Pace | None = None) -> None:
-        """`measured`: a pace whose times apply to this run as well."""
+    def __init__(self, experiment: Experiment, measured: Pace | None = None, at: Counters | None = None) -> None:
+        """`measured`: a pace whose times apply to this run as well; `at`: where this run goes on (None: it begins)."""
         self.experiment = experiment
         # Of each kind of event: the seconds and the steps or episodes of the first, and the sums of all later ones.
         self._first: dict[str, Taken] = dict(measured._first) if measured else {}
         self._later: dict[str, Taken] = dict(measured._later) if measured else {}
         self._at: dict[str, int] = {}  # step of each phase at its last event
         self._evaluated: dict[str, int] = {}  # step of each phase at its last evaluation
+        if at and at != Counters():
+            over = {phase.name: phase.length for phase in experiment.phases[: at.phase]}
+            schedule = Schedule(experiment)
+            self._at = over | {schedule.phase(at).name: schedule.now(at)}
+            self._evaluated = dict(self._at)
 
     def timed(self, run: Iterable[Event]) -> Iterator[Event]:
         """The events of a run, taking account of how long each took to come."""
@@ -108,8 +114,8 @@ class Pace:
         return taken.seconds / taken.amount if taken and taken.amount else None
 
 
-def measure(experiment: Experiment, episodes: Episodes) -> Pace:
-    """The pace of a run at its start, from a run of a few steps with the same task, data and networks.
+def measure(experiment: Experiment, episodes: Episodes, at: Counters | None = None) -> Pace:
+    """The pace of a run from a position on, by a run of a few steps with the same task, data and networks.
 
     That run lives in a temporary folder. Without `eval_untrained` it moves no environment: it ends with pre-training.
     Raises InputError and RunError as `calql.train` does.
@@ -142,7 +148,7 @@ def measure(experiment: Experiment, episodes: Episodes) -> Pace:
             if to_move and not m.eval_untrained:  # what follows would move a machine with a policy of a few steps
                 break
         run.close()
-    return Pace(experiment, measured=pace)
+    return Pace(experiment, pace, at)
 
 
 def spoken(seconds: float) -> str:

@@ -20,6 +20,7 @@ from calql.training.experiment import Experiment, InitFrom, before_fine_tuning, 
 from calql.training.options import changed, read_options
 from calql.training.record import Saved, go_on, new_record, read_record
 from calql.training.run_dir import RunDir
+from calql.training.schedule import Counters
 from calql.training.state import Training
 from calql.types import InputError
 
@@ -136,6 +137,24 @@ def resume(
     go_on(run_dir, saved, experiment)
     training.notes[:0] = notes
     return training
+
+
+def position(
+    run_dir: RunDir | None,
+    experiment: Experiment,
+    episodes: Episodes,
+    pretrained: Path | str | None,
+    init_from: str | None,
+) -> Counters:
+    """Where a run would go on (in its folder, `run_dir`) or begin (None), without doing it.
+
+    Raises InputError as `begin` does for the other run that is named.
+    """
+    if run_dir is not None:
+        return store.counters_of(checkpoint.newest(run_dir.checkpoints)[0])
+    if init_from:
+        _initialised_from(experiment, init_from)
+    return store.counters_of(_shared(experiment, episodes, RunDir(pretrained)) if pretrained else None)
 
 
 def refuse_other(run_dir: RunDir, saved: Experiment, experiment: Experiment) -> None:

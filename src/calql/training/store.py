@@ -8,12 +8,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from calql.algorithms.actor_critic import AVERAGES
 from calql.training import checkpoint
 from calql.training.experiment import Experiment
 from calql.training.run_dir import RunDir
+from calql.training.schedule import Counters
 from calql.types import InputError, PyTree, Spec, is_image, map_leaves
 
 
@@ -66,6 +68,11 @@ def find_checkpoint(run_dir: RunDir, experiment: Experiment, step: str = "newest
     if not step.isdigit() or int(step) not in whole:
         raise InputError(f"{run_dir.path} has no checkpoint '{step}'; it has newest, best, pretrained, {known}")
     return whole[int(step)]
+
+
+def counters_of(path: Path | None) -> Counters:
+    """The position of a run at a checkpoint; the beginning if there is none."""
+    return Counters() if path is None else msgspec.convert(checkpoint.load_meta(path)["counters"], Counters)
 
 
 def statistics_of(path: Path) -> Mapping[str, np.ndarray] | None:
