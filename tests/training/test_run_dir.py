@@ -194,6 +194,16 @@ def test_a_new_run_is_made_in_a_locked_folder(tmp_path):
     assert made.read_config() == {"task": "walk"}
 
 
+def test_folders_that_were_made_for_a_run_that_did_not_begin_are_removed(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError), RunDir(tmp_path / "there" / "task" / "method" / "seed-0").lock():
+        raise InputError("refused")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    with RunDir(tmp_path / "task" / "seed-0").lock():
+        (tmp_path / "task" / "seed-1").mkdir()  # by another process
+    assert (tmp_path / "task" / "seed-1").exists()
+
+
 def test_a_file_cannot_be_locked_as_a_run(tmp_path):
     (tmp_path / "file").write_text("all of it")
     with pytest.raises(InputError, match="not an empty folder"), RunDir(tmp_path / "file").lock():

@@ -41,7 +41,7 @@ class RunDir:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} exists and is not an empty folder; choose another --out")
-        made = not self.path.exists()
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,9 +56,9 @@ class RunDir:
                 yield
             finally:
                 path.unlink(missing_ok=True)  # still held: `_locked` notices a file that was removed
-                if made:
-                    with suppress(OSError):  # a run was begun in it
-                        self.path.rmdir()
+                with suppress(OSError):  # a run was begun in it
+                    for folder in made:
+                        folder.rmdir()
 
     def _tidy(self) -> None:
         for path in self.path.glob(".*.tmp"):
