@@ -387,6 +387,20 @@ def test_demo(tmp_path, capfd):
     assert " sweep --tasks " in other
 
 
+def test_the_demo_is_the_sweep_that_the_results_show(tmp_path, monkeypatch, capfd):
+    asked = []
+    monkeypatch.setattr("calql.cli.sweep.run_jobs", lambda jobs, engine: asked.extend(jobs))
+    monkeypatch.setattr("calql.reports.report.write_report", lambda paths, out: out / "report.html")
+    calql("demo", "--out", tmp_path)
+    text = (Path(__file__).parents[2] / "results" / "README.md").read_text()
+    shown = next(line for line in text.splitlines() if line.startswith("    calql sweep") and "runs/demo" in line)
+    calql(*shlex.split(shown.replace("runs/demo", str(tmp_path)))[1:])
+    demo, sweep = asked[:6], asked[6:]
+    assert [job.experiment for job in demo] == [job.experiment for job in sweep if job.experiment.seed < 3]
+    assert {job.experiment.seed for job in sweep} == set(range(5))
+    assert " --set " in capfd.readouterr().out  # of the next command
+
+
 def test_python_dash_m():
     said = subprocess.run([sys.executable, "-m", "calql", "--help"], capture_output=True, text=True, check=True).stdout
     assert "demo" in said
