@@ -6,11 +6,6 @@ from pathlib import Path
 
 from calql.cli.options import Numbers, flat
 
-TASK = "door-binary"
-SETTINGS = ("offline_steps=8000", "online_steps=8000", "acting_tau=0.001")
-"""What shows the paper's claim within minutes: both methods begin alike, and an average of the policy acts, without
-which scores on the door jump with every few hundred updates (`results/README.md`, "The demo")."""
-
 
 def demo(
     out: Path = Path("runs/demo"),
@@ -35,19 +30,19 @@ def demo(
     from calql.cli.hints import next_look, or_step
     from calql.cli.sweep import run_jobs
     from calql.paper.methods import DEFAULT_METHOD, METHODS, RIVAL
-    from calql.paper.tasks import DEFAULT_TASK, TASKS
+    from calql.paper.tasks import DEFAULT_TASK, DEMO_OPTIONS, DEMO_TASK, TASKS
     from calql.reports.report import write_report
     from calql.sweeps import Plan, Variant, make_jobs
     from calql.sweeps.local import Local
 
     quick = scale == "smoke"  # the door's data alone take longer
-    task, hero, rival = TASKS[DEFAULT_TASK if quick else TASK], METHODS[DEFAULT_METHOD], METHODS[RIVAL]
+    task, hero, rival = TASKS[DEFAULT_TASK if quick else DEMO_TASK], METHODS[DEFAULT_METHOD], METHODS[RIVAL]
     chosen = flat(seeds) or (0, 1, 2)
     common.console.print(
         f"{hero.title} against {rival.title} on {task.id}: {task.summary}.\n"
         f"Seeds {', '.join(map(str, chosen))}: pre-train on the data, then fine-tune in the environment."
     )
-    options = SETTINGS if scale == "laptop" else ()
+    options = DEMO_OPTIONS if scale == "laptop" else ()
     plan = Plan((task.id,), (Variant(hero.id), Variant(rival.id)), chosen, scale, options=options)
     run_jobs(make_jobs(plan, out), Local(workers))
     page = write_report([out / task.id], out / "report")
