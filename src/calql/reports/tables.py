@@ -159,7 +159,7 @@ def _samples(runs: Sequence[Run], tasks: Sequence[str], key: str) -> np.ndarray 
 
 def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate | None:
     """Statistic of [seeds, tasks, …] with its uncertainty; None without data or if it is undefined
-    anywhere. The range is that of the statistic of single seeds.
+    anywhere. The range is that of the statistic of single seeds; with several tasks, the estimate is their IQM.
     """
     if scores is None:
         return None
@@ -169,6 +169,8 @@ def estimate(scores: np.ndarray | None, statistic: Callable = iqm) -> Estimate |
         if seeds < FEWEST_RUNS:
             single = [statistic(scores[i : i + 1]) for i in range(seeds)]
             ends = np.min(single), np.max(single)  # nan if one of them is nan
+            if scores.shape[1] > 1:  # an IQM of all values leaves out others, and may lie outside of the range
+                point = iqm(np.reshape(single, (seeds, 1)))
         else:
             ends = bootstrap_interval(scores, statistic)
     point, low, high = (float(value) for value in (point, *ends))
