@@ -37,11 +37,10 @@ class Pace:
         self._later: dict[str, Taken] = dict(measured._later) if measured else {}
         self._at: dict[str, int] = {}  # step of each phase at its last event
         self._evaluated: dict[str, int] = {}  # step of each phase at its last evaluation
-        if at and at != Counters():
-            over = {phase.name: phase.length for phase in experiment.phases[: at.phase]}
-            schedule = Schedule(experiment)
+        if at:
+            schedule, over = Schedule(experiment), {phase.name: phase.length for phase in experiment.phases[: at.phase]}
             self._at = over | {schedule.phase(at).name: schedule.now(at)}
-            self._evaluated = dict(self._at)
+            self._evaluated = over | ({schedule.phase(at).name: at.evaluated} if at.evaluated >= 0 else {})
 
     def timed(self, run: Iterable[Event]) -> Iterator[Event]:
         """The events of a run, taking account of how long each took to come."""

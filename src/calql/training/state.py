@@ -10,7 +10,6 @@ from shlex import quote
 from typing import Any, TypeVar
 
 import jax
-import msgspec
 import numpy as np
 
 from calql.algorithms.acting import acting, normalised
@@ -229,13 +228,12 @@ class Training:
         Rows of the CSV files that were written after that checkpoint are removed; the run will write the same again.
         """
         path, complaints = checkpoint.newest(self.run_dir.checkpoints)
+        self.counters = store.counters_of(path)
         if path is None:
             complaints.append("no complete checkpoint; starting from the beginning")
-            self.counters = Counters()
         else:
             meta = checkpoint.load_meta(path)
             meta = meta["counters"] | meta  # format 1 kept all of these among the counters
-            self.counters = msgspec.convert(meta["counters"], Counters)
             self.state = checkpoint.unflatten(jax.eval_shape(self._fresh), checkpoint.load(path, "state"))
             rows = checkpoint.load(path, "replay")
             count = len(next(iter(rows.values())))
