@@ -364,8 +364,8 @@ DEFAULT_TASK = "pointmaze-medium-narrow"
 
 DEMO_TASK = "door-binary"
 DEMO_OPTIONS = ("offline_steps=8000", "online_steps=8000", "acting_tau=0.001")
-"""What `calql demo` runs, as it shows the paper's claim within minutes: both methods begin in the middle, and an average
-of the policy acts, without which scores on the door jump with every few hundred updates (`results/README.md`,
+"""What `calql demo` runs, as it shows the paper's claim within minutes: both methods begin in the middle, and an
+average of the policy acts, without which scores on the door jump with every few hundred updates (`results/README.md`,
 "The demo")."""
 
 
